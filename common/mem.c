@@ -1,0 +1,127 @@
+/* Allocation, arena and reference-counted buffer. */
+#include "common/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void mem_die(size_t size_bytes) {
+    fprintf(stderr, "graphps: out of memory: the machine refused %zu bytes\n", size_bytes);
+    exit(70);
+}
+
+void *mem_alloc(size_t size_bytes) {
+    size_t rounded = (size_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    if (rounded < size_bytes)
+        mem_die(size_bytes);
+    if (rounded == 0)
+        rounded = MEM_ALIGN;
+
+    void *pointer = aligned_alloc(MEM_ALIGN, rounded);
+    if (!pointer)
+        mem_die(size_bytes);
+    return memset(pointer, 0, rounded);
+}
+
+void *mem_array(size_t count, size_t size_bytes) {
+    size_t total;
+    if (__builtin_mul_overflow(count, size_bytes, &total))
+        mem_die(SIZE_MAX);
+    return mem_alloc(total);
+}
+
+void *mem_resize(void *array, size_t old_bytes, size_t new_bytes) {
+    void *grown = mem_alloc(new_bytes);
+    if (array)
+        memcpy(grown, array, old_bytes < new_bytes ? old_bytes : new_bytes);
+    mem_free(array);
+    return grown;
+}
+
+char *mem_strdup(const char *text) {
+    size_t len = strlen(text) + 1;
+    return memcpy(mem_alloc(len), text, len);
+}
+
+char *mem_printf(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    char *text = mem_alloc((size_t)n + 1);
+    vsnprintf(text, (size_t)n + 1, format, again);
+    va_end(again);
+    va_end(args);
+    return text;
+}
+
+void mem_free(void *pointer) {
+    free(pointer);
+}
+
+struct arena {
+    size_t capacity;
+    size_t used;
+    uint8_t *base;
+};
+
+struct arena *arena_new(size_t capacity_bytes) {
+    struct arena *arena = mem_alloc(sizeof *arena);
+    arena->capacity = capacity_bytes;
+    arena->base = mem_alloc(capacity_bytes);
+    return arena;
+}
+
+void *arena_take(struct arena *arena, size_t size_bytes) {
+    size_t rounded = (size_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    if (rounded > arena->capacity - arena->used) {
+        fprintf(stderr, "graphps: internal error: an arena of %zu bytes was planned too small\n",
+                arena->capacity);
+        abort();
+    }
+    void *pointer = arena->base + arena->used;
+    arena->used += rounded;
+    return pointer;
+}
+
+size_t arena_used_bytes(const struct arena *arena) {
+    return arena->used;
+}
+
+struct arena *arena_free(struct arena *arena) {
+    if (arena) {
+        mem_free(arena->base);
+        mem_free(arena);
+    }
+    return NULL;
+}
+
+/* The header lives in the same allocation, one cache line before the data. */
+struct buf *buf_new(size_t len_bytes) {
+    size_t rounded = (len_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    if (rounded < len_bytes || rounded > SIZE_MAX - MEM_ALIGN)
+        mem_die(len_bytes);
+    _Static_assert(sizeof(struct buf) <= MEM_ALIGN, "the header must fit before the data");
+
+    uint8_t *memory = aligned_alloc(MEM_ALIGN, rounded + MEM_ALIGN);
+    if (!memory)
+        mem_die(len_bytes);
+    struct buf *buf = (struct buf *)memory;
+    atomic_init(&buf->refs, 1);
+    buf->len = len_bytes;
+    buf->data = memory + MEM_ALIGN;
+    return buf;
+}
+
+struct buf *buf_ref(struct buf *buf) {
+    atomic_fetch_add_explicit(&buf->refs, 1, memory_order_relaxed);
+    return buf;
+}
+
+struct buf *buf_unref(struct buf *buf) {
+    /* acq_rel: whoever frees it must see all that the others read and wrote before. */
+    if (buf && atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) == 1)
+        free(buf);
+    return NULL;
+}

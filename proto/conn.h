@@ -1,0 +1,62 @@
+/* One libuv TCP stream that speaks frames: bytes in, frames out to a callback; frames in, bytes out.
+ * A conn belongs to one loop; all calls but conn_post are made on that loop's thread. It checks
+ * lengths before it allocates and the checksum before it delivers; a broken frame closes it. */
+#pragma once
+
+#include <uv.h>
+
+#include "proto/wire.h"
+
+struct conn;
+
+enum conn_state {
+    CONN_CONNECTING, /* conn_connect was called, no answer yet */
+    CONN_OPEN,       /* frames flow */
+    CONN_CLOSING,    /* uv_close was called, callbacks are outstanding */
+    CONN_CLOSED,     /* on_close was called */
+};
+
+struct conn_ops {
+    void (*on_open)(struct conn *conn, void *ctx); /* may be NULL */
+    /* The frame is borrowed; take a reference on frame->buf to keep the payload. */
+    void (*on_frame)(struct conn *conn, const struct frame_in *frame, void *ctx);
+    /* Once, last. code 0: closed by us or cleanly by the peer; else ERR_... with text. */
+    void (*on_close)(struct conn *conn, const struct error *why, void *ctx);
+};
+
+struct conn_limits {
+    uint32_t payload_max_bytes;
+    size_t queue_max_bytes; /* unsent bytes above which reading stops until half is left */
+    uint32_t idle_ms;       /* close after this long without a frame; 0: never */
+    uint32_t first_ms;      /* close if no whole frame came within this of opening; 0: never */
+};
+
+/* Accepts the pending connection of a listening handle. The caller gets a reference. */
+int conn_accept(uv_stream_t *listener, const struct conn_limits *limits, const struct conn_ops *ops,
+                void *ctx, struct conn **ret, struct error *reterr);
+/* Starts connecting to host:port (host may be a name; resolved anew each time). on_open or on_close
+ * follows within timeout_ms. The caller gets a reference. */
+int conn_connect(uv_loop_t *loop, const char *address, uint32_t timeout_ms,
+                 const struct conn_limits *limits, const struct conn_ops *ops, void *ctx,
+                 struct conn **ret, struct error *reterr);
+/* Takes the frame over. Dropped silently when the conn is closing. */
+void conn_send(struct conn *conn, struct frame_out *frame);
+/* The same from any thread; needs a reference on conn. */
+void conn_post(struct conn *conn, struct frame_out *frame);
+/* Flushes what is queued for at most flush_ms, then closes; on_close follows. Idempotent. */
+void conn_close(struct conn *conn, uint32_t flush_ms);
+enum conn_state conn_state(const struct conn *conn);
+const char *conn_peer(const struct conn *conn); /* "127.0.0.1:40112", for messages */
+/* Bytes on the wire so far, both ways; from any thread. */
+uint64_t conn_bytes_in(const struct conn *conn);
+uint64_t conn_bytes_out(const struct conn *conn);
+struct conn *conn_ref(struct conn *conn);
+struct conn *conn_unref(struct conn *conn); /* takes NULL */
+
+/* "host:port" -> host and port; "[::1]:80" too. ERR_CONFIG. */
+int address_split(const char *address, char host[256], uint16_t *ret_port, struct error *reterr);
+/* Is the host a loopback address or "localhost"? (G7) */
+bool address_is_loopback(const char *host);
+/* Binds and listens; port 0 takes a free one; ret_address gets "host:port" as bound. */
+int address_listen(uv_loop_t *loop, const char *address, uv_tcp_t *listener, uv_connection_cb cb,
+                   char ret_address[300], struct error *reterr);

@@ -1,0 +1,76 @@
+/* A frame: 24 bytes of header, a packed protobuf message, a raw payload. Pure functions between
+ * header and bytes; no sockets here. docs/protocol.md describes it for other languages.
+ *
+ *   offset  size  field
+ *        0     4  magic "GPS1" (bytes 47 50 53 31)
+ *        4     1  protocol version (1)
+ *        5     1  type (enum frame_type)
+ *        6     2  flags (little-endian, 0 for now; unknown bits are refused)
+ *        8     4  message length in bytes (little-endian)
+ *       12     4  payload length in bytes (little-endian)
+ *       16     8  XXH3-64 of message and payload together (little-endian)
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+#define FRAME_HEADER_BYTES 24
+#define FRAME_VERSION 1
+#define FRAME_MESSAGE_MAX (1u << 20) /* a message; bulk numbers are in the payload */
+
+/* FRAME(NAME, number, message name in graphps.proto) */
+#define FRAME_TYPES                                                                                \
+    FRAME(HELLO, 1, hello)                                                                         \
+    FRAME(WELCOME, 2, welcome)                                                                     \
+    FRAME(ERROR, 3, error)                                                                         \
+    FRAME(PUSH, 4, push)                                                                           \
+    FRAME(PUSHED, 5, pushed)                                                                       \
+    FRAME(PULL, 6, pull)                                                                           \
+    FRAME(WEIGHTS, 7, weights)                                                                     \
+    FRAME(CLOCK, 8, clock)                                                                         \
+    FRAME(GATE, 9, gate)                                                                           \
+    FRAME(EVAL, 10, eval)                                                                          \
+    FRAME(EVALED, 11, evaled)                                                                      \
+    FRAME(HEARTBEAT, 12, heartbeat)                                                                \
+    FRAME(ALIVE, 13, alive)                                                                        \
+    FRAME(BYE, 14, bye)                                                                            \
+    FRAME(GOODBYE, 15, goodbye)                                                                    \
+    FRAME(PEER_REPORT, 16, peer_report)                                                            \
+    FRAME(PEER_ORDER, 17, peer_order)                                                              \
+    FRAME(STATUS_REQUEST, 18, status_request)                                                      \
+    FRAME(STATUS, 19, status)
+
+enum frame_type {
+#define FRAME(name, number, message) FRAME_##name = number,
+    FRAME_TYPES
+#undef FRAME
+    FRAME_TYPE_END
+};
+
+struct frame_header {
+    uint8_t type;
+    uint16_t flags;
+    uint32_t message_bytes;
+    uint32_t payload_bytes;
+    uint64_t checksum;
+};
+
+/* "PUSH"; "?" for an unknown type. */
+const char *frame_type_name(unsigned type);
+
+void frame_header_write(const struct frame_header *header, uint8_t bytes[FRAME_HEADER_BYTES]);
+/* Checks magic, version, type, flags and lengths (payload_max: the caller's limit) before anything
+ * is allocated. ERR_PROTOCOL or ERR_LIMIT. */
+int frame_header_read(const uint8_t bytes[FRAME_HEADER_BYTES], uint32_t payload_max,
+                      struct frame_header *ret, struct error *reterr);
+
+/* The checksum over message and then pieces of payload, incrementally. */
+struct frame_piece {
+    const void *data;
+    size_t len;
+};
+uint64_t frame_checksum(const void *message, size_t message_bytes, const struct frame_piece *pieces,
+                        size_t piece_count);

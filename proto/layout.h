@@ -1,0 +1,59 @@
+/* A layout: how a model's tensors are cut into blocks and placed on shards. A pure function of
+ * (tensors, block size, number of shards); worker and shard compute it each for itself and compare
+ * the hash. Immutable once built. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+#define LAYOUT_TENSORS_MAX 4096
+#define LAYOUT_BLOCKS_MAX 65536
+#define LAYOUT_FLOATS_MAX (1ull << 32)
+#define LAYOUT_NAME_MAX 63
+
+enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM };
+
+struct tensor_spec {
+    char name[LAYOUT_NAME_MAX + 1]; /* "layer0.weight": letters, digits, '.', '_' ; unique */
+    uint32_t rows, cols;
+    enum tensor_init init;
+    bool decay;
+};
+
+struct layout_block {
+    uint32_t id;     /* index in layout->blocks */
+    uint32_t tensor; /* index in layout->tensors */
+    uint32_t shard;
+    uint32_t shard_index; /* index among the shard's blocks */
+    uint64_t tensor_offset; /* first float within the tensor */
+    uint64_t offset;        /* first float within the flat model (tensors in order) */
+    uint32_t floats;
+};
+
+struct layout {
+    size_t tensor_count;
+    struct tensor_spec *tensors;
+    uint64_t *tensor_offsets; /* [tensor_count + 1]: first float of each within the flat model */
+    uint64_t floats;          /* of the whole model */
+    size_t block_count;
+    struct layout_block *blocks;
+    size_t shard_count;
+    uint32_t *shard_starts; /* [shard_count + 1] into shard_blocks */
+    uint32_t *shard_blocks; /* [block_count]: block ids by shard, ascending within a shard */
+    uint64_t *shard_floats; /* [shard_count] */
+    uint64_t hash;          /* of tensors, block size and shard count; never 0 */
+};
+
+/* block_bytes: a multiple of 64, at least 64. Blocks go to the shard with the fewest bytes so far,
+ * largest first, ties to the lower number. Refuses (ERR_RANGE, ERR_LIMIT, ERR_FORMAT) bad names,
+ * sizes of 0, too many. */
+int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t block_bytes,
+               size_t shard_count, struct layout **ret, struct error *reterr);
+struct layout *layout_free(struct layout *layout);
+
+/* Writes the initial weights of a block, [floats]. Depends on (seed, tensor, element) alone.
+ * Glorot & Bengio, AISTATS 2010: uniform in +-sqrt(6 / (rows + cols)). */
+void layout_init_block(const struct layout *layout, uint32_t block, uint64_t seed, float *weights);

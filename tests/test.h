@@ -1,0 +1,23 @@
+/* What every test shares: running suites, temp directories, comparing floats. */
+#pragma once
+
+#include <check.h>
+#include <stddef.h>
+
+/* Runs the suites with Check and prints its closing lines; returns main's exit code. */
+int test_run(Suite *suite);
+
+/* A fresh directory, removed when the process that made it ends normally. Static storage per call
+ * up to 16 calls. */
+const char *test_tmpdir(void);
+/* "<dir>/<name>" in a ring of 16 static buffers. */
+const char *test_path(const char *dir, const char *name);
+void test_write_file(const char *path, const void *data, size_t len);
+/* The whole file, 0-terminated; free() it. Fails the test when it cannot be read. */
+char *test_read_file(const char *path, size_t *ret_len);
+
+/* max |a-b| <= abs_tol + rel_tol * max(|a|,|b|), else fails naming index and values. */
+void test_floats_equal(const char *what, const float *a, const float *b, size_t n, double rel_tol,
+                       double abs_tol);
+/* $GRAPHPS_DATA, or NULL after printing "SKIPPED: <name>: GRAPHPS_DATA is not set". */
+const char *test_data_dir(const char *name);
