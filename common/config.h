@@ -1,0 +1,79 @@
+/* The configuration of a job: one table (options.def), one struct, one parser. Strings and lists are
+ * owned by the struct. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/error.h"
+
+struct string_list {
+    size_t count;
+    char **items;
+};
+struct int_list {
+    size_t count;
+    int64_t items[8];
+};
+
+struct config {
+#define STRING(section, name, def, help) char *section##_##name;
+#define INT(section, name, def, min, max, unit, help) int64_t section##_##name;
+#define FLOAT(section, name, def, min, max, unit, help) double section##_##name;
+#define BOOL(section, name, def, help) bool section##_##name;
+#define ENUM(section, name, def, choices, help) int section##_##name;
+#define INTS(section, name, def, min, max, most, help) struct int_list section##_##name;
+#define STRINGS(section, name, most, help) struct string_list section##_##name;
+#include "common/options.def"
+#undef STRING
+#undef INT
+#undef FLOAT
+#undef BOOL
+#undef ENUM
+#undef INTS
+#undef STRINGS
+};
+
+/* Indices of the ENUM options' choices. */
+enum { MODEL_GCN, MODEL_SAGE, MODEL_MLP };
+enum { TRAIN_FULL, TRAIN_SAMPLED };
+enum { OPTIMIZER_SGD, OPTIMIZER_MOMENTUM, OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
+enum { DECAY_ALL, DECAY_FIRST };
+enum { CONSISTENCY_ASYNC, CONSISTENCY_SSP, CONSISTENCY_BSP };
+enum { ENCODING_FP32, ENCODING_INT8 };
+
+/* All faults of a file, each "file:line:column: what is wrong, and the nearest right name". */
+struct config_faults {
+    size_t count;
+    char **texts;
+};
+
+struct config *config_new(void); /* all defaults */
+struct config *config_free(struct config *config);
+
+/* Reads YAML text (at most 1 MiB, no aliases, depth 2) over what is there. Collects every fault into
+ * *faults (may be NULL) and returns ERR_CONFIG with the first one in *reterr. path is for messages. */
+int config_parse(struct config *config, const char *path, const char *text, size_t len,
+                 struct config_faults *faults, struct error *reterr);
+/* The same from a file. ERR_NOT_FOUND. */
+int config_load(struct config *config, const char *path, struct config_faults *faults,
+                struct error *reterr);
+/* "section.name=value", value as in YAML (lists: a,b,c). For --set; later ones win. */
+int config_set(struct config *config, const char *assignment, struct error *reterr);
+/* Checks that concern several options (fanout has model.layers entries, block_bytes is a multiple of
+ * 64, servers.addresses has servers.count entries or none, ...) and fills in job.dir, data.halo. Call after
+ * file and --set. faults may be NULL. */
+int config_finish(struct config *config, const char *path, struct config_faults *faults,
+                  struct error *reterr);
+void config_faults_done(struct config_faults *faults);
+
+/* YAML of every option with default, range, unit and sentence as comments; it parses as it stands. */
+void config_print_defaults(FILE *out);
+/* The page docs/configuration.md, whole. */
+void config_print_markdown(FILE *out);
+/* The options in force that differ from the defaults, as YAML. */
+void config_print(const struct config *config, FILE *out);
+/* The name of an ENUM option's present choice: config_choice(config, "consistency.mode"). */
+const char *config_choice(const struct config *config, const char *path);

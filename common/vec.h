@@ -1,0 +1,32 @@
+/* Flat float vectors: what servers and workers both do to them. vec_ref is the portable reference,
+ * vec_avx2 the fast twin; vec() is the one chosen once for this processor (GRAPHPS_KERNELS=ref
+ * forces the reference). Arrays may be unaligned and n may be 0 unless said otherwise. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct vec_ops {
+    const char *name;
+    /* y[n] += a * x[n] */
+    void (*axpy)(float a, const float *x, float *y, size_t n);
+    /* y[n] *= a */
+    void (*scale)(float a, float *y, size_t n);
+    /* sum x[i] * y[i], accumulated in double */
+    double (*dot)(const float *x, const float *y, size_t n);
+    /* no infinity, no NaN */
+    bool (*finite)(const float *x, size_t n);
+    /* n >= 1 */
+    void (*minmax)(const float *x, size_t n, float *ret_min, float *ret_max);
+    /* x[i] ~ min + q[i] * scale; v = x[i] + residual[i]; q = round((v - min) / scale) in 0..255,
+     * residual[i] = v - (min + q * scale); scale 0: q = 0. residual may be NULL (no feedback). */
+    void (*quantize)(const float *x, size_t n, float min, float scale, float *residual, uint8_t *q);
+    /* y[n] += a * (min + q[n] * scale) */
+    void (*dequantize_axpy)(float a, const uint8_t *q, size_t n, float min, float scale, float *y);
+};
+
+extern const struct vec_ops vec_ref;
+/* NULL where the compiler or the processor has none. */
+const struct vec_ops *vec_avx2(void);
+const struct vec_ops *vec(void);
