@@ -1,5 +1,5 @@
-/* The configuration of a job: one table (options.def), one struct, one parser. Strings and lists are
- * owned by the struct. */
+/* The configuration of a job: one table (options.def), one struct, one parser. Strings and lists
+ * are owned by the struct. */
 #pragma once
 
 #include <stdbool.h>
@@ -18,7 +18,10 @@ struct int_list {
     int64_t items[8];
 };
 
+struct config_place;
+
 struct config {
+    struct config_place *places; /* per option, where its value came from; config.c's own */
 #define STRING(section, name, def, help) char *section##_##name;
 #define INT(section, name, def, min, max, unit, help) int64_t section##_##name;
 #define FLOAT(section, name, def, min, max, unit, help) double section##_##name;
@@ -44,7 +47,8 @@ enum { DECAY_ALL, DECAY_FIRST };
 enum { CONSISTENCY_ASYNC, CONSISTENCY_SSP, CONSISTENCY_BSP };
 enum { ENCODING_FP32, ENCODING_INT8 };
 
-/* All faults of a file, each "file:line:column: what is wrong, and the nearest right name". */
+/* All faults of a file, each "file:line:column: what is wrong, and the nearest right name". Starts
+ * as {0}; the functions below add to it. After a hundred faults the rest is left out. */
 struct config_faults {
     size_t count;
     char **texts;
@@ -53,8 +57,9 @@ struct config_faults {
 struct config *config_new(void); /* all defaults */
 struct config *config_free(struct config *config);
 
-/* Reads YAML text (at most 1 MiB, no aliases, depth 2) over what is there. Collects every fault into
- * *faults (may be NULL) and returns ERR_CONFIG with the first one in *reterr. path is for messages. */
+/* Reads YAML text (at most 1 MiB, no aliases, depth 2) over what is there. Collects every fault
+ * into *faults (may be NULL) and returns ERR_CONFIG with the first one in *reterr. path is for
+ * messages. */
 int config_parse(struct config *config, const char *path, const char *text, size_t len,
                  struct config_faults *faults, struct error *reterr);
 /* The same from a file. ERR_NOT_FOUND. */
@@ -62,14 +67,15 @@ int config_load(struct config *config, const char *path, struct config_faults *f
                 struct error *reterr);
 /* "section.name=value", value as in YAML (lists: a,b,c). For --set; later ones win. */
 int config_set(struct config *config, const char *assignment, struct error *reterr);
-/* Checks that concern several options (fanout has model.layers entries, block_bytes is a multiple of
- * 64, servers.addresses has servers.count entries or none, ...) and fills in job.dir, data.halo. Call after
- * file and --set. faults may be NULL. */
+/* Checks that concern several options (fanout has model.layers entries, block_bytes is a multiple
+ * of 64, servers.addresses has servers.count entries or none, ...) and fills in job.dir, data.halo.
+ * Call after file and --set. faults may be NULL. */
 int config_finish(struct config *config, const char *path, struct config_faults *faults,
                   struct error *reterr);
 void config_faults_done(struct config_faults *faults);
 
-/* YAML of every option with default, range, unit and sentence as comments; it parses as it stands. */
+/* YAML of every option with default, range, unit and sentence as comments; it parses as it stands.
+ */
 void config_print_defaults(FILE *out);
 /* The page docs/configuration.md, whole. */
 void config_print_markdown(FILE *out);

@@ -48,11 +48,13 @@ int error_exit_code(int code) {
 
 int error_set(struct error *reterr, int code, const char *format, ...) {
     if (reterr) {
+        /* Beside the old text, which may be among the arguments. */
+        struct error fresh = {.code = code};
         va_list args;
         va_start(args, format);
-        reterr->code = code;
-        vsnprintf(reterr->text, sizeof reterr->text, format, args);
+        vsnprintf(fresh.text, sizeof fresh.text, format, args);
         va_end(args);
+        *reterr = fresh;
     }
     return code;
 }
@@ -61,14 +63,15 @@ int error_prefix(struct error *reterr, const char *format, ...) {
     if (!reterr)
         return ERR_INTERNAL;
 
-    struct error old = *reterr;
+    struct error fresh = {.code = reterr->code};
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(reterr->text, sizeof reterr->text, format, args);
+    int n = vsnprintf(fresh.text, sizeof fresh.text, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof reterr->text)
-        snprintf(reterr->text + n, sizeof reterr->text - (size_t)n, ": %s", error_text(&old));
-    return old.code;
+    if (n >= 0 && (size_t)n < sizeof fresh.text)
+        snprintf(fresh.text + n, sizeof fresh.text - (size_t)n, ": %s", error_text(reterr));
+    *reterr = fresh;
+    return fresh.code;
 }
 
 const char *error_text(const struct error *err) {

@@ -22,7 +22,8 @@ int file_commit(struct file_writer *file, struct error *reterr);
 struct file_writer *file_abandon(struct file_writer *file); /* takes NULL */
 int file_write_whole(const char *path, const void *data, size_t len, struct error *reterr);
 
-/* The whole file, 0-terminated beyond *ret_len; mem_free it. ERR_LIMIT above max_bytes, ERR_NOT_FOUND. */
+/* The whole file, 0-terminated beyond *ret_len; mem_free it. ERR_LIMIT above max_bytes,
+ * ERR_NOT_FOUND. */
 int file_read_whole(const char *path, size_t max_bytes, char **ret, size_t *ret_len,
                     struct error *reterr);
 
@@ -42,10 +43,12 @@ bool file_exists(const char *path);
 int dir_make(const char *path, struct error *reterr);
 /* rm -r; a missing directory is no error. */
 int dir_remove(const char *path, struct error *reterr);
-/* Names in a directory but "." and "..", sorted; count through ret_count; free with dir_list_free. */
+/* Names in a directory but "." and "..", sorted; count through ret_count; free with dir_list_free.
+ */
 int dir_list(const char *path, char ***ret_names, size_t *ret_count, struct error *reterr);
 void dir_list_free(char **names, size_t count);
 /* Makes a temp directory beside path, to be filled and then renamed to path with dir_commit, which
- * fsyncs it. *ret_tmp: mem_free it. ERR_EXISTS when path is there already. */
+ * fsyncs all that is in it, and removes it on failure. *ret_tmp: mem_free it. ERR_EXISTS when path is
+ * there already. */
 int dir_create(const char *path, char **ret_tmp, struct error *reterr);
 int dir_commit(const char *tmp, const char *path, struct error *reterr);

@@ -1,6 +1,7 @@
-/* The watching side of every process: GET and HEAD of /stats (JSON), /metrics (Prometheus text 0.0.4),
- * /healthz, /readyz, and / (a plain list of these). Runs on libmicrohttpd's own thread, so it
- * answers when a loop is stuck; /healthz says 503 then, from the age of the loops' heartbeats. */
+/* The watching side of every process: GET and HEAD of /stats (JSON), /metrics (Prometheus text
+ * 0.0.4), /healthz, /readyz, and / (a plain list of these). Runs on libmicrohttpd's own thread, so
+ * it answers when a loop is stuck; /healthz says 503 then, from the age of the loops' heartbeats.
+ */
 #pragma once
 
 #include <jansson.h>
@@ -19,11 +20,12 @@ struct httpd_ops {
     bool (*ready)(void *ctx, char *why, size_t why_bytes);
 };
 
-/* Binds host:port (port 0: a free one). ERR_IN_USE names the address. role, number as in log_init. */
+/* Binds host:port (port 0: a free one). ERR_IN_USE names the address. role, number as in log_init.
+ */
 int httpd_start(const char *host, uint16_t port, const char *role, int number,
                 const struct httpd_ops *ops, void *ctx, struct httpd **ret, struct error *reterr);
 const char *httpd_address(const struct httpd *httpd); /* "127.0.0.1:40113" */
-struct httpd *httpd_stop(struct httpd *httpd);       /* takes NULL */
+struct httpd *httpd_stop(struct httpd *httpd);        /* takes NULL */
 
 /* Heartbeats: each loop or thread that must not hang registers a name once and beats at least every
  * second; /healthz fails when one is older than 10 s. At most 32; names are static strings. */

@@ -9,7 +9,7 @@ struct list {
     struct list *next, *prev;
 };
 
-#define LIST_OWNER(node, type, member) ((type *)(void *)((char *)(node) - offsetof(type, member)))
+#define LIST_OWNER(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 
 static inline void list_init(struct list *list) {
     list->next = list->prev = list;

@@ -84,6 +84,8 @@ void lock_cond_init(pthread_cond_t *cond) {
 
 bool lock_wait(struct lock *lock, pthread_cond_t *cond, int64_t timeout_ms) {
     lock_pop(lock);
+    /* The wait takes the lock again: nothing of its rank or above may be held meanwhile. */
+    lock_check_order(lock);
     int r;
     if (timeout_ms < 0) {
         r = pthread_cond_wait(cond, &lock->mutex);

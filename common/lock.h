@@ -1,6 +1,7 @@
 /* A mutex with a rank. Locks are taken in the order of this enum, never two of one rank on one
  * thread; a build without NDEBUG checks order and ownership and aborts naming both locks. The wait
- * is timed on the contended path only. Which fields a lock guards is written where it is declared. */
+ * is timed on the contended path only. Which fields a lock guards is written where it is declared.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -11,6 +12,7 @@ enum lock_rank {
     LOCK_ADMISSION,   /* server: checkpoint's cut against pushes being admitted (a rwlock) */
     LOCK_COORDINATOR, /* server: registry, clocks, epochs */
     LOCK_LEDGER,      /* server: last sequences per worker */
+    LOCK_ORDERS,      /* server: what shard 0 wants of this shard */
     LOCK_BLOCK,       /* server: one block's pending list, version and published buffer */
     LOCK_QUEUE,       /* server: blocks ready for an aggregator thread */
     LOCK_CLIENT,      /* worker: client state shared by trainer and network thread */

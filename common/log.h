@@ -15,7 +15,7 @@ bool log_enabled(enum log_level level);
 
 /* log_write(LOG_INFO, "worker joined", "rank=%d address=%s", rank, address):
  * message is a fixed sentence; fields is a printf format of space-separated key=value pairs, or
- * NULL. A value with spaces or quotes is passed through LOG_QUOTED / "%s" with log_quote(). */
+ * NULL. A value that may hold spaces or quotes is given as "%s" with log_quote(). */
 void log_write(enum log_level level, const char *message, const char *fields, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -68,14 +68,15 @@ struct arena {
 
 struct arena *arena_new(size_t capacity_bytes) {
     struct arena *arena = mem_alloc(sizeof *arena);
-    arena->capacity = capacity_bytes;
     arena->base = mem_alloc(capacity_bytes);
+    /* Whole cache lines, as mem_alloc gives them: a last array of odd size fits its plan. */
+    arena->capacity = (capacity_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
     return arena;
 }
 
 void *arena_take(struct arena *arena, size_t size_bytes) {
     size_t rounded = (size_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-    if (rounded > arena->capacity - arena->used) {
+    if (rounded < size_bytes || rounded > arena->capacity - arena->used) {
         fprintf(stderr, "graphps: internal error: an arena of %zu bytes was planned too small\n",
                 arena->capacity);
         abort();

@@ -30,11 +30,12 @@ double metric_gauge(enum metric gauge);
 void metric_histogram(enum metric histogram, struct histogram *ret);
 
 /* Flat object {"graphps_pulls_total": 3, ..., "graphps_staleness_versions": {"count":..,"mean":..,
- * "p50":..,"p99":..,"max":..}}; labelled rows as {"name": {"result=applied": 3}}. Caller decrefs. */
+ * "p50":..,"p99":..,"max":..}}; labelled rows as {"name": {"result=applied": 3}}. Caller decrefs.
+ */
 json_t *metrics_json(void);
 /* Prometheus text format 0.0.4 of the whole table plus process_resident_memory_bytes,
- * process_cpu_seconds_total, process_start_time_seconds and graphps_build_info{version=,role=,number=}.
- * 0-terminated; mem_free it. */
+ * process_cpu_seconds_total, process_start_time_seconds and
+ * graphps_build_info{version=,role=,number=}. 0-terminated; mem_free it. */
 char *metrics_text(const char *role, int number);
 
 /* Resident memory of this process now and at its peak. */

@@ -5,7 +5,17 @@
 #include "common/file.h"
 
 enum npy_type {
-    NPY_F4, NPY_F8, NPY_I1, NPY_I2, NPY_I4, NPY_I8, NPY_U1, NPY_U2, NPY_U4, NPY_U8, NPY_BOOL,
+    NPY_F4,
+    NPY_F8,
+    NPY_I1,
+    NPY_I2,
+    NPY_I4,
+    NPY_I8,
+    NPY_U1,
+    NPY_U2,
+    NPY_U4,
+    NPY_U8,
+    NPY_BOOL,
     NPY_TYPE_END
 };
 #define NPY_DIMS_MAX 4
@@ -17,7 +27,7 @@ struct npy {
     enum npy_type type;
     size_t dims;
     uint64_t shape[NPY_DIMS_MAX];
-    uint64_t count; /* product of shape */
+    uint64_t count;   /* product of shape */
     const void *data; /* borrowed from the map */
     struct file_map map;
 };

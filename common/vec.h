@@ -1,6 +1,7 @@
 /* Flat float vectors: what servers and workers both do to them. vec_ref is the portable reference,
  * vec_avx2 the fast twin; vec() is the one chosen once for this processor (GRAPHPS_KERNELS=ref
- * forces the reference). Arrays may be unaligned and n may be 0 unless said otherwise. */
+ * forces the reference). All operations but dot give the same bits in both. Arrays may be unaligned
+ * and n may be 0 unless said otherwise. */
 #pragma once
 
 #include <stdbool.h>
@@ -27,6 +28,8 @@ struct vec_ops {
 };
 
 extern const struct vec_ops vec_ref;
+/* For vec.c alone: not every processor can run it, so it is reached through vec_avx2(). */
+extern const struct vec_ops vec_avx2_ops;
 /* NULL where the compiler or the processor has none. */
 const struct vec_ops *vec_avx2(void);
 const struct vec_ops *vec(void);

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,7 +48,7 @@ enum frame_type {
 #define FRAME(name, number, message) FRAME_##name = number,
     FRAME_TYPES
 #undef FRAME
-    FRAME_TYPE_END
+        FRAME_TYPE_END
 };
 
 struct frame_header {
@@ -60,6 +61,9 @@ struct frame_header {
 
 /* "PUSH"; "?" for an unknown type. */
 const char *frame_type_name(unsigned type);
+/* The longest message of a type; whether it may carry a payload (only PUSH and WEIGHTS do). */
+uint32_t frame_message_max(unsigned type);
+bool frame_has_payload(unsigned type);
 
 void frame_header_write(const struct frame_header *header, uint8_t bytes[FRAME_HEADER_BYTES]);
 /* Checks magic, version, type, flags and lengths (payload_max: the caller's limit) before anything

@@ -48,6 +48,13 @@ struct buf *frame_out_flatten(const struct frame_out *frame);
 int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struct frame_in *ret,
                    size_t *ret_used, struct error *reterr);
 void frame_in_done(struct frame_in *frame);
+/* The two halves of it, for whoever reads from a stream. frame_in_init makes a frame of the lengths
+ * in a checked header, to be filled: message and payload lie one after the other, from
+ * frame->message on, followed by spare bytes that are not part of the frame. frame_in_check compares
+ * the checksum. ERR_CHECKSUM. */
+void frame_in_init(struct frame_in *frame, const struct frame_header *header, size_t spare);
+int frame_in_check(const struct frame_in *frame, const struct frame_header *header,
+                   struct error *reterr);
 
 /* Unpacks the message of a frame, checking its type's caps first. The result is freed with
  * wire_free. ERR_PROTOCOL, ERR_LIMIT. Usage:

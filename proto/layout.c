@@ -1,0 +1,204 @@
+/* Cutting tensors into blocks, placing blocks on shards, and the initial weights. Pure. */
+#include "proto/layout.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "common/mem.h"
+#include "common/rng.h"
+
+static int layout_compare_names(const void *a, const void *b) {
+    return strcmp((*(const struct tensor_spec *const *)a)->name,
+                  (*(const struct tensor_spec *const *)b)->name);
+}
+
+static int layout_check_names(const struct tensor_spec *tensors, size_t count,
+                              struct error *reterr) {
+    _cleanup_(mem_free_p) const struct tensor_spec **sorted = mem_array(count, sizeof *sorted);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = tensors[i].name;
+        size_t len = strnlen(name, sizeof tensors[i].name);
+        if (len == 0 || len > LAYOUT_NAME_MAX)
+            return error_set(reterr, ERR_FORMAT, "tensor %zu: its name has %zu bytes, not 1 to %d",
+                             i, len, LAYOUT_NAME_MAX);
+        for (const char *c = name; *c; c++)
+            if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
+                  (*c >= '0' && *c <= '9') || *c == '.' || *c == '_'))
+                return error_set(reterr, ERR_FORMAT,
+                                 "tensor %zu: byte 0x%02x in its name; letters, digits, '.' and "
+                                 "'_' are allowed",
+                                 i, (unsigned char)*c);
+        sorted[i] = &tensors[i];
+    }
+    qsort(sorted, count, sizeof *sorted, layout_compare_names);
+    for (size_t i = 1; i < count; i++)
+        if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
+            return error_set(reterr, ERR_FORMAT, "two tensors are named '%s'", sorted[i]->name);
+    return 0;
+}
+
+static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
+                        uint32_t block_bytes, size_t shard_count, uint64_t *ret_floats,
+                        uint64_t *ret_blocks, struct error *reterr) {
+    if (block_bytes < 64 || block_bytes % 64 != 0)
+        return error_set(reterr, ERR_RANGE, "blocks of %u bytes; a multiple of 64 is needed",
+                         block_bytes);
+    if (shard_count < 1 || shard_count > LAYOUT_SHARDS_MAX)
+        return error_set(reterr, ERR_RANGE, "%zu shards; 1 to %d are possible", shard_count,
+                         LAYOUT_SHARDS_MAX);
+    if (tensor_count < 1 || tensor_count > LAYOUT_TENSORS_MAX)
+        return error_set(reterr, ERR_LIMIT, "%zu tensors; 1 to %d are possible", tensor_count,
+                         LAYOUT_TENSORS_MAX);
+
+    uint64_t floats = 0, blocks = 0, per_block = block_bytes / 4;
+    for (size_t i = 0; i < tensor_count; i++) {
+        const struct tensor_spec *tensor = &tensors[i];
+        if (tensor->rows == 0 || tensor->cols == 0)
+            return error_set(reterr, ERR_RANGE, "tensor %zu has %u x %u entries", i, tensor->rows,
+                             tensor->cols);
+        if (tensor->init != TENSOR_ZEROS && tensor->init != TENSOR_GLOROT_UNIFORM)
+            return error_set(reterr, ERR_RANGE, "tensor %zu has the unknown initialisation %d", i,
+                             (int)tensor->init);
+        uint64_t size = (uint64_t)tensor->rows * tensor->cols;
+        if (size > LAYOUT_FLOATS_MAX - floats)
+            return error_set(reterr, ERR_LIMIT, "more than %llu parameters",
+                             (unsigned long long)LAYOUT_FLOATS_MAX);
+        floats += size;
+        blocks += (size + per_block - 1) / per_block;
+    }
+    if (blocks > LAYOUT_BLOCKS_MAX)
+        return error_set(reterr, ERR_LIMIT,
+                         "%llu blocks, at most %d are possible; raise servers.block_bytes",
+                         (unsigned long long)blocks, LAYOUT_BLOCKS_MAX);
+    *ret_floats = floats;
+    *ret_blocks = blocks;
+    return layout_check_names(tensors, tensor_count, reterr);
+}
+
+/* Over the bytes that docs/protocol.md names, so that another language computes the same. */
+static uint64_t layout_hash(const struct tensor_spec *tensors, size_t count, uint32_t block_bytes,
+                            size_t shard_count) {
+    enum { ROW = LAYOUT_NAME_MAX + 1 + 4 + 4 + 1 + 1 };
+    size_t len = count * ROW + 8;
+    _cleanup_(mem_free_p) uint8_t *bytes = mem_alloc(len);
+    uint8_t *at = bytes;
+    for (size_t i = 0; i < count; i++, at += ROW) {
+        memcpy(at, tensors[i].name, strlen(tensors[i].name));
+        memcpy(at + 64, &tensors[i].rows, 4);
+        memcpy(at + 68, &tensors[i].cols, 4);
+        at[72] = (uint8_t)tensors[i].init;
+        at[73] = tensors[i].decay;
+    }
+    uint32_t shards = (uint32_t)shard_count;
+    memcpy(at, &block_bytes, 4);
+    memcpy(at + 4, &shards, 4);
+    uint64_t hash = XXH3_64bits(bytes, len);
+    return hash ? hash : 1;
+}
+
+static int layout_compare_blocks(const void *a, const void *b) {
+    const struct layout_block *x = *(const struct layout_block *const *)a;
+    const struct layout_block *y = *(const struct layout_block *const *)b;
+    if (x->floats != y->floats)
+        return x->floats > y->floats ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* The greedy rule of scheduling, longest first: no shard gets more than the smallest has plus one
+ * block. */
+static void layout_place(struct layout *layout) {
+    _cleanup_(mem_free_p) struct layout_block **sorted =
+        mem_array(layout->block_count, sizeof *sorted);
+    for (size_t i = 0; i < layout->block_count; i++)
+        sorted[i] = &layout->blocks[i];
+    qsort(sorted, layout->block_count, sizeof *sorted, layout_compare_blocks);
+
+    for (size_t i = 0; i < layout->block_count; i++) {
+        uint32_t best = 0;
+        for (uint32_t shard = 1; shard < layout->shard_count; shard++)
+            if (layout->shard_floats[shard] < layout->shard_floats[best])
+                best = shard;
+        sorted[i]->shard = best;
+        layout->shard_floats[best] += sorted[i]->floats;
+        layout->shard_starts[best + 1]++;
+    }
+    for (size_t shard = 0; shard < layout->shard_count; shard++)
+        layout->shard_starts[shard + 1] += layout->shard_starts[shard];
+
+    _cleanup_(mem_free_p) uint32_t *used = mem_array(layout->shard_count, sizeof *used);
+    for (size_t i = 0; i < layout->block_count; i++) {
+        struct layout_block *block = &layout->blocks[i];
+        block->shard_index = used[block->shard]++;
+        layout->shard_blocks[layout->shard_starts[block->shard] + block->shard_index] = block->id;
+    }
+}
+
+int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t block_bytes,
+               size_t shard_count, struct layout **ret, struct error *reterr) {
+    uint64_t floats = 0, block_count = 0;
+    int r = layout_check(tensors, tensor_count, block_bytes, shard_count, &floats, &block_count,
+                         reterr);
+    if (r < 0)
+        return r;
+
+    struct layout *layout = mem_alloc(sizeof *layout);
+    layout->tensor_count = tensor_count;
+    layout->tensors = mem_array(tensor_count, sizeof *tensors);
+    memcpy(layout->tensors, tensors, tensor_count * sizeof *tensors);
+    layout->tensor_offsets = mem_array(tensor_count + 1, sizeof *layout->tensor_offsets);
+    layout->floats = floats;
+    layout->block_count = block_count;
+    layout->blocks = mem_array(block_count, sizeof *layout->blocks);
+    layout->shard_count = shard_count;
+    layout->shard_starts = mem_array(shard_count + 1, sizeof *layout->shard_starts);
+    layout->shard_blocks = mem_array(block_count, sizeof *layout->shard_blocks);
+    layout->shard_floats = mem_array(shard_count, sizeof *layout->shard_floats);
+    layout->hash = layout_hash(tensors, tensor_count, block_bytes, shard_count);
+
+    uint64_t per_block = block_bytes / 4, offset = 0;
+    uint32_t id = 0;
+    for (size_t i = 0; i < tensor_count; i++) {
+        uint64_t size = (uint64_t)tensors[i].rows * tensors[i].cols;
+        for (uint64_t at = 0; at < size; at += per_block, id++)
+            layout->blocks[id] = (struct layout_block){
+                .id = id,
+                .tensor = (uint32_t)i,
+                .tensor_offset = at,
+                .offset = offset + at,
+                .floats = (uint32_t)(size - at < per_block ? size - at : per_block),
+            };
+        offset += size;
+        layout->tensor_offsets[i + 1] = offset;
+    }
+    layout_place(layout);
+    *ret = layout;
+    return 0;
+}
+
+struct layout *layout_free(struct layout *layout) {
+    if (layout) {
+        mem_free(layout->tensors);
+        mem_free(layout->tensor_offsets);
+        mem_free(layout->blocks);
+        mem_free(layout->shard_starts);
+        mem_free(layout->shard_blocks);
+        mem_free(layout->shard_floats);
+        mem_free(layout);
+    }
+    return NULL;
+}
+
+void layout_init_block(const struct layout *layout, uint32_t id, uint64_t seed, float *weights) {
+    const struct layout_block *block = &layout->blocks[id];
+    const struct tensor_spec *tensor = &layout->tensors[block->tensor];
+    if (tensor->init == TENSOR_ZEROS) {
+        memset(weights, 0, block->floats * sizeof *weights);
+        return;
+    }
+    float limit = sqrtf(6.0f / ((float)tensor->rows + (float)tensor->cols));
+    uint64_t key = rng_key(seed, block->tensor);
+    for (uint32_t i = 0; i < block->floats; i++)
+        weights[i] = (2 * rng_float(rng_at(key, block->tensor_offset + i)) - 1) * limit;
+}

@@ -1,0 +1,298 @@
+/* Messages <-> frames. Unpacking goes in three steps, each bounding the next: the type's length
+ * cap, a scan that counts the entries of every repeated field, then protobuf-c with a memory
+ * budget. */
+#include "proto/wire.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "proto/layout.h"
+
+/* A message has this many keys beside those of its repeated fields; unknown and doubled ones
+ * included, so that a newer minor version's fields pass. */
+#define WIRE_KEYS_MAX 64
+
+static const ProtobufCMessageDescriptor *wire_descriptor(enum frame_type type) {
+    switch (type) {
+#define FRAME(name, number, message)                                                               \
+    case FRAME_##name:                                                                             \
+        return &graphps__##message##__descriptor;
+        FRAME_TYPES
+#undef FRAME
+    case FRAME_TYPE_END:
+        break;
+    }
+    return NULL;
+}
+
+struct frame_out *frame_out_new(enum frame_type type, const ProtobufCMessage *message,
+                                const struct frame_out_piece *pieces, size_t piece_count) {
+    assert(message->descriptor == wire_descriptor(type));
+    size_t message_bytes = protobuf_c_message_get_packed_size(message);
+    assert(message_bytes <= frame_message_max(type));
+    assert(piece_count == 0 || frame_has_payload(type));
+
+    struct frame_out *frame = mem_alloc(sizeof *frame + piece_count * sizeof frame->pieces[0]);
+    frame->head = buf_new(FRAME_HEADER_BYTES + message_bytes);
+    protobuf_c_message_pack(message, frame->head->data + FRAME_HEADER_BYTES);
+
+    _cleanup_(mem_free_p) struct frame_piece *hashed =
+        piece_count ? mem_array(piece_count, sizeof *hashed) : NULL;
+    size_t payload_bytes = 0;
+    frame->piece_count = piece_count;
+    for (size_t i = 0; i < piece_count; i++) {
+        frame->pieces[i] = pieces[i];
+        hashed[i] = (struct frame_piece){pieces[i].data, pieces[i].len};
+        payload_bytes += pieces[i].len;
+    }
+    assert(payload_bytes <= UINT32_MAX);
+    frame->total_bytes = frame->head->len + payload_bytes;
+
+    struct frame_header header = {
+        .type = (uint8_t)type,
+        .message_bytes = (uint32_t)message_bytes,
+        .payload_bytes = (uint32_t)payload_bytes,
+        .checksum = frame_checksum(frame->head->data + FRAME_HEADER_BYTES, message_bytes, hashed,
+                                   piece_count),
+    };
+    frame_header_write(&header, frame->head->data);
+    return frame;
+}
+
+struct frame_out *frame_out_free(struct frame_out *frame) {
+    if (frame) {
+        buf_unref(frame->head);
+        for (size_t i = 0; i < frame->piece_count; i++)
+            buf_unref(frame->pieces[i].buf);
+        mem_free(frame);
+    }
+    return NULL;
+}
+
+struct buf *frame_out_flatten(const struct frame_out *frame) {
+    struct buf *flat = buf_new(frame->total_bytes);
+    memcpy(flat->data, frame->head->data, frame->head->len);
+    size_t at = frame->head->len;
+    for (size_t i = 0; i < frame->piece_count; i++) {
+        if (frame->pieces[i].len > 0)
+            memcpy(flat->data + at, frame->pieces[i].data, frame->pieces[i].len);
+        at += frame->pieces[i].len;
+    }
+    return flat;
+}
+
+/* The message is put so far into the buffer that the payload, right behind it, is aligned. */
+void frame_in_init(struct frame_in *frame, const struct frame_header *header, size_t spare) {
+    size_t pad = (8 - header->message_bytes % 8) % 8;
+    struct buf *buf = buf_new(pad + header->message_bytes + (size_t)header->payload_bytes + spare);
+    *frame = (struct frame_in){
+        .type = header->type,
+        .buf = buf,
+        .message = buf->data + pad,
+        .message_bytes = header->message_bytes,
+        .payload = buf->data + pad + header->message_bytes,
+        .payload_bytes = header->payload_bytes,
+    };
+}
+
+int frame_in_check(const struct frame_in *frame, const struct frame_header *header,
+                   struct error *reterr) {
+    uint64_t sum =
+        frame_checksum(frame->message, frame->message_bytes + frame->payload_bytes, NULL, 0);
+    if (sum != header->checksum)
+        return error_set(reterr, ERR_CHECKSUM,
+                         "a %s frame of %zu + %zu bytes was damaged on its way (checksum %016llx, "
+                         "announced %016llx)",
+                         frame_type_name(frame->type), frame->message_bytes, frame->payload_bytes,
+                         (unsigned long long)sum, (unsigned long long)header->checksum);
+    return 0;
+}
+
+int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struct frame_in *ret,
+                   size_t *ret_used, struct error *reterr) {
+    if (len < FRAME_HEADER_BYTES)
+        return error_set(reterr, ERR_CLOSED, "%zu bytes, a frame's header has %d", len,
+                         FRAME_HEADER_BYTES);
+    struct frame_header header;
+    int r = frame_header_read(bytes, payload_max, &header, reterr);
+    if (r < 0)
+        return r;
+    size_t body = (size_t)header.message_bytes + header.payload_bytes;
+    if (len - FRAME_HEADER_BYTES < body)
+        return error_set(reterr, ERR_CLOSED, "%zu bytes of a frame's body, %zu were announced",
+                         len - FRAME_HEADER_BYTES, body);
+
+    struct frame_in frame;
+    frame_in_init(&frame, &header, 0);
+    memcpy((uint8_t *)frame.message, bytes + FRAME_HEADER_BYTES, body);
+    r = frame_in_check(&frame, &header, reterr);
+    if (r < 0) {
+        frame_in_done(&frame);
+        return r;
+    }
+    *ret = frame;
+    *ret_used = FRAME_HEADER_BYTES + body;
+    return 0;
+}
+
+void frame_in_done(struct frame_in *frame) {
+    frame->buf = buf_unref(frame->buf);
+}
+
+/* The most entries of a repeated field, whatever message it is in: fields of one name mean one
+ * thing in graphps.proto. */
+static size_t wire_entries_max(const char *field) {
+    static const struct {
+        const char *field;
+        size_t max;
+    } caps[] = {
+        {"tensors", LAYOUT_TENSORS_MAX},
+        {"blocks", LAYOUT_BLOCKS_MAX},
+        {"versions", LAYOUT_BLOCKS_MAX},
+        {"generations", 1024},
+        {"roster", 4096},
+        {"roster_from", 4096},
+        {"shards", LAYOUT_SHARDS_MAX},
+        {"workers", 4096},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(caps); i++)
+        if (strcmp(caps[i].field, field) == 0)
+            return caps[i].max;
+    return 0;
+}
+
+/* Reads a base-128 varint; false when the bytes end or it has more than 10. */
+static bool wire_varint(const uint8_t **at, const uint8_t *end, uint64_t *ret) {
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 70 && *at < end; shift += 7) {
+        uint8_t byte = *(*at)++;
+        value |= (uint64_t)(byte & 0x7f) << (shift < 64 ? shift : 63);
+        if (!(byte & 0x80)) {
+            *ret = value;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Entries in one occurrence of a repeated field. */
+static size_t wire_packed_entries(const ProtobufCFieldDescriptor *field, const uint8_t *data,
+                                  size_t len) {
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_STRING:
+    case PROTOBUF_C_TYPE_BYTES:
+    case PROTOBUF_C_TYPE_MESSAGE:
+        return 1;
+    case PROTOBUF_C_TYPE_FIXED32:
+    case PROTOBUF_C_TYPE_SFIXED32:
+    case PROTOBUF_C_TYPE_FLOAT:
+        return len / 4;
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_SFIXED64:
+    case PROTOBUF_C_TYPE_DOUBLE:
+        return len / 8;
+    default:
+        break;
+    }
+    size_t entries = 0;
+    for (size_t i = 0; i < len; i++)
+        entries += !(data[i] & 0x80);
+    return entries;
+}
+
+/* Walks the keys of a message without allocating. Submessages hold no repeated fields, so their
+ * inside needs no look here; protobuf-c refuses what is malformed in them. */
+static int wire_scan(const struct frame_in *frame, const ProtobufCMessageDescriptor *descriptor,
+                     struct error *reterr) {
+    const uint8_t *at = frame->message, *end = at + frame->message_bytes;
+    const char *type = frame_type_name(frame->type);
+    size_t keys = 0;
+    size_t counts[32] = {0};
+    assert(descriptor->n_fields <= ARRAY_LEN(counts));
+
+    while (at < end) {
+        uint64_t key, n = 0;
+        if (!wire_varint(&at, end, &key) || key > UINT32_MAX)
+            return error_set(reterr, ERR_PROTOCOL, "a %s message with a broken key", type);
+        unsigned wire_type = key & 7;
+        bool whole = true;
+        if (wire_type == 0)
+            whole = wire_varint(&at, end, &n), n = 0;
+        else if (wire_type == 1)
+            n = 8;
+        else if (wire_type == 2)
+            whole = wire_varint(&at, end, &n);
+        else if (wire_type == 5)
+            n = 4;
+        else
+            return error_set(reterr, ERR_PROTOCOL, "a %s message with wire type %u", type,
+                             wire_type);
+        if (!whole || n > (size_t)(end - at))
+            return error_set(reterr, ERR_PROTOCOL, "a %s message that ends inside field %u", type,
+                             (unsigned)(key >> 3));
+
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));
+        if (field && field->label == PROTOBUF_C_LABEL_REPEATED) {
+            size_t *count = &counts[field - descriptor->fields];
+            *count += wire_type == 2 ? wire_packed_entries(field, at, n) : 1;
+            if (*count > wire_entries_max(field->name))
+                return error_set(reterr, ERR_LIMIT, "a %s message with more than %zu %s", type,
+                                 wire_entries_max(field->name), field->name);
+        } else if (++keys > WIRE_KEYS_MAX) {
+            return error_set(reterr, ERR_LIMIT, "a %s message with more than %d fields", type,
+                             WIRE_KEYS_MAX);
+        }
+        at += n;
+    }
+    return 0;
+}
+
+/* What one unpacking may still allocate. Nothing is given back: what protobuf-c frees on the way is
+ * little. Plain malloc underneath, so the result is freed without a budget. */
+struct wire_budget {
+    size_t left;
+};
+
+static void *wire_budget_alloc(void *data, size_t size) {
+    struct wire_budget *budget = data;
+    if (size > budget->left)
+        return NULL;
+    budget->left -= size;
+    return malloc(size ? size : 1);
+}
+
+static void wire_budget_free(void *data, void *pointer) {
+    free(pointer);
+}
+
+int wire_unpack(const struct frame_in *frame, ProtobufCMessage **ret, struct error *reterr) {
+    const ProtobufCMessageDescriptor *descriptor = wire_descriptor(frame->type);
+    if (!descriptor)
+        return error_set(reterr, ERR_PROTOCOL, "unknown frame type %u", frame->type);
+    if (frame->message_bytes > frame_message_max(frame->type))
+        return error_set(reterr, ERR_LIMIT, "a %s message of %zu bytes, at most %u are allowed",
+                         frame_type_name(frame->type), frame->message_bytes,
+                         frame_message_max(frame->type));
+    int r = wire_scan(frame, descriptor, reterr);
+    if (r < 0)
+        return r;
+
+    /* The densest honest message is a Status with many workers not yet seen: some 12 bytes each,
+     * 250 in memory. */
+    struct wire_budget budget = {.left = (16 << 10) + 32 * frame->message_bytes};
+    ProtobufCAllocator allocator = {
+        .alloc = wire_budget_alloc, .free = wire_budget_free, .allocator_data = &budget};
+    ProtobufCMessage *message =
+        protobuf_c_message_unpack(descriptor, &allocator, frame->message_bytes, frame->message);
+    if (!message)
+        return error_set(reterr, ERR_PROTOCOL, "a %s message of %zu bytes that cannot be read",
+                         frame_type_name(frame->type), frame->message_bytes);
+    *ret = message;
+    return 0;
+}
+
+void wire_free(ProtobufCMessage *message) {
+    if (message)
+        protobuf_c_message_free_unpacked(message, NULL);
+}

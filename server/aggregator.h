@@ -1,0 +1,42 @@
+/* Takes closed batches, merges them (sample-weighted mean), runs the optimizer once, publishes.
+ * Threads call aggregator_run; a simulation calls it from one thread. Locks: LOCK_QUEUE for the
+ * queue alone; never held together with a block's. */
+#pragma once
+
+#include "server/block.h"
+#include "server/optimizer.h"
+
+struct aggregator;
+
+struct aggregator_ops {
+    /* All blocks of the push are applied (or were late). Called without locks; frees nothing: the
+     * aggregator frees the push afterwards. */
+    void (*applied)(void *ctx, const struct push *push);
+};
+
+struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
+                                  const struct block_rule *rule, const struct optimizer *optimizer,
+                                  const struct aggregator_ops *ops, void *ctx);
+/* No thread may be inside. Pushes still pending are freed unapplied. */
+struct aggregator *aggregator_free(struct aggregator *aggregator);
+
+/* Hands a push over: its parts go to blocks[index[i]]. May call applied at once (all late). */
+void aggregator_admit(struct aggregator *aggregator, struct push *push, const uint32_t *index,
+                      uint64_t now_ms);
+/* Looks for batches whose time has come. Returns when to look again (absolute ms), UINT64_MAX:
+ * never. */
+uint64_t aggregator_tick(struct aggregator *aggregator, uint64_t now_ms);
+/* The roster or a known clock changed: looks at all blocks (bsp). */
+void aggregator_recheck(struct aggregator *aggregator, uint64_t now_ms);
+/* Processes one ready block; false when there was none. now_ms: for the next batch's time. */
+bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms);
+/* Waits until a block is ready or aggregator_stop was called (then false). */
+bool aggregator_wait(struct aggregator *aggregator);
+void aggregator_stop(struct aggregator *aggregator);
+/* With no new push being admitted (the caller holds the admission lock for writing): closes what
+ * may be closed (all in async and ssp; in bsp only complete batches), helps, and returns when
+ * nothing is ready or in work. */
+void aggregator_drain(struct aggregator *aggregator, uint64_t now_ms);
+/* Parts that wait now, over all blocks. */
+size_t aggregator_pending(struct aggregator *aggregator);
+uint64_t aggregator_updates(const struct aggregator *aggregator);

@@ -1,0 +1,92 @@
+/* A block on its shard: published weights, version, pending gradients. Everything here is
+ * bookkeeping; merging is the aggregator's.
+ *
+ * async, ssp: a batch closes when `close_pushes` gradients wait or the oldest has waited
+ * max_wait_ms. bsp: the block has a clock. Gradients of clock c < clock are late (done, not
+ * merged). The batch of clock c closes when every rank that counts from <= c has a gradient of c
+ * here or is known to be beyond c; c is the lowest clock pending. At most one gradient per (rank,
+ * clock) counts: a newer incarnation's replaces the older's. Merged in rank order, so that the sum
+ * has the same bits every time. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "common/list.h"
+#include "common/lock.h"
+#include "common/mem.h"
+#include "proto/codec.h"
+#include "server/roster.h"
+
+struct push;
+
+/* One block's part of a push. The bytes lie in the buffer the socket filled. */
+struct pending {
+    struct list node;
+    struct push *push;
+    const uint8_t *bytes;
+    uint64_t version; /* of the weights it was computed on */
+};
+
+/* A push on its way: freed when the last of its blocks is done with. */
+struct push {
+    uint32_t rank;
+    uint64_t incarnation, sequence, id, clock;
+    float weight; /* samples behind it */
+    enum codec codec;
+    uint64_t received_ns;
+    struct buf *buf;       /* a reference */
+    atomic_uint remaining; /* blocks not yet applied; the one who takes it to 0 acknowledges */
+    uint32_t count;
+    struct pending parts[];
+};
+struct push *push_new(uint32_t count);
+struct push *push_free(struct push *push);
+
+struct block {
+    /* set at start, never changed */
+    uint32_t id; /* in the layout */
+    uint32_t floats;
+    bool decay;
+    struct lock
+        lock; /* LOCK_BLOCK; guards the group below; held for a list append or a pointer swap */
+    struct buf *weights; /* published; readers take a reference; never written after */
+    uint64_t version;    /* grows by 1 per update, starts at 1; 0 means "none" on the wire */
+    uint64_t clock;      /* bsp: batches below are closed */
+    struct list pending; /* struct pending */
+    uint32_t pending_count;
+    uint64_t oldest_ms;     /* when the first of pending came */
+    bool queued;            /* handed to the aggregator; nobody else may take it */
+    struct list ready_node; /* in the aggregator's queue; guarded by its lock */
+    /* owned by whoever took the queued block */
+    float *state;   /* [state_floats * floats] */
+    uint64_t steps; /* optimizer steps */
+};
+
+/* When batches close. */
+struct block_rule {
+    bool bsp;
+    uint32_t close_pushes; /* 0: as many as roster->present */
+    uint32_t max_wait_ms;
+    struct roster *roster;
+};
+
+/* Appends one part, or says it is late (bsp; then the caller counts it as done). *ret_replaced: a
+ * part that this one replaced, for the caller to count as done, else NULL. Returns true when the
+ * batch may now close and the block was not queued: the caller queues it (queued is set). */
+bool block_append(struct block *block, const struct block_rule *rule, struct pending *part,
+                  uint64_t now_ms, bool *ret_late, struct pending **ret_replaced);
+/* May the batch close now (time passed, roster changed, force)? Sets queued and returns true then.
+ */
+bool block_check(struct block *block, const struct block_rule *rule, uint64_t now_ms, bool force);
+/* Moves the closed batch's parts to out: all of them (async, ssp) or those of the lowest clock,
+ * sorted by rank (bsp; *ret_clock is that clock; parts found late go to late). Returns the number
+ * of parts in out. */
+uint32_t block_take(struct block *block, const struct block_rule *rule, struct list *out,
+                    struct list *late, uint64_t *ret_clock);
+/* Publishes new weights (takes the reference) with version + 1 and, in bsp, clock + 1 of the batch;
+ * clears queued; returns true when the next batch may close already (queued is set again). */
+bool block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
+                   uint64_t clock, uint64_t now_ms);
+/* A reference to the published weights, and their version. */
+struct buf *block_read(struct block *block, uint64_t *ret_version);

@@ -1,0 +1,27 @@
+/* Update rules: pure functions on float arrays, one block at a time.
+ *   sgd       w -= lr g                                 g includes weight_decay * w where it
+ * applies momentum  v = mu v + g; w -= lr v   (nesterov: w -= lr (g + mu v))   Sutskever et al.,
+ * ICML 2013 in the form of PyTorch adam      Kingma & Ba, ICLR 2015, algorithm 1 adamw Loshchilov &
+ * Hutter, ICLR 2019, algorithm 2 (decay decoupled: w -= lr * weight_decay * w)
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/config.h"
+
+struct optimizer {
+    int kind; /* OPTIMIZER_... */
+    float lr, momentum, beta1, beta2, eps, weight_decay;
+    bool nesterov;
+};
+
+void optimizer_init(struct optimizer *optimizer, const struct config *config);
+/* Floats of state per weight: 0, 1 or 2. */
+size_t optimizer_state_floats(const struct optimizer *optimizer);
+/* next[n] = weights[n] updated with gradient[n]; state [state_floats * n] in place; step counts
+ * from 1; decay: does weight_decay apply to this block? next and weights do not overlap. */
+void optimizer_step(const struct optimizer *optimizer, size_t n, const float *weights,
+                    const float *gradient, float *state, uint64_t step, bool decay, float *next);

@@ -1,0 +1,107 @@
+/* struct server: one shard's whole state, and the seam to the world. The core (session, ledger,
+ * block, aggregator, coordinator, server.c) is handed frames and time and hands back frames and
+ * writes; threads, sockets and disks are a thin shell around it (main.c, io.c), or a simulation.
+ *
+ * Order of locks: admission, coordinator, ledger (seats), block, queue (common/lock.h). */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "common/config.h"
+#include "proto/layout.h"
+#include "proto/wire.h"
+#include "server/aggregator.h"
+#include "server/checkpoint.h"
+#include "server/coordinator.h"
+
+/* The seam. conn is an opaque handle that can be referenced. All may be called from any thread. */
+struct server_ops {
+    void (*send)(void *ctx, void *conn, struct frame_out *frame); /* takes the frame */
+    void (*ref)(void *ctx, void *conn);
+    void (*unref)(void *ctx, void *conn);
+    void (*work)(void *ctx); /* server_work should be called soon, on a thread that may block */
+};
+
+enum server_state {
+    SERVER_STARTING,  /* waits to be told which generation to restore */
+    SERVER_RESTORING, /* loading it */
+    SERVER_WAITING,   /* fresh: no worker has declared the layout yet */
+    SERVER_SERVING,
+    SERVER_FINISHED, /* everything is written: the process may leave */
+};
+
+/* Who holds a rank on this shard. */
+struct seat {
+    struct ledger_entry ledger;
+    void *conn; /* a reference, NULL when nobody is connected */
+};
+
+struct server {
+    /* set at start, never changed */
+    const struct config *config;
+    uint32_t shard, shards;
+    uint64_t incarnation;
+    char address[300], http[300];
+    const struct server_ops *ops;
+    void *ops_ctx;
+    struct checkpoint_store store;
+    struct block_rule rule;
+    struct optimizer optimizer;
+    struct roster roster;
+    struct coordinator *coordinator; /* shard 0, else NULL */
+
+    /* Readers: whoever admits a push or reads layout, blocks, aggregator. Writer: the checkpoint's
+     * cut and the one-time set-up of layout and blocks. LOCK_ADMISSION. */
+    pthread_rwlock_t admission;
+    _Atomic int state; /* enum server_state; written under admission (writing) */
+    struct layout *layout;
+    uint64_t seed;
+    char snapshot_digest[64];
+    struct block *blocks; /* [layout->shard's blocks] */
+    size_t block_count;
+    struct aggregator *aggregator;
+    struct buf **best; /* [block_count] or NULL */
+    uint32_t best_epoch;
+
+    struct lock seats_lock; /* LOCK_LEDGER; guards seats */
+    struct seat *seats;     /* [workers.count] */
+
+    struct lock orders_lock;   /* LOCK_ORDERS; guards the group below */
+    Graphps__PeerOrder *order; /* the newest one, owned copy */
+    uint64_t order_done;       /* carried out */
+    uint64_t generation;       /* newest written or restored */
+    uint64_t generation_failed;
+    uint64_t run;
+    bool leaving;
+    bool work_running;
+};
+
+/* job_dir is taken from the config; store: where checkpoints live. */
+int server_new(const struct config *config, uint32_t shard, uint64_t incarnation,
+               const char *address, const struct server_ops *ops, void *ops_ctx,
+               const struct checkpoint_store *store, struct server **ret, struct error *reterr);
+struct server *server_free(struct server *server);
+
+/* Every few ms: aggregator_tick, coordinator_tick; shard 0 also reports to and orders itself.
+ * Returns when it wants to be called again (absolute ms). */
+uint64_t server_tick(struct server *server, uint64_t now_ms);
+/* Slow work that is due: restore, checkpoint (cut, encode, write, prune). May block on the disk. */
+void server_work(struct server *server, uint64_t now_ms);
+/* Shards k > 0: the report to send to shard 0 now and then (every 200 ms and on change), and its
+ * answer. Packed frames. */
+struct frame_out *server_report(struct server *server, uint64_t id, uint64_t now_ms);
+void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint64_t now_ms);
+/* SIGTERM: ask for a checkpoint and leave when it is written. Shard 0: interrupts the run. */
+void server_leave(struct server *server, uint64_t now_ms);
+bool server_ready(struct server *server, char *why, size_t why_bytes);
+void server_status(struct server *server, Graphps__ShardStatus *ret); /* strings borrowed */
+json_t *server_stats_json(struct server *server, uint64_t now_ms);
+
+/* For sessions and the coordinator. */
+void server_send(struct server *server, void *conn, enum frame_type type,
+                 const ProtobufCMessage *message);
+void server_send_error(struct server *server, void *conn, uint64_t id, int code, const char *text);
+/* The first worker's layout on a fresh shard, or a check against the one there is. ERR_WRONG_LAYOUT
+ * names the first difference. */
+int server_declare_layout(struct server *server, const Graphps__Hello *hello, struct error *reterr);

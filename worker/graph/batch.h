@@ -1,0 +1,46 @@
+/* A batch: what one forward and backward pass runs on; the same form for full mode and for sampled
+ * mini-batches ("message flow graphs" in DGL's words). Arrays are borrowed from the batch's maker.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LAYERS_MAX 8
+
+/* One layer's bipartite graph: row i < n_dst gets messages from sources
+ * indices[indptr[i]..indptr[i+1]], each in 0..n_src-1. Destination i is source i (sources start
+ * with the destinations). No self-loops inside; scale and self carry the normalisation: GCN:  y_i =
+ * self_i x_i + sum_e weights_e x_src(e),  weights = (ratio_i) / sqrt((d_i+1)(d_j+1)), self =
+ * 1/(d_i+1) (Kipf & Welling, ICLR 2017, eq. 2; degrees of the whole graph) SAGE: y_i = sum_e
+ * weights_e x_src(e), weights = 1 / (neighbours present), self = NULL: no self term (Hamilton et
+ * al., NeurIPS 2017, mean aggregator) ratio_i = d_i / (neighbours sampled), 1 in full mode: the
+ * estimate of the sum stays unbiased. */
+struct layer_graph {
+    uint32_t n_dst, n_src;
+    const int64_t *indptr; /* [n_dst + 1], indptr[0] = 0 */
+    const int32_t *indices;
+    const float *weights;
+    const float *self; /* [n_dst] or NULL */
+    /* The transpose, for the backward pass: row j < n_src, entries destinations. NULL in the first
+     * layer's graph (features get no gradient). */
+    const int64_t *t_indptr; /* [n_src + 1] */
+    const int32_t *t_indices;
+    const float *t_weights;
+};
+
+struct batch {
+    uint64_t step; /* counts optimizer steps; keys dropout */
+    uint64_t
+        version; /* batches of one version have the same graph and features (full mode: constant) */
+    size_t layers;
+    struct layer_graph graphs[LAYERS_MAX]; /* [0] nearest the input */
+    uint32_t n_input;                      /* graphs[0].n_src */
+    uint32_t n_output;                     /* graphs[layers-1].n_dst */
+    const int64_t *nodes;  /* [n_input] global node numbers; the first n_output are the outputs */
+    const float *features; /* [n_input, feature_dim] */
+    const int32_t *labels; /* [n_output] */
+    const uint8_t *split;  /* [n_output] enum split */
+    uint32_t train_count;  /* outputs that are labelled training nodes: loss is their mean */
+};

@@ -1,0 +1,25 @@
+/* Rows of neighbours in compressed form: indptr int64 [rows + 1], indices int32 [indptr[rows]].
+ * Pure functions on arrays that somebody else owns. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+#define CSR_NODES_MAX INT32_MAX
+
+/* Is it a CSR of these counts whose every index is below cols? what names it in the message. */
+int csr_check(const char *what, const int64_t *indptr, const int32_t *indices, uint64_t rows,
+              uint64_t entries, uint64_t cols, struct error *reterr);
+/* Sorts every row and drops repeats, in place; returns how many were dropped. */
+uint64_t csr_sort_unique(int64_t *indptr, int32_t *indices, uint64_t rows);
+/* The transpose of a square one; rows come out ascending. t_indptr [nodes + 1] is zeroed by the
+ * caller, t_indices has room for all entries. */
+void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes,
+                   int64_t *t_indptr, int32_t *t_indices);
+/* Does every edge have its inverse? Rows ascending, without repeats. */
+bool csr_symmetric(const int64_t *indptr, const int32_t *indices, uint64_t nodes);
+
+/* For qsort and bsearch of int32_t. */
+int csr_compare(const void *a, const void *b);

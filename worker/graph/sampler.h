@@ -1,0 +1,27 @@
+/* Batches from a store. Full: one batch over all owned nodes, made once. Sampled: each epoch walks
+ * the owned training nodes in a new seeded order; a thread samples ahead into a small ring. What is
+ * sampled depends on (seed, step, layer, global node) alone. */
+#pragma once
+
+#include "common/config.h"
+#include "worker/graph/batch.h"
+#include "worker/graph/store.h"
+
+/* All owned nodes, full neighbourhoods: layer l (0-based of L) computes the nodes within L-1-l
+ * hops, so nothing is computed that no owned node needs. Needs store->halo >= layers or parts == 1
+ * (a smaller halo is allowed: the outermost rows then see what is there, which is an approximation,
+ * said in a warning by the caller). For kind MODEL_MLP graphs are empty (n_src = n_dst = owned). */
+struct full_batch;
+struct full_batch *full_batch_new(const struct store *store, int kind, size_t layers);
+const struct batch *full_batch_get(const struct full_batch *full);
+struct full_batch *full_batch_free(struct full_batch *full);
+
+struct sampler;
+/* steps_per_epoch = ceil(store->train_nodes_max / batch_size): the same on every worker; a worker
+ * with fewer training nodes walks some of them twice. Starts the thread at step first_step. */
+struct sampler *sampler_new(const struct store *store, const struct config *config,
+                            uint64_t first_step);
+uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config);
+/* The batch of the next step, in order; borrowed until the next call. Waits for the thread. */
+const struct batch *sampler_next(struct sampler *sampler);
+struct sampler *sampler_free(struct sampler *sampler); /* stops the thread; takes NULL */
