@@ -1,17 +1,18 @@
-/* Reading a job file: YAML events to options, every fault with its place, and the checks that concern
- * several options. One option's value is config_option.c's business, pages are config_print.c's. */
+/* Reading a job file: YAML events to options, every fault with its place, and the checks that
+ * concern several options. One option's value is config_option.c's business, pages are
+ * config_print.c's. */
 #include "common/config.h"
 
-#include <stdarg.h>
 #include <string.h>
 #include <yaml.h>
 
 #include "common/config_option.h"
+#include "common/config_sink.h"
 #include "common/file.h"
 #include "common/mem.h"
 #include "common/nearest.h"
 
-enum { FILE_BYTES_MAX = 1 << 20, DEPTH_MAX = 8, FAULTS_MAX = 100, JOB_NAME_MAX = 100 };
+enum { FILE_BYTES_MAX = 1 << 20, DEPTH_MAX = 8 };
 
 struct config *config_new(void) {
     struct config *config = mem_alloc(sizeof *config);
@@ -31,50 +32,8 @@ struct config *config_free(struct config *config) {
     return NULL;
 }
 
-/* Where faults go: all into the list, the first into *reterr. */
-struct fault_sink {
-    const char *path;
-    struct config_faults *list; /* may be NULL */
-    struct error *reterr;       /* may be NULL */
-    size_t count;
-};
-
-static void sink_add(struct fault_sink *sink, char *text) {
-    if (sink->count++ == 0)
-        error_set(sink->reterr, ERR_CONFIG, "%s", text);
-    struct config_faults *list = sink->list;
-    if (list && list->count <= FAULTS_MAX) {
-        if (list->count == FAULTS_MAX) {
-            mem_free(text);
-            text = mem_printf("%s: more faults are not shown", sink->path);
-        }
-        list->texts = mem_resize(list->texts, list->count * sizeof(char *),
-                                 (list->count + 1) * sizeof(char *));
-        list->texts[list->count++] = TAKE_PTR(text);
-    }
-    mem_free(text);
-}
-
-/* A fault at a line and column, both counted from 1. */
-__attribute__((format(printf, 4, 5))) static void
-fault_at(struct fault_sink *sink, size_t line, size_t column, const char *format, ...) {
-    char what[560];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(what, sizeof what, format, args);
-    va_end(args);
-    sink_add(sink, mem_printf("%s:%zu:%zu: %s", sink->path, line, column, what));
-}
-
 #define fault_at_mark(sink, mark, ...)                                                             \
-    fault_at(sink, (mark).line + 1, (mark).column + 1, __VA_ARGS__)
-
-void config_faults_done(struct config_faults *faults) {
-    for (size_t i = 0; i < faults->count; i++)
-        mem_free(faults->texts[i]);
-    mem_free(faults->texts);
-    *faults = (struct config_faults){0};
-}
+    config_sink_add_at(sink, (mark).line + 1, (mark).column + 1, __VA_ARGS__)
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -136,8 +95,8 @@ static const char *option_hint(const char *section, const char *name, char *buff
     const struct config_option *first = config_option_section(section);
     for (const struct config_option *o = first;
          o < config_options + config_option_count && strcmp(o->section, section) == 0; o++)
-        used += (size_t)snprintf(buffer + used, bytes - used, "%s%s", o == first ? "" : ", ",
-                                 o->name);
+        used +=
+            (size_t)snprintf(buffer + used, bytes - used, "%s%s", o == first ? "" : ", ", o->name);
     return buffer;
 }
 
@@ -148,13 +107,14 @@ struct reader {
     yaml_event_t event; /* the present one; deleted when the next is fetched */
     bool stopped;       /* a fault after which the rest cannot be understood */
     struct config *config;
-    struct fault_sink *sink;
+    struct config_sink *sink;
     const char *text;
     size_t len;
     size_t *option_lines; /* per option, the line where this file gave it first; 0: not yet */
 };
 
-/* A fault of the YAML itself. Libyaml's reader gives a byte offset, its scanner and parser a mark. */
+/* A fault of the YAML itself. Libyaml's reader gives a byte offset, its scanner and parser a mark.
+ */
 static void reader_syntax_fault(struct reader *reader) {
     const yaml_parser_t *parser = &reader->parser;
     size_t line = parser->problem_mark.line, column = parser->problem_mark.column;
@@ -173,9 +133,9 @@ static void reader_syntax_fault(struct reader *reader) {
                reader->text[parser->problem_mark.index] == '\t') {
         hint = "; a tab stands here, indent with spaces";
     }
-    fault_at(reader->sink, line + 1, column + 1, "not valid YAML: %s%s%s%s",
-             parser->problem ? parser->problem : "it cannot be read",
-             parser->context ? " " : "", parser->context ? parser->context : "", hint);
+    config_sink_add_at(reader->sink, line + 1, column + 1, "not valid YAML: %s%s%s%s",
+                       parser->problem ? parser->problem : "it cannot be read",
+                       parser->context ? " " : "", parser->context ? parser->context : "", hint);
     reader->stopped = true;
 }
 
@@ -184,7 +144,7 @@ static bool reader_next(struct reader *reader) {
     yaml_event_delete(&reader->event);
     if (reader->stopped)
         return false;
-    if (reader->sink->count > FAULTS_MAX) {
+    if (reader->sink->count > CONFIG_FAULTS_MAX) {
         reader->stopped = true;
         return false;
     }
@@ -287,17 +247,18 @@ static void read_list(struct reader *reader, const struct config_option *option)
         fault_at_mark(reader->sink, start, "%s.%s: expected %s, found none", option->section,
                       option->name, config_option_expected(option));
     /* A list with faults is never used; its default keeps later checks from adding to them. */
-    if (reader->sink->count != faults_before)
+    if (reader->sink->count != faults_before) {
         config_option_reset(option, reader->config);
+        reader->config->places[option - config_options] = (struct config_place){0};
+    }
 }
 
 static void read_value(struct reader *reader, const struct config_option *option) {
     const yaml_event_t *event = &reader->event;
     yaml_mark_t mark = event->start_mark;
+    size_t faults_before = reader->sink->count;
     struct error err = {0};
 
-    reader->config->places[option - config_options] =
-        (struct config_place){.line = (int)mark.line + 1, .column = (int)mark.column + 1};
     switch (event->type) {
     case YAML_SCALAR_EVENT: {
         bool null = scalar_null(event);
@@ -326,6 +287,9 @@ static void read_value(struct reader *reader, const struct config_option *option
     default: /* an alias, noted already */
         break;
     }
+    if (reader->sink->count == faults_before)
+        reader->config->places[option - config_options] =
+            (struct config_place){.line = (int)mark.line + 1, .column = (int)mark.column + 1};
 }
 
 /* Reads a key into name (cut when it is too long for any right one). False, with key and value
@@ -335,7 +299,8 @@ static bool read_key(struct reader *reader, char name[64]) {
         const char *text = scalar_text(&reader->event);
         size_t len = strnlen(text, 63);
         for (size_t i = 0; i < len; i++)
-            name[i] = (unsigned char)text[i] < 0x20 || (unsigned char)text[i] >= 0x7f ? '?' : text[i];
+            name[i] =
+                (unsigned char)text[i] < 0x20 || (unsigned char)text[i] >= 0x7f ? '?' : text[i];
         name[len] = 0;
         /* A NUL inside would hide the rest of the key. */
         if (reader->event.data.scalar.length != strlen(text))
@@ -409,17 +374,17 @@ static void read_root(struct reader *reader) {
         }
         bool empty = type == YAML_SCALAR_EVENT && scalar_null(&reader->event);
         if (first && !empty && type != YAML_ALIAS_EVENT)
-            fault_at_mark(reader->sink, reader->event.start_mark,
-                          "section \"%s\": expected options, each as \"name: value\" on an indented "
-                          "line of its own",
-                          name);
+            fault_at_mark(
+                reader->sink, reader->event.start_mark,
+                "section \"%s\": expected options, each as \"name: value\" on an indented "
+                "line of its own",
+                name);
         reader_skip(reader);
     }
 }
 
 static void read_stream(struct reader *reader) {
-    if (!reader_next(reader) || !reader_next(reader) ||
-        reader->event.type == YAML_STREAM_END_EVENT)
+    if (!reader_next(reader) || !reader_next(reader) || reader->event.type == YAML_STREAM_END_EVENT)
         return; /* an empty file: all defaults */
     if (!reader_next(reader))
         return;
@@ -434,18 +399,17 @@ static void read_stream(struct reader *reader) {
         reader_skip(reader);
     }
 
-    if (reader_next(reader) && reader_next(reader) &&
-        reader->event.type != YAML_STREAM_END_EVENT)
+    if (reader_next(reader) && reader_next(reader) && reader->event.type != YAML_STREAM_END_EVENT)
         fault_at_mark(reader->sink, reader->event.start_mark,
                       "a second YAML document; a job file has one");
 }
 
 int config_parse(struct config *config, const char *path, const char *text, size_t len,
                  struct config_faults *faults, struct error *reterr) {
-    struct fault_sink sink = {.path = path, .list = faults, .reterr = reterr};
+    struct config_sink sink = {.path = path, .list = faults, .reterr = reterr};
     if (len > FILE_BYTES_MAX) {
-        fault_at(&sink, 1, 1, "the file has %zu bytes, at most %d are allowed", len,
-                 FILE_BYTES_MAX);
+        config_sink_add_at(&sink, 1, 1, "the file has %zu bytes, at most %d are allowed", len,
+                           FILE_BYTES_MAX);
         return ERR_CONFIG;
     }
 
@@ -470,8 +434,8 @@ int config_load(struct config *config, const char *path, struct config_faults *f
     size_t len;
     int r = file_read_whole(path, FILE_BYTES_MAX, &text, &len, reterr);
     if (r == ERR_LIMIT) {
-        struct fault_sink sink = {.path = path, .list = faults, .reterr = reterr};
-        fault_at(&sink, 1, 1, "the file is larger than %d bytes", FILE_BYTES_MAX);
+        struct config_sink sink = {.path = path, .list = faults, .reterr = reterr};
+        config_sink_add_at(&sink, 1, 1, "the file is larger than %d bytes", FILE_BYTES_MAX);
         return ERR_CONFIG;
     }
     return r ? r : config_parse(config, path, text, len, faults, reterr);

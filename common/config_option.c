@@ -4,13 +4,14 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/mem.h"
 #include "common/nearest.h"
 
-enum { STRING_BYTES_MAX = 4096 };
+enum { STRING_BYTES_MAX = 4096, CHOICES_MAX = 8, CHOICE_BYTES = 24 };
 
 const struct config_option config_options[] = {
 #define ROW(section_, name_, kind_)                                                                \
@@ -85,16 +86,27 @@ bool config_option_is_list(const struct config_option *option) {
     return option->kind == OPTION_INTS || option->kind == OPTION_STRINGS;
 }
 
-bool config_option_choice(const struct config_option *option, int index, char *ret, size_t bytes) {
-    const char *at = option->choices;
-    for (; index > 0; index--) {
-        at = strchr(at, '|');
-        if (!at)
-            return false;
-        at++;
+/* "a|b|c" cut into names once, so that a name can be borrowed for the process's life. */
+static char choice_names[ARRAY_LEN(config_options)][CHOICES_MAX][CHOICE_BYTES];
+static pthread_once_t choice_names_once = PTHREAD_ONCE_INIT;
+
+static void choice_names_fill(void) {
+    for (size_t i = 0; i < config_option_count; i++) {
+        const char *at = config_options[i].choices;
+        for (size_t k = 0; at && k < CHOICES_MAX; k++) {
+            size_t len = strcspn(at, "|");
+            snprintf(choice_names[i][k], CHOICE_BYTES, "%.*s", (int)len, at);
+            at = at[len] ? at + len + 1 : NULL;
+        }
     }
-    snprintf(ret, bytes, "%.*s", (int)strcspn(at, "|"), at);
-    return true;
+}
+
+const char *config_option_choice(const struct config_option *option, int index) {
+    pthread_once(&choice_names_once, choice_names_fill);
+    if (index < 0 || index >= CHOICES_MAX)
+        return NULL;
+    const char *name = choice_names[option - config_options][index];
+    return name[0] ? name : NULL;
 }
 
 const char *config_option_expected(const struct config_option *option) {
@@ -124,9 +136,9 @@ const char *config_option_expected(const struct config_option *option) {
                  option->min_text, option->max_text);
         break;
     case OPTION_ENUM: {
-        char choice[32];
+        const char *choice;
         size_t used = (size_t)snprintf(text, sizeof text, "one of");
-        for (int i = 0; config_option_choice(option, i, choice, sizeof choice); i++)
+        for (int i = 0; (choice = config_option_choice(option, i)); i++)
             used +=
                 (size_t)snprintf(text + used, sizeof text - used, "%s %s", i ? "," : "", choice);
         break;
@@ -240,18 +252,15 @@ static int read_string(const char *text, size_t len, struct error *reterr) {
 
 static int read_choice(const struct config_option *option, const char *text, size_t len,
                        bool quoted, int *ret, struct error *reterr) {
-    char choice[32];
+    const char *choice;
     struct nearest nearest;
     nearest_init(&nearest, text);
-    /* The nearest choice is borrowed by nearest, so each needs its own place. */
-    char choices[16][32];
-    for (int i = 0; i < 16 && config_option_choice(option, i, choice, sizeof choice); i++) {
+    for (int i = 0; (choice = config_option_choice(option, i)); i++) {
         if (strlen(choice) == len && strcmp(choice, text) == 0) {
             *ret = i;
             return 0;
         }
-        memcpy(choices[i], choice, sizeof choice);
-        nearest_offer(&nearest, choices[i]);
+        nearest_offer(&nearest, choice);
     }
     refuse(option, text, len, quoted, reterr);
     if (nearest.best && reterr) {
@@ -363,11 +372,9 @@ int config_option_assign_text(const struct config_option *option, struct config 
 }
 
 void config_option_reset(const struct config_option *option, struct config *config) {
-    char choice[32];
     const char *text = option->default_text;
-    if (option->kind == OPTION_ENUM &&
-        config_option_choice(option, atoi(text), choice, sizeof choice))
-        text = choice;
+    if (option->kind == OPTION_ENUM)
+        text = config_option_choice(option, atoi(text));
 
     config_option_clear(option, config);
     if (option->kind == OPTION_STRINGS)
@@ -460,12 +467,9 @@ void config_option_print(const struct config_option *option, const struct config
     case OPTION_BOOL:
         fputs(*(const bool *)from ? "true" : "false", out);
         break;
-    case OPTION_ENUM: {
-        char choice[32];
-        if (config_option_choice(option, *(const int *)from, choice, sizeof choice))
-            fputs(choice, out);
+    case OPTION_ENUM:
+        fputs(config_option_choice(option, *(const int *)from), out);
         break;
-    }
     case OPTION_INTS: {
         const struct int_list *list = from;
         for (size_t i = 0; i < list->count; i++)

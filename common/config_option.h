@@ -72,5 +72,5 @@ void config_option_print(const struct config_option *option, const struct config
                          FILE *out);
 /* "an integer from 1 to 8 (hops)", "one of a, b, c", ... in a static thread-local buffer. */
 const char *config_option_expected(const struct config_option *option);
-/* Copies choice index of an OPTION_ENUM; false when there are not so many. */
-bool config_option_choice(const struct config_option *option, int index, char *ret, size_t bytes);
+/* The name of a choice of an OPTION_ENUM, static; NULL when there are not so many. */
+const char *config_option_choice(const struct config_option *option, int index);

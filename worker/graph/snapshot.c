@@ -1,0 +1,235 @@
+/* Finding, opening and checking snapshots. Making them is import.c's. */
+#include "worker/graph/snapshot.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/file.h"
+#include "common/mem.h"
+#include "worker/graph/csr.h"
+#include "worker/graph/manifest.h"
+#include "worker/graph/version.h"
+
+#define CLASSES_MAX (1u << 20)
+#define FEATURE_DIM_MAX (1u << 24)
+
+static void json_decref_p(json_t **json) {
+    json_decref(*json);
+}
+
+static bool has_manifest(const char *dir) {
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/manifest.json", dir);
+    return file_exists(path);
+}
+
+/* "name@version" of a complete snapshot: its version, else NULL. */
+static const char *entry_version(const char *snapshots, const char *entry) {
+    const char *at = strrchr(entry, '@');
+    if (!at || !version_valid(at + 1))
+        return NULL;
+    _cleanup_(mem_free_p) char *dir = mem_printf("%s/%s", snapshots, entry);
+    return has_manifest(dir) ? at + 1 : NULL;
+}
+
+static int find_failed(const char *snapshots, const char *snapshot, char *const *names,
+                       size_t count, struct error *reterr) {
+    char list[400] = "";
+    size_t len = 0, complete = 0;
+    for (size_t i = 0; i < count; i++)
+        if (entry_version(snapshots, names[i])) {
+            complete++;
+            if (len < sizeof list - 130)
+                len += (size_t)snprintf(list + len, sizeof list - len, "%s%.120s",
+                                        len ? ", " : "", names[i]);
+        }
+    if (!complete)
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "no snapshot \"%s\": there is none in %s; make one with graphps import",
+                         snapshot, snapshots);
+    return error_set(reterr, ERR_NOT_FOUND, "no snapshot \"%s\" in %s; there is: %s%s", snapshot,
+                     snapshots, list, len < sizeof list - 130 ? "" : ", ...");
+}
+
+int snapshot_find(const char *root, const char *snapshot, char **ret_dir, struct error *reterr) {
+    if (!*snapshot)
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "no snapshot is named; give name, name@version or a directory");
+    if (strchr(snapshot, '/')) {
+        if (!has_manifest(snapshot))
+            return error_set(reterr, ERR_NOT_FOUND, "%s: no snapshot there (no manifest.json)",
+                             snapshot);
+        *ret_dir = mem_strdup(snapshot);
+        return 0;
+    }
+    _cleanup_(mem_free_p) char *snapshots = mem_printf("%s/snapshots", root);
+    char **names = NULL;
+    size_t count = 0;
+    if (file_exists(snapshots)) {
+        int r = dir_list(snapshots, &names, &count, reterr);
+        if (r < 0)
+            return r;
+    }
+    const char *best = NULL, *best_version = NULL;
+    size_t name_len = strlen(snapshot);
+    for (size_t i = 0; i < count; i++) {
+        const char *version = entry_version(snapshots, names[i]);
+        if (!version)
+            continue;
+        bool named = !strcmp(names[i], snapshot);
+        bool same = !strncmp(names[i], snapshot, name_len) && names[i] + name_len == version - 1;
+        if (named || (same && (!best || version_compare(version, best_version) > 0))) {
+            best = names[i];
+            best_version = version;
+        }
+    }
+    int r = 0;
+    if (best)
+        *ret_dir = mem_printf("%s/%s", snapshots, best);
+    else
+        r = find_failed(snapshots, snapshot, names, count, reterr);
+    dir_list_free(names, count);
+    return r;
+}
+
+static int read_manifest(struct snapshot *s, const json_t *manifest, struct error *reterr) {
+    const char *name, *version, *digest;
+    uint64_t feature_dim = 0, classes = 0;
+    int r = manifest_text(manifest, s->dir, "name", &name, reterr);
+    if (r == 0)
+        r = manifest_text(manifest, s->dir, "version", &version, reterr);
+    if (r == 0)
+        r = manifest_text(manifest, s->dir, "digest", &digest, reterr);
+    if (r == 0)
+        r = manifest_uint(manifest, s->dir, "nodes", CSR_NODES_MAX, &s->nodes, reterr);
+    if (r == 0)
+        r = manifest_uint(manifest, s->dir, "edges", INT64_MAX, &s->edges, reterr);
+    if (r == 0)
+        r = manifest_uint(manifest, s->dir, "feature_dim", FEATURE_DIM_MAX, &feature_dim, reterr);
+    if (r == 0)
+        r = manifest_uint(manifest, s->dir, "classes", CLASSES_MAX, &classes, reterr);
+    if (r < 0)
+        return r;
+    if (s->nodes == 0 || feature_dim == 0)
+        return error_set(reterr, ERR_FORMAT, "%s/manifest.json: no nodes, or no features", s->dir);
+    s->name = mem_strdup(name);
+    s->version = mem_strdup(version);
+    s->digest = mem_strdup(digest);
+    s->feature_dim = (uint32_t)feature_dim;
+    s->classes = (uint32_t)classes;
+    s->undirected = json_is_true(json_object_get(manifest, "undirected"));
+    const json_t *class_names = json_object_get(manifest, "class_names");
+    if (!class_names)
+        return 0;
+    if (json_array_size(class_names) != s->classes)
+        return error_set(reterr, ERR_FORMAT,
+                         "%s/manifest.json: \"class_names\" does not have %u entries", s->dir,
+                         s->classes);
+    s->class_names = mem_array(s->classes, sizeof *s->class_names);
+    for (uint32_t i = 0; i < s->classes; i++) {
+        const char *text = json_string_value(json_array_get(class_names, i));
+        if (!text)
+            return error_set(reterr, ERR_FORMAT,
+                             "%s/manifest.json: entry %u of \"class_names\" is not a text", s->dir,
+                             i);
+        s->class_names[i] = mem_strdup(text);
+    }
+    return 0;
+}
+
+static int open_array(const struct snapshot *s, const char *name, enum npy_type type, uint64_t rows,
+                      uint64_t cols, struct npy *ret, struct error *reterr) {
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", s->dir, name);
+    return npy_open_as(path, type, rows, cols, ret, reterr);
+}
+
+static int open_ids(struct snapshot *s, const json_t *manifest, struct error *reterr) {
+    if (!manifest_has_file(manifest, "id_offsets.npy"))
+        return 0;
+    int r = open_array(s, "id_offsets", NPY_I8, s->nodes + 1, 0, &s->id_offsets, reterr);
+    if (r == 0)
+        r = open_array(s, "id_bytes", NPY_U1, UINT64_MAX, 0, &s->id_bytes, reterr);
+    if (r < 0)
+        return r;
+    const int64_t *offsets = s->id_offsets.data;
+    bool ok = offsets[0] == 0 && (uint64_t)offsets[s->nodes] == s->id_bytes.count;
+    for (uint64_t i = 0; ok && i < s->nodes; i++)
+        ok = offsets[i] <= offsets[i + 1];
+    return ok ? 0
+              : error_set(reterr, ERR_FORMAT, "%s/id_offsets.npy: does not fit id_bytes.npy",
+                          s->dir);
+}
+
+static int open_arrays(struct snapshot *s, const json_t *manifest, struct error *reterr) {
+    int r = open_array(s, "indptr", NPY_I8, s->nodes + 1, 0, &s->indptr, reterr);
+    if (r == 0)
+        r = open_array(s, "indices", NPY_I4, s->edges, 0, &s->indices, reterr);
+    if (r == 0)
+        r = open_array(s, "features", NPY_F4, s->nodes, s->feature_dim, &s->features, reterr);
+    if (r == 0)
+        r = open_array(s, "labels", NPY_I4, s->nodes, 0, &s->labels, reterr);
+    if (r == 0)
+        r = open_array(s, "split", NPY_U1, s->nodes, 0, &s->split, reterr);
+    if (r == 0)
+        r = open_ids(s, manifest, reterr);
+    if (r == 0)
+        r = csr_check(s->dir, s->indptr.data, s->indices.data, s->nodes, s->edges, s->nodes,
+                      reterr);
+    const int32_t *labels = s->labels.data;
+    const uint8_t *split = s->split.data;
+    for (uint64_t i = 0; r == 0 && i < s->nodes; i++)
+        if (labels[i] < -1 || (labels[i] >= 0 && (uint32_t)labels[i] >= s->classes) ||
+            split[i] > SPLIT_TEST)
+            r = error_set(reterr, ERR_FORMAT, "%s: label %d or split %u of node %llu out of range",
+                          s->dir, labels[i], split[i], (unsigned long long)i);
+    return r;
+}
+
+int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct error *reterr) {
+    _cleanup_(json_decref_p) json_t *manifest = NULL;
+    int r = manifest_read(dir, verify, &manifest, reterr);
+    if (r < 0)
+        return r;
+    struct snapshot *s = mem_alloc(sizeof *s);
+    s->dir = mem_strdup(dir);
+    r = read_manifest(s, manifest, reterr);
+    if (r == 0)
+        r = open_arrays(s, manifest, reterr);
+    if (r < 0)
+        snapshot_close(s);
+    else
+        *ret = s;
+    return r;
+}
+
+struct snapshot *snapshot_close(struct snapshot *s) {
+    if (!s)
+        return NULL;
+    struct npy *arrays[] = {&s->indptr, &s->indices,    &s->features, &s->labels,
+                            &s->split,  &s->id_offsets, &s->id_bytes};
+    for (size_t i = 0; i < ARRAY_LEN(arrays); i++)
+        npy_close(arrays[i]);
+    for (uint32_t i = 0; s->class_names && i < s->classes; i++)
+        mem_free(s->class_names[i]);
+    mem_free(s->class_names);
+    mem_free(s->dir);
+    mem_free(s->name);
+    mem_free(s->version);
+    mem_free(s->digest);
+    mem_free(s);
+    return NULL;
+}
+
+const char *snapshot_id(const struct snapshot *s, uint64_t node, char *buf, size_t buf_bytes) {
+    if (!s->id_offsets.data) {
+        snprintf(buf, buf_bytes, "%llu", (unsigned long long)node);
+        return buf;
+    }
+    const int64_t *offsets = s->id_offsets.data;
+    size_t len = (size_t)(offsets[node + 1] - offsets[node]);
+    if (len >= buf_bytes)
+        len = buf_bytes - 1;
+    memcpy(buf, (const uint8_t *)s->id_bytes.data + offsets[node], len);
+    buf[len] = 0;
+    return buf;
+}
