@@ -31,13 +31,15 @@ __attribute__((format(printf, 4, 5))) static void fault_of(struct finisher *fini
     va_end(args);
 
     struct config_place place = place_of(finisher->config, section, name);
-    if (place.line > 0)
+    if (place.line > 0) {
         config_sink_add_at(&finisher->sink, (size_t)place.line, (size_t)place.column, "%s.%s: %s",
                            section, name, what);
-    else
-        config_sink_add(&finisher->sink,
-                        mem_printf("%s: %s.%s%s: %s", finisher->sink.path, section, name,
-                                   place.line == CONFIG_PLACE_SET ? " (from --set)" : "", what));
+        return;
+    }
+    _cleanup_(mem_free_p) char *text =
+        mem_printf("%s: %s.%s%s: %s", finisher->sink.path, section, name,
+                   place.line == CONFIG_PLACE_SET ? " (from --set)" : "", what);
+    config_sink_add(&finisher->sink, text);
 }
 
 /* "host:port", with an IPv6 host in brackets; port 0 is one the system chooses. */

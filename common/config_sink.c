@@ -6,20 +6,21 @@
 
 #include "common/mem.h"
 
-void config_sink_add(struct config_sink *sink, char *text) {
+void config_faults_add(struct config_faults *faults, const char *text) {
+    if (faults->count > CONFIG_FAULTS_MAX)
+        return;
+    if (faults->count == CONFIG_FAULTS_MAX)
+        text = "more faults are not shown";
+    faults->texts = mem_resize(faults->texts, faults->count * sizeof(char *),
+                               (faults->count + 1) * sizeof(char *));
+    faults->texts[faults->count++] = mem_strdup(text);
+}
+
+void config_sink_add(struct config_sink *sink, const char *text) {
     if (sink->count++ == 0)
         error_set(sink->reterr, ERR_CONFIG, "%s", text);
-    struct config_faults *list = sink->list;
-    if (list && list->count <= CONFIG_FAULTS_MAX) {
-        if (list->count == CONFIG_FAULTS_MAX) {
-            mem_free(text);
-            text = mem_printf("%s: more faults are not shown", sink->path);
-        }
-        list->texts = mem_resize(list->texts, list->count * sizeof(char *),
-                                 (list->count + 1) * sizeof(char *));
-        list->texts[list->count++] = TAKE_PTR(text);
-    }
-    mem_free(text);
+    if (sink->list)
+        config_faults_add(sink->list, text);
 }
 
 void config_sink_add_at(struct config_sink *sink, size_t line, size_t column, const char *format,
@@ -29,7 +30,8 @@ void config_sink_add_at(struct config_sink *sink, size_t line, size_t column, co
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    config_sink_add(sink, mem_printf("%s:%zu:%zu: %s", sink->path, line, column, what));
+    _cleanup_(mem_free_p) char *text = mem_printf("%s:%zu:%zu: %s", sink->path, line, column, what);
+    config_sink_add(sink, text);
 }
 
 void config_faults_done(struct config_faults *faults) {

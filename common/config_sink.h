@@ -11,10 +11,12 @@ struct config_sink {
     size_t count;
 };
 
+/* Adds a copy of text; after CONFIG_FAULTS_MAX one line says that there are more. */
+void config_faults_add(struct config_faults *faults, const char *text);
 enum { CONFIG_FAULTS_MAX = 100 };
 
-/* Takes text, which names its place itself. */
-void config_sink_add(struct config_sink *sink, char *text);
+/* A fault whose text names its place itself. */
+void config_sink_add(struct config_sink *sink, const char *text);
 /* A fault at a line and column of sink->path, both counted from 1. */
 void config_sink_add_at(struct config_sink *sink, size_t line, size_t column, const char *format,
                         ...) __attribute__((format(printf, 4, 5)));

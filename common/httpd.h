@@ -33,3 +33,5 @@ int heartbeat_register(const char *name);
 void heartbeat_beat(int heartbeat);
 /* The loop has ended on purpose; it is no longer looked at. */
 void heartbeat_end(int heartbeat);
+/* What /healthz answers at a time: false, and a sentence in why, when one is too old. */
+bool heartbeat_healthy(uint64_t now_ms, char *why, size_t why_bytes);

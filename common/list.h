@@ -48,7 +48,7 @@ static inline void list_move_all(struct list *to, struct list *from) {
     list_init(from);
 }
 /* for (LIST_EACH(node, &list)) ... ; node may not be removed inside. */
-#define LIST_EACH(node, list)                                                                      \
-    struct list *node = (list)->next;                                                              \
-    node != (list);                                                                                \
+#define LIST_EACH(node, head)                                                                      \
+    struct list *node = (head)->next;                                                              \
+    node != (head);                                                                                \
     node = node->next

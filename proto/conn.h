@@ -1,10 +1,12 @@
-/* One libuv TCP stream that speaks frames: bytes in, frames out to a callback; frames in, bytes out.
- * A conn belongs to one loop; all calls but conn_post are made on that loop's thread. It checks
- * lengths before it allocates and the checksum before it delivers; a broken frame closes it. */
+/* One libuv TCP stream that speaks frames: bytes in, frames out to a callback; frames in, bytes
+ * out. A conn belongs to one loop; all calls but conn_post are made on that loop's thread. It
+ * checks lengths before it allocates and the checksum before it delivers; a broken frame closes it.
+ */
 #pragma once
 
 #include <uv.h>
 
+#include "proto/address.h"
 #include "proto/wire.h"
 
 struct conn;
@@ -34,6 +36,10 @@ struct conn_limits {
 /* Accepts the pending connection of a listening handle. The caller gets a reference. */
 int conn_accept(uv_stream_t *listener, const struct conn_limits *limits, const struct conn_ops *ops,
                 void *ctx, struct conn **ret, struct error *reterr);
+/* The same for a connected socket, which is taken over, also on failure. on_open is for
+ * conn_connect only: these two are open when they return. */
+int conn_adopt(uv_loop_t *loop, int fd, const struct conn_limits *limits,
+               const struct conn_ops *ops, void *ctx, struct conn **ret, struct error *reterr);
 /* Starts connecting to host:port (host may be a name; resolved anew each time). on_open or on_close
  * follows within timeout_ms. The caller gets a reference. */
 int conn_connect(uv_loop_t *loop, const char *address, uint32_t timeout_ms,
@@ -43,7 +49,9 @@ int conn_connect(uv_loop_t *loop, const char *address, uint32_t timeout_ms,
 void conn_send(struct conn *conn, struct frame_out *frame);
 /* The same from any thread; needs a reference on conn. */
 void conn_post(struct conn *conn, struct frame_out *frame);
-/* Flushes what is queued for at most flush_ms, then closes; on_close follows. Idempotent. */
+/* Nothing more is delivered. Flushes what is queued and waits for the peer to have read it, for at
+ * most flush_ms, then closes; on_close follows, never from within this call. Idempotent; a later
+ * call with 0 ends the flush. */
 void conn_close(struct conn *conn, uint32_t flush_ms);
 enum conn_state conn_state(const struct conn *conn);
 const char *conn_peer(const struct conn *conn); /* "127.0.0.1:40112", for messages */
@@ -52,11 +60,3 @@ uint64_t conn_bytes_in(const struct conn *conn);
 uint64_t conn_bytes_out(const struct conn *conn);
 struct conn *conn_ref(struct conn *conn);
 struct conn *conn_unref(struct conn *conn); /* takes NULL */
-
-/* "host:port" -> host and port; "[::1]:80" too. ERR_CONFIG. */
-int address_split(const char *address, char host[256], uint16_t *ret_port, struct error *reterr);
-/* Is the host a loopback address or "localhost"? (G7) */
-bool address_is_loopback(const char *host);
-/* Binds and listens; port 0 takes a free one; ret_address gets "host:port" as bound. */
-int address_listen(uv_loop_t *loop, const char *address, uv_tcp_t *listener, uv_connection_cb cb,
-                   char ret_address[300], struct error *reterr);

@@ -278,9 +278,9 @@ int wire_unpack(const struct frame_in *frame, ProtobufCMessage **ret, struct err
     if (r < 0)
         return r;
 
-    /* The densest honest message is a Status with many workers not yet seen: some 12 bytes each,
-     * 250 in memory. */
-    struct wire_budget budget = {.left = (16 << 10) + 32 * frame->message_bytes};
+    /* The densest honest messages: a Status of workers not yet seen, 12 bytes each that become 250,
+     * and numbers one by one instead of packed, 2 bytes that become 84 while they are read. */
+    struct wire_budget budget = {.left = (16 << 10) + 48 * frame->message_bytes};
     ProtobufCAllocator allocator = {
         .alloc = wire_budget_alloc, .free = wire_budget_free, .allocator_data = &budget};
     ProtobufCMessage *message =

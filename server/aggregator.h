@@ -1,6 +1,6 @@
 /* Takes closed batches, merges them (sample-weighted mean), runs the optimizer once, publishes.
  * Threads call aggregator_run; a simulation calls it from one thread. Locks: LOCK_QUEUE for the
- * queue alone; never held together with a block's. */
+ * queue alone; never held together with a block's. One block is in one thread's hands at a time. */
 #pragma once
 
 #include "server/block.h"
@@ -9,8 +9,10 @@
 struct aggregator;
 
 struct aggregator_ops {
-    /* All blocks of the push are applied (or were late). Called without locks; frees nothing: the
-     * aggregator frees the push afterwards. */
+    /* All blocks of the push are applied (or were late, see push->late): once per push, from
+     * aggregator_run, _drain or _admit. Called without a block's or the queue's lock; must not take
+     * the admission lock, which a drain waits under; frees nothing: the aggregator frees the push
+     * afterwards. */
     void (*applied)(void *ctx, const struct push *push);
 };
 
@@ -33,9 +35,10 @@ bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms);
 /* Waits until a block is ready or aggregator_stop was called (then false). */
 bool aggregator_wait(struct aggregator *aggregator);
 void aggregator_stop(struct aggregator *aggregator);
-/* With no new push being admitted (the caller holds the admission lock for writing): closes what
- * may be closed (all in async and ssp; in bsp only complete batches), helps, and returns when
- * nothing is ready or in work. */
+/* With nobody inside aggregator_admit, _tick or _recheck (the caller holds the admission lock for
+ * writing, those hold it for reading; aggregator_run needs none): closes what may be closed (all in
+ * async and ssp; in bsp only complete batches), helps, and returns when nothing is ready or in
+ * work. Then every block is at rest and everything merged has been reported. */
 void aggregator_drain(struct aggregator *aggregator, uint64_t now_ms);
 /* Parts that wait now, over all blocks. */
 size_t aggregator_pending(struct aggregator *aggregator);

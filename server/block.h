@@ -37,6 +37,9 @@ struct push {
     uint64_t received_ns;
     struct buf *buf;       /* a reference */
     atomic_uint remaining; /* blocks not yet applied; the one who takes it to 0 acknowledges */
+    atomic_uint late;      /* bsp: blocks where it was not merged: the batch had closed, or a
+                            * newer process of the rank sent the same; with late == count nothing
+                            * of the push counted */
     uint32_t count;
     struct pending parts[];
 };
@@ -53,10 +56,10 @@ struct block {
     struct buf *weights; /* published; readers take a reference; never written after */
     uint64_t version;    /* grows by 1 per update, starts at 1; 0 means "none" on the wire */
     uint64_t clock;      /* bsp: batches below are closed */
-    struct list pending; /* struct pending */
+    struct list pending; /* struct pending; bsp: by clock, then rank; else as they came */
     uint32_t pending_count;
     uint64_t oldest_ms;     /* when the first of pending came */
-    bool queued;            /* handed to the aggregator; nobody else may take it */
+    bool queued;            /* taken, or on its way to be: only then may block_take be called */
     struct list ready_node; /* in the aggregator's queue; guarded by its lock */
     /* owned by whoever took the queued block */
     float *state;   /* [state_floats * floats] */
@@ -71,6 +74,13 @@ struct block_rule {
     struct roster *roster;
 };
 
+/* Sets the block up with its first weights (takes the reference), version 1, clock 0, no steps and
+ * state_floats * floats zeros of state. A restore then sets version, clock, steps and state. */
+void block_init(struct block *block, uint32_t id, uint32_t floats, bool decay, struct buf *weights,
+                size_t state_floats);
+/* Nothing may be pending: aggregator_free comes first. */
+void block_done(struct block *block);
+
 /* Appends one part, or says it is late (bsp; then the caller counts it as done). *ret_replaced: a
  * part that this one replaced, for the caller to count as done, else NULL. Returns true when the
  * batch may now close and the block was not queued: the caller queues it (queued is set). */
@@ -79,14 +89,22 @@ bool block_append(struct block *block, const struct block_rule *rule, struct pen
 /* May the batch close now (time passed, roster changed, force)? Sets queued and returns true then.
  */
 bool block_check(struct block *block, const struct block_rule *rule, uint64_t now_ms, bool force);
-/* Moves the closed batch's parts to out: all of them (async, ssp) or those of the lowest clock,
- * sorted by rank (bsp; *ret_clock is that clock; parts found late go to late). Returns the number
- * of parts in out. */
+/* Moves the closed batch's parts to out: all of them (async, ssp; *ret_clock is BLOCK_NO_CLOCK) or
+ * those of the lowest clock, sorted by rank (bsp; *ret_clock is that clock; parts found late go to
+ * late). Returns the number of parts in out: 0 when only late ones were there, or when the roster
+ * grew meanwhile and the batch has to wait after all. Also then block_publish must follow. */
+#define BLOCK_NO_CLOCK UINT64_MAX
 uint32_t block_take(struct block *block, const struct block_rule *rule, struct list *out,
                     struct list *late, uint64_t *ret_clock);
-/* Publishes new weights (takes the reference) with version + 1 and, in bsp, clock + 1 of the batch;
- * clears queued; returns true when the next batch may close already (queued is set again). */
+/* Publishes new weights (takes the reference) with version + 1, or, weights NULL, keeps what is
+ * there; in bsp the block's clock becomes the batch's + 1. Clears queued; returns true when the
+ * next batch may close already (queued is set again). */
 bool block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
                    uint64_t clock, uint64_t now_ms);
 /* A reference to the published weights, and their version. */
 struct buf *block_read(struct block *block, uint64_t *ret_version);
+/* Parts that wait now. */
+uint32_t block_pending(struct block *block);
+/* When the batch's time is up: absolute ms, UINT64_MAX when nothing waits, it is queued, or in bsp.
+ */
+uint64_t block_deadline(struct block *block, const struct block_rule *rule);

@@ -1,8 +1,15 @@
-/* Update rules: pure functions on float arrays, one block at a time.
- *   sgd       w -= lr g                                 g includes weight_decay * w where it
- * applies momentum  v = mu v + g; w -= lr v   (nesterov: w -= lr (g + mu v))   Sutskever et al.,
- * ICML 2013 in the form of PyTorch adam      Kingma & Ba, ICLR 2015, algorithm 1 adamw Loshchilov &
- * Hutter, ICLR 2019, algorithm 2 (decay decoupled: w -= lr * weight_decay * w)
+/* Update rules: pure functions on float arrays, one block at a time. g is the gradient, and where
+ * decay applies (but not in adamw) g + weight_decay * w.
+ *
+ * sgd: w -= lr g.
+ *
+ * momentum: v = mu v + g, w -= lr v; nesterov: w -= lr (g + mu v). Sutskever et al., ICML 2013, in
+ * the form that PyTorch made common (the rate outside of v).
+ *
+ * adam: Kingma & Ba, ICLR 2015, algorithm 1.
+ *
+ * adamw: Loshchilov & Hutter, ICLR 2019, algorithm 2: decay beside the step, w -= lr weight_decay
+ * w.
  */
 #pragma once
 

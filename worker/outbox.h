@@ -32,12 +32,15 @@ struct outbox_spec {
     uint32_t resend_ms;
 };
 
+/* None of these may call back into the outbox. */
 struct outbox_ops {
     /* Sends a frame to a shard's open connection; takes it. */
     void (*send)(void *ctx, uint32_t shard, struct frame_out *frame);
     /* The connection is of no use: close it and open another (a new connection will be announced).
      */
     void (*reconnect)(void *ctx, uint32_t shard, const struct error *why);
+    /* Monotonic ns, for latency metrics alone; NULL: none are recorded. */
+    uint64_t (*now_ns)(void *ctx);
 };
 
 struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_ops *ops, void *ctx);
@@ -52,33 +55,38 @@ void outbox_frame(struct outbox *outbox, uint32_t shard, const struct frame_in *
 uint64_t outbox_tick(struct outbox *outbox, uint64_t now_ms);
 
 /* What the trainer does. */
-/* Gradients [layout->floats] of step `clock` (finished steps before it), computed on the weights as
- * they are held; encoded at once (with the residual kept inside for int8), sent as the connections
- * allow. weight: training samples. */
+/* Gradients [layout->floats], finite, of step `clock` (finished steps before it; grows from push to
+ * push), computed on the weights of the last outbox_copy, or as they are held when there was none;
+ * encoded at once (with the residual kept inside for int8), sent as the connections allow. weight:
+ * training samples. */
 void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, double weight,
                  uint64_t now_ms);
 /* Asks every shard for what is newer than held. One pull per shard is in flight at a time; asking
  * while one is, asks again after it. */
 void outbox_pull(struct outbox *outbox, uint64_t now_ms);
-void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval,
-                 uint64_t now_ms); /* id, rank, incarnation are filled in */
+/* id, rank, incarnation are filled in. The one before must be answered (outbox_evaled). */
+void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms);
 void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms);
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes,
                       uint64_t rss_peak_bytes); /* for heartbeats */
 
 /* What the trainer waits for. */
 bool outbox_welcomed(const struct outbox *outbox); /* by every shard */
+/* The step to go on with, by shard 0's last Welcome: above the next step only when this worker was
+ * counted as lost meanwhile; the steps between are not its any more. */
 uint64_t outbox_start_clock(const struct outbox *outbox);
 /* Every block was held at least once, and no pull is in flight or wanted. */
 bool outbox_weights_current(const struct outbox *outbox);
 /* The weights as held, [layout->floats]; changed only inside outbox_frame. outbox_weights_changed:
  * counts arrivals. */
 const float *outbox_weights(const struct outbox *outbox);
+/* Copies them [layout->floats] and keeps in mind which versions they are of. */
+void outbox_copy(struct outbox *outbox, float *weights);
 uint64_t outbox_weights_changed(const struct outbox *outbox);
 /* Steps < this are acknowledged by every shard. */
 uint64_t outbox_finished(const struct outbox *outbox);
-/* The highest clock shard 0's gate is open for; stop once it said so. */
-uint64_t outbox_gate(const struct outbox *outbox);
+/* May step `clock` start, by shard 0's gate? stop: the job is over. */
+bool outbox_gate_open(const struct outbox *outbox, uint64_t clock);
 bool outbox_stop(const struct outbox *outbox);
 uint32_t outbox_evaled(const struct outbox *outbox); /* highest epoch answered */
 bool outbox_said_goodbye(const struct outbox *outbox);

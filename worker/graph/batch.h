@@ -23,17 +23,18 @@ struct layer_graph {
     const int32_t *indices;
     const float *weights;
     const float *self; /* [n_dst] or NULL */
-    /* The transpose, for the backward pass: row j < n_src, entries destinations. NULL in the first
-     * layer's graph (features get no gradient). */
+    /* The transpose, for the backward pass: row j < n_src, entries destinations. The first layer's
+     * may be NULL (features get no gradient); with it, features wider than the layer can be
+     * multiplied by the weights before they are propagated, which is cheaper. */
     const int64_t *t_indptr; /* [n_src + 1] */
     const int32_t *t_indices;
     const float *t_weights;
 };
 
 struct batch {
-    uint64_t step; /* counts optimizer steps; keys dropout */
-    uint64_t
-        version; /* batches of one version have the same graph and features (full mode: constant) */
+    uint64_t step;    /* counts optimizer steps; keys dropout */
+    uint64_t version; /* batches of one version have the same graph and features, so what is made
+                         of them may be kept (full mode); 0: this batch comes once (sampled) */
     size_t layers;
     struct layer_graph graphs[LAYERS_MAX]; /* [0] nearest the input */
     uint32_t n_input;                      /* graphs[0].n_src */

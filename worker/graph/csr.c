@@ -17,8 +17,7 @@ int csr_check(const char *what, const int64_t *indptr, const int32_t *indices, u
     for (uint64_t e = 0; e < entries; e++)
         if (indices[e] < 0 || (uint64_t)indices[e] >= cols)
             return error_set(reterr, ERR_FORMAT, "%s: entry %llu of indices is %d, not in 0..%llu",
-                             what, (unsigned long long)e, indices[e],
-                             (unsigned long long)cols - 1);
+                             what, (unsigned long long)e, indices[e], (unsigned long long)cols - 1);
     return 0;
 }
 
@@ -56,8 +55,8 @@ uint64_t csr_sort_unique(int64_t *indptr, int32_t *indices, uint64_t rows) {
     return (uint64_t)(begin - out);
 }
 
-void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes,
-                   int64_t *t_indptr, int32_t *t_indices) {
+void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes, int64_t *t_indptr,
+                   int32_t *t_indices) {
     for (int64_t e = 0; e < indptr[nodes]; e++)
         t_indptr[indices[e] + 1]++;
     for (uint64_t i = 0; i < nodes; i++)

@@ -16,8 +16,8 @@ int csr_check(const char *what, const int64_t *indptr, const int32_t *indices, u
 uint64_t csr_sort_unique(int64_t *indptr, int32_t *indices, uint64_t rows);
 /* The transpose of a square one; rows come out ascending. t_indptr [nodes + 1] is zeroed by the
  * caller, t_indices has room for all entries. */
-void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes,
-                   int64_t *t_indptr, int32_t *t_indices);
+void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes, int64_t *t_indptr,
+                   int32_t *t_indices);
 /* Does every edge have its inverse? Rows ascending, without repeats. */
 bool csr_symmetric(const int64_t *indptr, const int32_t *indices, uint64_t nodes);
 

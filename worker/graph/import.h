@@ -21,12 +21,14 @@ struct import_options {
 struct import_summary {
     uint64_t nodes, edges_read, edges, self_loops,
         repeats; /* dropped self-loops and repeated edges */
+    bool symmetric; /* every edge has its inverse */
     uint32_t feature_dim, classes;
-    uint64_t train, valid, test, unlabelled;
+    uint64_t train, valid, test; /* labelled nodes of each */
+    uint64_t unlabelled;         /* of all nodes */
     char dir[4096];
 };
 
-/* Called now and then with what is being read; total 0: unknown. May be NULL. */
+/* Called now and then with what is being read, in bytes; total 0: unknown. May be NULL. */
 typedef void import_progress(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 int import_run(const struct import_options *options, import_progress *progress, void *ctx,

@@ -40,8 +40,8 @@ static int find_failed(const char *snapshots, const char *snapshot, char *const 
         if (entry_version(snapshots, names[i])) {
             complete++;
             if (len < sizeof list - 130)
-                len += (size_t)snprintf(list + len, sizeof list - len, "%s%.120s",
-                                        len ? ", " : "", names[i]);
+                len += (size_t)snprintf(list + len, sizeof list - len, "%s%.120s", len ? ", " : "",
+                                        names[i]);
         }
     if (!complete)
         return error_set(reterr, ERR_NOT_FOUND,
@@ -187,7 +187,7 @@ static int open_arrays(struct snapshot *s, const json_t *manifest, struct error 
 
 int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct error *reterr) {
     _cleanup_(json_decref_p) json_t *manifest = NULL;
-    int r = manifest_read(dir, verify, &manifest, reterr);
+    int r = manifest_read(dir, verify ? MANIFEST_MD5 : MANIFEST_LENGTHS, &manifest, reterr);
     if (r < 0)
         return r;
     struct snapshot *s = mem_alloc(sizeof *s);

@@ -2,14 +2,18 @@
  * manifest.json that names them with length and MD5.
  *
  *   <data.root>/snapshots/<name>@<version>/
- *     manifest.json      {"format": 1, "name", "version", "created", "nodes", "edges",
- * "feature_dim", "classes", "undirected", "class_names": [...] or absent, "files":
- * [{"name","bytes","md5"}], "digest": md5 over the files' md5s} indptr.npy         int64 [n + 1]
- * row i: the neighbours whose messages node i gets (in-edges) indices.npy        int32 [m]
- * ascending within a row, no repeats, no self-loops features.npy       float32 [n, f] labels.npy
- * int32 [n]       -1: no label split.npy          uint8 [n]       enum split id_offsets.npy int64
- * [n + 1]   the user's ids as text, one after the other; absent when they are 0..n-1 id_bytes.npy
- * uint8 [...] partitions/...     (partition.h)
+ *     manifest.json   {"format": 1, "name", "version", "created", "nodes", "edges", "feature_dim",
+ *                      "classes", "undirected" (every edge has its inverse), "class_names": [...]
+ *                      or absent, "files": [{"name", "bytes", "md5"}], "digest": MD5 over the
+ *                      files' MD5s}
+ *     indptr.npy      int64 [n + 1]   row i: the neighbours whose messages node i gets (in-edges)
+ *     indices.npy     int32 [m]       ascending within a row, no repeats, no self-loops
+ *     features.npy    float32 [n, f]
+ *     labels.npy      int32 [n]       -1: no label
+ *     split.npy       uint8 [n]       enum split
+ *     id_offsets.npy  int64 [n + 1]   the user's ids as text, one after the other; absent when they
+ *     id_bytes.npy    uint8 [...]     are 0..n-1
+ *     partitions/...  (partition.h)
  */
 #pragma once
 

@@ -9,15 +9,16 @@
 
 struct kernels {
     const char *name;
-    /* y[n, d] = diag(self) x[first n rows] + A x; A is CSR (indptr [n+1], indices, weights); self
-     * may be NULL. Rows of x and y are ldx and ldy floats apart. x and y do not overlap. */
+    /* y[n, d] = diag(self) x[first n rows] + A x; A is CSR (indptr [n + 1], which need not start at
+     * 0, indices, weights); self may be NULL. Rows of x and y are ldx and ldy floats apart. x and y
+     * do not overlap. */
     void (*spmm)(size_t n, size_t d, const int64_t *indptr, const int32_t *indices,
                  const float *weights, const float *self, const float *x, size_t ldx, float *y,
                  size_t ldy);
     /* x = relu(x + bias), then dropout with inverted scaling: element (i, j) is kept when
-     * rng_float(rng_at(key, nodes[i] * d + j)) >= p. mask[i * d + j] = 1 kept and positive, else 0.
-     * p 0: no dropout; relu false: only bias and dropout; bias may be NULL. nodes [n] global
-     * numbers. */
+     * rng_float(rng_at(key, nodes[i] * d + j)) >= p. mask[i * d + j] = 1 when kept (and positive,
+     * if relu), else 0; mask may be NULL. p 0: no dropout, nodes not read; relu false: only bias
+     * and dropout; bias may be NULL. nodes [n]: global numbers. */
     void (*bias_act_dropout)(size_t n, size_t d, float *x, const float *bias, bool relu, float p,
                              uint64_t key, const int64_t *nodes, uint8_t *mask);
     /* dx[n*d] *= mask / (1 - p) */

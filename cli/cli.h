@@ -1,0 +1,17 @@
+/* What the subcommands of graphps share. */
+#pragma once
+
+#include "common/args.h"
+#include "common/config.h"
+#include "common/error.h"
+
+#define COMMAND(name, sentence) int cmd_##name(int argc, char **argv);
+#include "cli/commands.def"
+#undef COMMAND
+
+/* Loads what --config and --set say and prints every fault on standard error. 0 or ERR_...; *ret
+ * only on success. */
+int cli_load_config(const struct args_job *args, struct config **ret);
+/* Prints "command: what went wrong" on standard error and returns the exit code. command is
+ * argv[0]. */
+int cli_fail(const char *command, const struct error *err);

@@ -1,0 +1,268 @@
+/* graphps predict: an exported model and a job's snapshot give a class for every node, under the
+ * user's ids. */
+#include <argp.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "common/file.h"
+#include "common/mem.h"
+#include "worker/graph/sampler.h"
+#include "worker/graph/store.h"
+#include "worker/model/model.h"
+#include "worker/model/tensors.h"
+
+enum { KEY_MODEL = 256 };
+
+static const struct argp_option options[] = {
+    {"model", KEY_MODEL, "FILE", 0, "The model, as `graphps export` and `graphps train` write it",
+     0},
+    {"out", 'o', "FILE", 0, "The CSV file to write", 0},
+    {0},
+};
+static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+
+struct arguments {
+    struct args_job job;
+    const char *model, *out;
+};
+
+struct predict {
+    const struct config *config;
+    struct snapshot *snapshot;
+    struct store *store;
+    json_t *metadata;
+    struct tensor_spec *tensors;
+    size_t tensor_count;
+    float *file_weights, *weights; /* as in the file, and in the model's order */
+    struct model_spec spec;
+    struct model *model;
+    struct full_batch *batch;
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+    struct arguments *arguments = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &arguments->job;
+        return 0;
+    case KEY_MODEL:
+        arguments->model = arg;
+        return 0;
+    case 'o':
+        arguments->out = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument \"%s\"", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (!arguments->model || !arguments->out || !arguments->job.config_path)
+            argp_error(state, "give --model FILE, --config FILE and --out FILE");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void predict_done(struct predict *p) {
+    full_batch_free(p->batch);
+    model_free(p->model);
+    mem_free(p->weights);
+    mem_free(p->file_weights);
+    mem_free(p->tensors);
+    json_decref(p->metadata);
+    store_close(p->store);
+    snapshot_close(p->snapshot);
+}
+
+static const char *metadata_text(const struct predict *p, const char *key) {
+    const char *text = json_string_value(json_object_get(p->metadata, key));
+    return text ? text : "";
+}
+
+/* The model's shape, from the file alone: a job file that has changed since must not bend it. */
+static int predict_read_spec(struct predict *p, const char *path, struct error *reterr) {
+    static const char *const kinds[] = {"gcn", "sage", "mlp"};
+    int kind = -1;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(metadata_text(p, "kind"), kinds[i]) == 0)
+            kind = (int)i;
+    long layers = strtol(metadata_text(p, "layers"), NULL, 10);
+    long hidden = strtol(metadata_text(p, "hidden"), NULL, 10);
+    if (kind < 0 || layers < 1 || layers > LAYERS_MAX || hidden < 1 || hidden > 8192)
+        return error_set(reterr, ERR_FORMAT,
+                         "%s: its metadata does not describe a model of graphps (kind, layers, "
+                         "hidden)",
+                         path);
+    p->spec = (struct model_spec){.kind = kind,
+                                  .layers = (size_t)layers,
+                                  .input_dim = p->snapshot->feature_dim,
+                                  .hidden = (uint32_t)hidden,
+                                  .classes = p->snapshot->classes};
+    return 0;
+}
+
+/* Copies the file's tensors into the model's order, by name. */
+static int predict_place_weights(struct predict *p, const char *path, struct error *reterr) {
+    _cleanup_(mem_free_p) struct tensor_spec *wanted = NULL;
+    size_t count = model_tensors(&p->spec, &wanted), total = 0, done = 0;
+    for (size_t i = 0; i < count; i++)
+        total += (size_t)wanted[i].rows * wanted[i].cols;
+    p->weights = mem_array(total, sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        size_t floats = (size_t)wanted[i].rows * wanted[i].cols, at = 0, k = 0;
+        while (k < p->tensor_count && strcmp(p->tensors[k].name, wanted[i].name) != 0) {
+            at += (size_t)p->tensors[k].rows * p->tensors[k].cols;
+            k++;
+        }
+        if (k == p->tensor_count)
+            return error_set(reterr, ERR_WRONG_LAYOUT, "%s: tensor %s is missing", path,
+                             wanted[i].name);
+        if (p->tensors[k].rows != wanted[i].rows || p->tensors[k].cols != wanted[i].cols)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "%s: tensor %s is %u x %u, but snapshot %s@%s with %u features and %u "
+                             "classes needs %u x %u; was the model trained on another snapshot?",
+                             path, wanted[i].name, p->tensors[k].rows, p->tensors[k].cols,
+                             p->snapshot->name, p->snapshot->version, p->snapshot->feature_dim,
+                             p->snapshot->classes, wanted[i].rows, wanted[i].cols);
+        memcpy(p->weights + done, p->file_weights + at, floats * sizeof(float));
+        done += floats;
+    }
+    return 0;
+}
+
+static int predict_open(struct predict *p, const struct arguments *arguments,
+                        struct error *reterr) {
+    const struct config *config = p->config;
+    if (!config->data_snapshot[0])
+        return error_set(reterr, ERR_CONFIG, "%s: data.snapshot is not set",
+                         arguments->job.config_path);
+    _cleanup_(mem_free_p) char *dir = NULL;
+    int r = tensors_read(arguments->model, &p->tensors, &p->tensor_count, &p->file_weights,
+                         &p->metadata, reterr);
+    if (r == 0)
+        r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
+    if (r == 0)
+        r = snapshot_open(dir, config->data_verify, &p->snapshot, reterr);
+    if (r == 0)
+        r = predict_read_spec(p, arguments->model, reterr);
+    if (r == 0)
+        r = predict_place_weights(p, arguments->model, reterr);
+    if (r < 0)
+        return r;
+    bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;
+    p->store = store_from_snapshot(p->snapshot, normalize);
+    p->batch = full_batch_new(p->store, p->spec.kind, p->spec.layers);
+    p->model = model_new(&p->spec);
+    return 0;
+}
+
+/* A CSV field: quoted when it has to be. */
+static void append_field(char *row, size_t row_bytes, const char *text) {
+    size_t n = strlen(row);
+    bool quote = strpbrk(text, ",\"\n\r") != NULL;
+    if (quote && n + 1 < row_bytes)
+        row[n++] = '"';
+    for (; *text && n + 3 < row_bytes; text++) {
+        if (*text == '"')
+            row[n++] = '"';
+        row[n++] = *text;
+    }
+    if (quote)
+        row[n++] = '"';
+    row[n] = '\0';
+}
+
+static void append_class(const struct snapshot *snapshot, char *row, size_t row_bytes, int class) {
+    char number[16];
+    snprintf(number, sizeof number, "%d", class);
+    if (class >= 0)
+        append_field(row, row_bytes, snapshot->class_names ? snapshot->class_names[class] : number);
+}
+
+static int predict_write(struct predict *p, const char *path, const float *logits,
+                         struct error *reterr) {
+    static const char *const splits[] = {"", "train", "valid", "test"};
+    struct file_writer *file = NULL;
+    int r = file_create(path, &file, reterr);
+    if (r < 0)
+        return r;
+    static const char header[] = "id,prediction,probability,label,split\n";
+    r = file_append(file, header, sizeof header - 1, reterr);
+    uint32_t classes = p->snapshot->classes;
+    for (uint64_t i = 0; i < p->snapshot->nodes && r == 0; i++) {
+        const float *z = logits + i * classes;
+        uint32_t best = 0;
+        for (uint32_t c = 1; c < classes; c++)
+            if (z[c] > z[best])
+                best = c;
+        double sum = 0;
+        for (uint32_t c = 0; c < classes; c++)
+            sum += exp((double)z[c] - z[best]);
+        char row[4096] = "", id[1024], middle[48];
+        append_field(row, sizeof row, snapshot_id(p->snapshot, i, id, sizeof id));
+        strcat(row, ",");
+        append_class(p->snapshot, row, sizeof row - 64, (int)best);
+        snprintf(middle, sizeof middle, ",%.4f,", 1 / sum);
+        strcat(row, middle);
+        append_class(p->snapshot, row, sizeof row - 16, p->store->labels[i]);
+        strcat(row, ",");
+        strcat(row, splits[p->store->split[i] & 3]);
+        strcat(row, "\n");
+        r = file_append(file, row, strlen(row), reterr);
+    }
+    if (r < 0) {
+        file_abandon(file);
+        return r;
+    }
+    return file_commit(file, reterr);
+}
+
+static int predict_run(struct predict *p, const struct arguments *arguments, struct error *reterr) {
+    int r = predict_open(p, arguments, reterr);
+    if (r < 0)
+        return r;
+    struct model_result result;
+    const float *logits =
+        model_forward(p->model, full_batch_get(p->batch), p->weights, false, &result);
+    r = predict_write(p, arguments->out, logits, reterr);
+    if (r < 0)
+        return r;
+    printf("%s: %lu nodes of %s@%s\n", arguments->out, (unsigned long)p->snapshot->nodes,
+           p->snapshot->name, p->snapshot->version);
+    static const char *const names[] = {NULL, "train", "valid", "test"};
+    for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++)
+        if (result.count[s] > 0)
+            printf("%-5s accuracy %.2f %% of %lu\n", names[s],
+                   100.0 * (double)result.correct[s] / (double)result.count[s],
+                   (unsigned long)result.count[s]);
+    return 0;
+}
+
+int cmd_predict(int argc, char **argv) {
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .children = children,
+        .doc =
+            "Predict a class for every node of the job's snapshot.\v"
+            "The file has the columns id, prediction, probability, label (when known) and split. "
+            "Of the job file only data.root, data.snapshot and data.verify are used.",
+    };
+    struct arguments arguments = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    struct config *config = NULL;
+    int exit_code = error_exit_code(cli_load_config(&arguments.job, &config));
+    if (config) {
+        struct error err = {0};
+        struct predict predict = {.config = config};
+        if (predict_run(&predict, &arguments, &err) < 0)
+            exit_code = cli_fail(argv[0], &err);
+        predict_done(&predict);
+    }
+    config_free(config);
+    args_job_done(&arguments.job);
+    return exit_code;
+}

@@ -1,0 +1,356 @@
+/* graphps train: one job on this machine, from the snapshot to the exported model. Prepares the
+ * run's directory, supervises the processes (launch.c), shows progress (train_display.c), sums up.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/launch.h"
+#include "cli/model_file.h"
+#include "cli/query.h"
+#include "cli/train_display.h"
+#include "common/file.h"
+#include "common/lock.h"
+#include "common/mem.h"
+#include "worker/graph/catalog.h"
+#include "worker/graph/partition.h"
+
+#define POLL_MS 100
+#define STATUS_EVERY_MS 250
+
+enum { KEY_FRESH = 256 };
+
+static const struct argp_option options[] = {
+    {"fresh", KEY_FRESH, NULL, 0, "Start anew even when an interrupted run could be resumed", 0},
+    {0},
+};
+
+static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+
+struct arguments {
+    struct args_job job;
+    bool fresh;
+};
+
+struct run {
+    const struct config *config;
+    struct launch launch;
+    struct train_display display;
+    Graphps__Status *status; /* the newest one, or NULL */
+    uint64_t started_ms, asked_ms;
+    uint64_t interrupted_ms; /* 0: not */
+    int lock_fd;
+};
+
+static volatile sig_atomic_t signals_seen;
+
+static void on_signal(int number) {
+    (void)number;
+    signals_seen++;
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+    struct arguments *arguments = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &arguments->job;
+        return 0;
+    case KEY_FRESH:
+        arguments->fresh = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (arguments->job.config_path)
+            argp_error(state, "only one job file, please; \"%s\" is too many", arg);
+        arguments->job.config_path = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!arguments->job.config_path)
+            argp_error(state, "which job? Give its YAML file");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void note(void *ctx, const char *text) {
+    struct run *run = ctx;
+    train_display_break(&run->display);
+    printf("%s\n", text);
+    fflush(stdout);
+}
+
+/* An exclusive lock on the run's directory: two launchers would restart each other's shards. */
+static int run_lock(struct run *run, struct error *reterr) {
+    int r = dir_make(run->config->job_dir, reterr);
+    if (r < 0)
+        return r;
+    _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", run->config->job_dir);
+    run->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (run->lock_fd < 0)
+        return error_set(reterr, ERR_IO, "%s: %s", path, strerror(errno));
+    if (flock(run->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return error_set(reterr, ERR_IN_USE, "another graphps train runs this job (%s is locked)",
+                         path);
+    return 0;
+}
+
+/* A run that has a result, or one that shall not be resumed, is moved aside, never deleted. */
+static int run_prepare_dir(struct run *run, bool fresh, struct error *reterr) {
+    const char *dir = run->config->job_dir;
+    _cleanup_(mem_free_p) char *result = mem_printf("%s/result.json", dir);
+    _cleanup_(mem_free_p) char *checkpoints = mem_printf("%s/checkpoints", dir);
+    if (!file_exists(checkpoints) && !file_exists(result))
+        return 0;
+    if (!file_exists(result) && !fresh) {
+        printf("resuming the interrupted run in %s (--fresh starts anew)\n", dir);
+        return 0;
+    }
+    char stamp[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%S", gmtime_r(&now, &utc));
+    _cleanup_(mem_free_p) char *aside = NULL;
+    for (int i = 0; !aside || file_exists(aside); i++) {
+        mem_free(aside);
+        aside = i == 0 ? mem_printf("%s.%s", dir, stamp) : mem_printf("%s.%s.%d", dir, stamp, i);
+    }
+    if (rename(dir, aside) < 0)
+        return error_set(reterr, ERR_IO, "cannot move %s to %s: %s", dir, aside, strerror(errno));
+    printf("the previous run was moved to %s\n", aside);
+    return dir_make(dir, reterr);
+}
+
+static int run_prepare_data(struct run *run, struct error *reterr) {
+    const struct config *config = run->config;
+    if (!config->data_snapshot[0])
+        return error_set(reterr, ERR_CONFIG,
+                         "data.snapshot is not set: name the snapshot to train on (see `graphps "
+                         "import --help`)");
+    _cleanup_(mem_free_p) char *dir = NULL;
+    int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
+    if (r < 0)
+        return r;
+    struct snapshot *snapshot = NULL;
+    r = snapshot_open(dir, false, &snapshot, reterr);
+    if (r < 0)
+        return r;
+    bool existed = false;
+    uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
+    _cleanup_(mem_free_p) char *made = partition_dir(dir, parts, halo);
+    if (!file_exists(made)) {
+        printf("cutting %s@%s into %u parts with %u hops of halo\n", snapshot->name,
+               snapshot->version, parts, halo);
+        fflush(stdout);
+    }
+    r = partition_make(snapshot, parts, halo, (uint64_t)config->job_seed, &existed, reterr);
+    snapshot_close(snapshot);
+    return r;
+}
+
+static void run_ask(struct run *run, uint64_t now_ms) {
+    const char *address = launch_address(&run->launch);
+    if (!address && run->config->servers_addresses.count > 0)
+        address = run->config->servers_addresses.items[0];
+    if (!address || now_ms - run->asked_ms < STATUS_EVERY_MS)
+        return;
+    run->asked_ms = now_ms;
+    Graphps__Status *status = NULL;
+    /* Shard 0 may be starting, restarting or leaving: no answer is no news. */
+    if (query_status(address, run->config->job_name, 1000, &status, NULL) < 0)
+        return;
+    if (run->status)
+        wire_free(&run->status->base);
+    run->status = status;
+    train_display_update(&run->display, status, now_ms);
+}
+
+static void run_heed_signals(struct run *run, uint64_t now_ms) {
+    uint64_t grace_ms = (uint64_t)run->config->checkpoint_grace_s * 1000;
+    if (signals_seen > 0 && run->interrupted_ms == 0) {
+        run->interrupted_ms = now_ms;
+        note(run, "interrupted: the workers finish their step, the shards write a checkpoint (once "
+                  "more to kill them at once)");
+        launch_interrupt(&run->launch);
+    } else if (signals_seen > 1 ||
+               (run->interrupted_ms && now_ms - run->interrupted_ms > 2 * grace_ms)) {
+        launch_signal(&run->launch, SIGKILL);
+    } else if (run->interrupted_ms && now_ms - run->interrupted_ms > grace_ms) {
+        launch_signal(&run->launch, SIGTERM);
+    }
+}
+
+/* Until all processes have ended. */
+static int run_supervise(struct run *run, struct error *reterr) {
+    for (;;) {
+        uint64_t now_ms = time_now_ms();
+        enum launch_state state = launch_step(&run->launch, now_ms, note, run, reterr);
+        if (state == LAUNCH_FAILED) {
+            train_display_break(&run->display);
+            return reterr->code;
+        }
+        if (state == LAUNCH_DONE) {
+            train_display_break(&run->display);
+            return 0;
+        }
+        run_ask(run, now_ms);
+        run_heed_signals(run, now_ms);
+        nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+    }
+}
+
+static void print_bytes(const char *what, uint64_t bytes) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1024 && unit < ARRAY_LEN(units) - 1; unit++)
+        value /= 1024;
+    printf("%s%.*f %s", what, unit == 0 ? 0 : 1, value, units[unit]);
+}
+
+static void run_print_summary(const struct run *run, const struct model_facts *facts,
+                              const char *model_path) {
+    uint64_t pushed = 0, pulled = 0;
+    for (size_t i = 0; run->status && i < run->status->n_workers; i++) {
+        pushed += run->status->workers[i]->bytes_pushed;
+        pulled += run->status->workers[i]->bytes_pulled;
+    }
+    printf("\n");
+    if (facts->best_epoch > 0)
+        printf(
+            "test accuracy    %.2f %% (best validation epoch %u: %.2f %%; stopped after epoch %u: "
+            "%s)\n",
+            100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy,
+            facts->last_epoch, facts->stop_reason);
+    printf("wall time        %.1f s\n", (double)(time_now_ms() - run->started_ms) / 1000);
+    printf("peak memory    ");
+    for (size_t i = 0; i < run->launch.shards + run->launch.workers; i++) {
+        printf("%s %s ", i ? "," : "", run->launch.processes[i].name);
+        print_bytes("", run->launch.processes[i].peak_bytes);
+    }
+    print_bytes("\ntraffic          pushed ", pushed);
+    print_bytes(", pulled ", pulled);
+    printf("\nmodel            %s\n", model_path);
+}
+
+/* JSON knows no NAN. */
+static json_t *json_number(double value) {
+    return isnan(value) ? json_null() : json_real(value);
+}
+
+static int run_finish(struct run *run, struct error *reterr) {
+    const struct config *config = run->config;
+    _cleanup_(mem_free_p) char *model = mem_printf("%s/model.safetensors", config->job_dir);
+    struct model_facts facts;
+    int r = model_file_export(config->job_dir, MODEL_FILE_BEST_OR_LAST, model, &facts, reterr);
+    if (r < 0)
+        return r;
+    char md5[33];
+    uint64_t bytes;
+    if ((r = file_md5(model, md5, &bytes, reterr)) < 0)
+        return r;
+    struct error catalog = {0};
+    if (catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
+                        "done", facts.valid_accuracy, facts.test_accuracy, &catalog) < 0 ||
+        catalog_add_model(config->data_root, config->job_name, model, md5, facts.valid_accuracy,
+                          facts.test_accuracy, &catalog) < 0)
+        fprintf(stderr, "graphps train: the catalog was not updated: %s\n", error_text(&catalog));
+
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
+    json_t *result = json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:s, s:s}", "job",
+                               config->job_name, "snapshot", config->data_snapshot, "best_epoch",
+                               (int)facts.best_epoch, "last_epoch", (int)facts.last_epoch,
+                               "valid_accuracy", json_number(facts.valid_accuracy), "test_accuracy",
+                               json_number(facts.test_accuracy), "wall_s",
+                               (double)(time_now_ms() - run->started_ms) / 1000, "model", model,
+                               "stop_reason", facts.stop_reason);
+    char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    json_decref(result);
+    r = file_write_whole(path, text, strlen(text), reterr);
+    free(text);
+    if (r == 0)
+        run_print_summary(run, &facts, model);
+    return r;
+}
+
+static int run_train(const struct config *config, const struct arguments *arguments,
+                     struct error *reterr) {
+    struct run run = {.config = config, .started_ms = time_now_ms(), .lock_fd = -1};
+    char config_path[PATH_MAX];
+    if (!realpath(arguments->job.config_path, config_path))
+        return error_set(reterr, ERR_IO, "%s: %s", arguments->job.config_path, strerror(errno));
+    int r = run_lock(&run, reterr);
+    if (r == 0)
+        r = run_prepare_data(&run, reterr);
+    if (r == 0)
+        r = run_prepare_dir(&run, arguments->fresh, reterr);
+    if (r == 0)
+        r = launch_init(&run.launch, config, config_path, arguments->job.sets,
+                        arguments->job.set_count, reterr);
+    if (r == 0) {
+        struct sigaction action = {.sa_handler = on_signal};
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+        sigaction(SIGHUP, &action, NULL);
+        catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
+                        "running", NAN, NAN, NULL);
+        printf("training %s: %ld shards, %ld workers, %s; logs in %s/logs\n", config->job_name,
+               (long)config->servers_count, (long)config->workers_count,
+               config_choice(config, "consistency.mode"), config->job_dir);
+        fflush(stdout);
+        train_display_init(&run.display, time_now_ms());
+        r = run_supervise(&run, reterr);
+    }
+    launch_done(&run.launch);
+    if (r == 0 && run.interrupted_ms) {
+        r = error_set(reterr, ERR_INTERRUPTED,
+                      "interrupted; the same command goes on from the last checkpoint in %s",
+                      config->job_dir);
+    } else if (r == 0) {
+        r = run_finish(&run, reterr);
+    }
+    if (r < 0)
+        catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
+                        run.interrupted_ms ? "interrupted" : "failed", NAN, NAN, NULL);
+    if (run.status)
+        wire_free(&run.status->base);
+    if (run.lock_fd >= 0)
+        close(run.lock_fd);
+    return r;
+}
+
+int cmd_train(int argc, char **argv) {
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .children = children,
+        .args_doc = "JOB.yaml",
+        .doc =
+            "Run a job on this machine: its shards and workers as child processes.\v"
+            "An interrupted run (Ctrl-C, exit code 75) is resumed by the same command; a finished "
+            "one is moved aside. The partitioning is made when it is missing.",
+    };
+    struct arguments arguments = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    struct config *config = NULL;
+    int r = cli_load_config(&arguments.job, &config);
+    int exit_code = error_exit_code(r);
+    if (r == 0) {
+        struct error err = {0};
+        r = run_train(config, &arguments, &err);
+        if (r < 0)
+            exit_code = cli_fail(argv[0], &err);
+    }
+    config_free(config);
+    args_job_done(&arguments.job);
+    return exit_code;
+}

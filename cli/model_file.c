@@ -1,0 +1,93 @@
+/* Puts a checkpoint's shards together and writes them as safetensors, with the metadata that
+ * predict needs to build the model again. */
+#include "cli/model_file.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "common/mem.h"
+#include "server/checkpoint.h"
+#include "worker/model/tensors.h"
+
+static double number_of(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static void facts_read(const json_t *coordinator, struct model_facts *facts) {
+    const json_t *best = json_object_get(coordinator, "best");
+    double best_epoch = number_of(best, "epoch");
+    double last_epoch = number_of(json_object_get(coordinator, "last"), "epoch");
+    facts->best_epoch = best_epoch > 0 ? (uint32_t)best_epoch : 0;
+    facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
+    facts->valid_accuracy = facts->best_epoch ? number_of(best, "valid_accuracy") : NAN;
+    facts->test_accuracy = facts->best_epoch ? number_of(best, "test_accuracy") : NAN;
+    const char *reason = json_string_value(json_object_get(coordinator, "stop_reason"));
+    snprintf(facts->stop_reason, sizeof facts->stop_reason, "%s", reason ? reason : "");
+}
+
+/* safetensors metadata is strings only. */
+static void put_number(json_t *metadata, const char *key, double value) {
+    char text[40];
+    if (isnan(value))
+        return;
+    snprintf(text, sizeof text, "%.10g", value);
+    json_object_set_new(metadata, key, json_string(text));
+}
+
+static int metadata_make(const json_t *coordinator, const struct model_facts *facts,
+                         const char *checkpoint, json_t **ret, struct error *reterr) {
+    const json_t *model = json_object_get(coordinator, "model");
+    const char *kind = json_string_value(json_object_get(model, "kind"));
+    const char *snapshot = json_string_value(json_object_get(model, "snapshot"));
+    if (!kind || !snapshot)
+        return error_set(reterr, ERR_FORMAT, "%s: shard 0's file does not describe the model",
+                         checkpoint);
+    json_t *metadata = json_object();
+    json_object_set_new(metadata, "format", json_string("graphps"));
+    json_object_set_new(metadata, "graphps_version", json_string(GRAPHPS_VERSION));
+    json_object_set_new(metadata, "kind", json_string(kind));
+    json_object_set_new(metadata, "snapshot", json_string(snapshot));
+    json_object_set_new(
+        metadata, "normalize_features",
+        json_string(json_is_true(json_object_get(model, "normalize_features")) ? "true" : "false"));
+    put_number(metadata, "layers", number_of(model, "layers"));
+    put_number(metadata, "hidden", number_of(model, "hidden"));
+    json_object_set_new(metadata, "weights", json_string(facts->best ? "best" : "last"));
+    put_number(metadata, "epoch", facts->best ? facts->best_epoch : facts->last_epoch);
+    put_number(metadata, "generation", (double)facts->generation);
+    if (facts->best) {
+        put_number(metadata, "valid_accuracy", facts->valid_accuracy);
+        put_number(metadata, "test_accuracy", facts->test_accuracy);
+    }
+    *ret = metadata;
+    return 0;
+}
+
+int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,
+                      struct model_facts *ret, struct error *reterr) {
+    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
+    _cleanup_(mem_free_p) float *weights = NULL;
+    size_t count = 0;
+    json_t *coordinator = NULL, *metadata = NULL;
+    struct model_facts facts = {.best = which != MODEL_FILE_LAST};
+    int r = checkpoint_collect(checkpoint, facts.best, &tensors, &count, &weights,
+                               &facts.generation, &coordinator, reterr);
+    if (r == ERR_NOT_FOUND && which == MODEL_FILE_BEST_OR_LAST) {
+        facts.best = false;
+        r = checkpoint_collect(checkpoint, false, &tensors, &count, &weights, &facts.generation,
+                               &coordinator, reterr);
+    }
+    if (r == 0) {
+        facts_read(coordinator, &facts);
+        r = metadata_make(coordinator, &facts, checkpoint, &metadata, reterr);
+    }
+    if (r == 0)
+        r = tensors_write(out, tensors, count, weights, metadata, reterr);
+    json_decref(metadata);
+    json_decref(coordinator);
+    if (r == 0)
+        *ret = facts;
+    return r;
+}

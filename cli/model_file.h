@@ -1,0 +1,23 @@
+/* From a checkpoint to an exported model: what `graphps export`, `train` and `predict` share. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+enum model_file_which { MODEL_FILE_BEST, MODEL_FILE_LAST, MODEL_FILE_BEST_OR_LAST };
+
+/* What shard 0 knew of the run. Accuracies are NAN when nothing was evaluated. */
+struct model_facts {
+    uint32_t best_epoch, last_epoch;
+    double valid_accuracy, test_accuracy; /* of the best epoch */
+    char stop_reason[64];
+    uint64_t generation;
+    bool best; /* these are the best weights, not the last ones */
+};
+
+/* checkpoint: a job directory (its newest complete generation), or one generation's directory.
+ * Writes safetensors to out, atomically. */
+int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,
+                      struct model_facts *ret, struct error *reterr);

@@ -1,0 +1,117 @@
+/* Children of the launcher: fork, exec, reap. Policy (who is restarted, when to stop) is
+ * cmd_train.c's. */
+#include "cli/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/mem.h"
+
+void process_init(struct process *process, const char *name, char *log_path, char **argv) {
+    *process = (struct process){.log_path = log_path, .argv = argv};
+    snprintf(process->name, sizeof process->name, "%s", name);
+}
+
+void process_done(struct process *process) {
+    for (char **arg = process->argv; arg && *arg; arg++)
+        mem_free(*arg);
+    mem_free(process->argv);
+    mem_free(process->log_path);
+    *process = (struct process){0};
+}
+
+int process_start(struct process *process, struct error *reterr) {
+    _Static_assert(sizeof(pid_t) == sizeof(int), "pid_t is an int");
+
+    int log = open(process->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (log < 0)
+        return error_set(reterr, ERR_IO, "%s: %s", process->log_path, strerror(errno));
+    pid_t launcher = getpid();
+    pid_t pid = fork();
+    if (pid < 0) {
+        int why = errno;
+        close(log);
+        return error_set(reterr, ERR_IO, "cannot start %s: %s", process->name, strerror(why));
+    }
+    if (pid == 0) {
+        /* Its own process group: a Ctrl-C on the terminal reaches the launcher alone, which then
+         * ends the children in the right order. */
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != launcher)
+            _exit(75); /* the launcher died before the kernel knew about our wish */
+        int null = open("/dev/null", O_RDONLY);
+        dup2(null, STDIN_FILENO);
+        dup2(log, STDOUT_FILENO);
+        dup2(log, STDERR_FILENO);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        execv(process->argv[0], process->argv);
+        fprintf(stderr, "cannot run %s: %s\n", process->argv[0], strerror(errno));
+        _exit(78);
+    }
+    close(log);
+    process->pid = pid;
+    process->exited = false;
+    process->restart_at_ms = 0;
+    return 0;
+}
+
+bool process_reap(struct process *process) {
+    if (process->pid == 0)
+        return false;
+    int status;
+    struct rusage usage;
+    pid_t pid = wait4(process->pid, &status, WNOHANG, &usage);
+    if (pid != process->pid)
+        return false;
+    process->pid = 0;
+    process->exited = true;
+    process->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    process->killed_by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    uint64_t peak = (uint64_t)usage.ru_maxrss * 1024;
+    if (peak > process->peak_bytes)
+        process->peak_bytes = peak;
+    return true;
+}
+
+void process_signal(struct process *process, int signal_number) {
+    if (process->pid > 0)
+        kill(process->pid, signal_number);
+}
+
+const char *process_ending(const struct process *process, char *buf, size_t buf_bytes) {
+    if (process->killed_by)
+        snprintf(buf, buf_bytes, "killed by signal %d (%s)", process->killed_by,
+                 strsignal(process->killed_by));
+    else
+        snprintf(buf, buf_bytes, "exit code %d", process->exit_code);
+    return buf;
+}
+
+void process_print_tail(const struct process *process, int lines) {
+    _cleanup_(mem_free_p) char *text = NULL;
+    size_t len;
+    if (file_read_whole(process->log_path, 1u << 30, &text, &len, NULL) < 0 || len == 0)
+        return;
+    size_t start = len;
+    int seen = 0;
+    while (start > 0 && (text[start - 1] != '\n' || start == len || ++seen < lines))
+        start--;
+    fprintf(stderr, "  last lines of %s:\n", process->log_path);
+    for (char *line = text + start, *end; *line; line = end + 1) {
+        end = strchrnul(line, '\n');
+        fprintf(stderr, "    %.*s\n", (int)(end - line), line);
+        if (!*end)
+            break;
+    }
+}

@@ -1,0 +1,342 @@
+/* Turns closed batches into updates. Owns the queue of ready blocks, the threads' scratch arrays
+ * and the count of what is in work; the rules of closing are the block's, the arithmetic is the
+ * codec's and the optimizer's.
+ *
+ * One ready block is in one hand at a time (see block.c), so two threads never step one block.
+ * A part counts as done after its update is published, and in_work falls after that: when a drain
+ * returns, every merged push whose blocks are all updated has been reported through ops->applied.
+ */
+#include "server/aggregator.h"
+
+#include <string.h>
+
+#include "common/metrics.h"
+
+/* Where a batch is summed up; as many as there were threads at once. */
+struct scratch {
+    struct list node;
+    float *sum; /* floats of the largest block */
+};
+
+struct aggregator {
+    /* set at start, never changed */
+    struct block *blocks;
+    size_t block_count;
+    const struct block_rule *rule;
+    const struct optimizer *optimizer;
+    const struct aggregator_ops *ops;
+    void *ctx;
+    uint32_t floats_max;
+    /* [block_count]: a buffer published before, free for the next update once its readers have let
+     * go. Each entry belongs to whoever took the block. */
+    struct buf **spares;
+
+    struct lock lock;      /* LOCK_QUEUE; guards the group below */
+    struct list ready;     /* struct block, ready_node */
+    struct list scratches; /* struct scratch, not in use */
+    size_t in_work;        /* blocks popped, not yet finished */
+    bool stopped;
+    pthread_cond_t work_cond; /* ready or stopped changed */
+    pthread_cond_t idle_cond; /* in_work fell to 0 */
+
+    _Atomic uint64_t updates;
+    /* No batch's time is up before this; aggregator_tick and aggregator_admit lower it, only the
+     * tick raises it, before it looks (so that a part that comes while it looks lowers it again).
+     */
+    _Atomic uint64_t look_ms;
+};
+
+struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
+                                  const struct block_rule *rule, const struct optimizer *optimizer,
+                                  const struct aggregator_ops *ops, void *ctx) {
+    struct aggregator *aggregator = mem_alloc(sizeof *aggregator);
+    aggregator->blocks = blocks;
+    aggregator->block_count = block_count;
+    aggregator->rule = rule;
+    aggregator->optimizer = optimizer;
+    aggregator->ops = ops;
+    aggregator->ctx = ctx;
+    for (size_t i = 0; i < block_count; i++)
+        if (blocks[i].floats > aggregator->floats_max)
+            aggregator->floats_max = blocks[i].floats;
+    aggregator->spares = mem_array(block_count, sizeof(struct buf *));
+    lock_init(&aggregator->lock, LOCK_QUEUE, "queue");
+    lock_cond_init(&aggregator->work_cond);
+    lock_cond_init(&aggregator->idle_cond);
+    list_init(&aggregator->ready);
+    list_init(&aggregator->scratches);
+    atomic_init(&aggregator->look_ms, UINT64_MAX);
+    return aggregator;
+}
+
+static struct pending *part_of(struct list *node) {
+    return LIST_OWNER(node, struct pending, node);
+}
+
+struct aggregator *aggregator_free(struct aggregator *aggregator) {
+    if (!aggregator)
+        return NULL;
+    struct list *node;
+    while (list_pop(&aggregator->ready))
+        ;
+    for (size_t i = 0; i < aggregator->block_count; i++) {
+        struct block *block = &aggregator->blocks[i];
+        while ((node = list_pop(&block->pending))) {
+            struct push *push = part_of(node)->push;
+            if (atomic_fetch_sub(&push->remaining, 1) == 1)
+                push_free(push);
+        }
+        block->pending_count = 0;
+        block->queued = false;
+        buf_unref(aggregator->spares[i]);
+    }
+    while ((node = list_pop(&aggregator->scratches))) {
+        struct scratch *scratch = LIST_OWNER(node, struct scratch, node);
+        mem_free(scratch->sum);
+        mem_free(scratch);
+    }
+    mem_free(aggregator->spares);
+    pthread_cond_destroy(&aggregator->work_cond);
+    pthread_cond_destroy(&aggregator->idle_cond);
+    lock_done(&aggregator->lock);
+    mem_free(aggregator);
+    return NULL;
+}
+
+static void push_finish(struct aggregator *aggregator, struct push *push) {
+    aggregator->ops->applied(aggregator->ctx, push);
+    push_free(push);
+}
+
+/* Part and push may be gone afterwards. */
+static void part_finish(struct aggregator *aggregator, struct pending *part, bool late) {
+    struct push *push = part->push;
+    if (late)
+        atomic_fetch_add(&push->late, 1);
+    if (atomic_fetch_sub(&push->remaining, 1) == 1)
+        push_finish(aggregator, push);
+}
+
+static void ready_append_locked(struct aggregator *aggregator, struct block *block) {
+    lock_assert_held(&aggregator->lock);
+    list_append(&aggregator->ready, &block->ready_node);
+    pthread_cond_signal(&aggregator->work_cond);
+}
+
+static void ready_append(struct aggregator *aggregator, struct block *block) {
+    lock_take(&aggregator->lock);
+    ready_append_locked(aggregator, block);
+    lock_release(&aggregator->lock);
+}
+
+static void look_at(struct aggregator *aggregator, uint64_t at_ms) {
+    uint64_t known = atomic_load(&aggregator->look_ms);
+    while (at_ms < known && !atomic_compare_exchange_weak(&aggregator->look_ms, &known, at_ms))
+        ;
+}
+
+void aggregator_admit(struct aggregator *aggregator, struct push *push, const uint32_t *index,
+                      uint64_t now_ms) {
+    /* A part that has been appended may be applied at once by another thread; with the last one the
+     * push itself may be gone. So nothing of it is touched after that. */
+    uint32_t count = push->count;
+    struct pending *parts = push->parts;
+    if (count == 0) {
+        push_finish(aggregator, push);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct block *block = &aggregator->blocks[index[i]];
+        bool late;
+        struct pending *replaced;
+        if (block_append(block, aggregator->rule, &parts[i], now_ms, &late, &replaced))
+            ready_append(aggregator, block);
+        if (replaced)
+            part_finish(aggregator, replaced, true);
+        if (late)
+            part_finish(aggregator, &parts[i], true);
+    }
+    if (!aggregator->rule->bsp)
+        look_at(aggregator, now_ms + aggregator->rule->max_wait_ms);
+}
+
+/* Returns whether any block was queued. */
+static bool check_all(struct aggregator *aggregator, uint64_t now_ms, bool force) {
+    bool any = false;
+    for (size_t i = 0; i < aggregator->block_count; i++) {
+        struct block *block = &aggregator->blocks[i];
+        if (block_check(block, aggregator->rule, now_ms, force)) {
+            ready_append(aggregator, block);
+            any = true;
+        }
+    }
+    return any;
+}
+
+uint64_t aggregator_tick(struct aggregator *aggregator, uint64_t now_ms) {
+    uint64_t look_ms = atomic_load(&aggregator->look_ms);
+    if (now_ms < look_ms)
+        return look_ms;
+    atomic_store(&aggregator->look_ms, UINT64_MAX);
+    check_all(aggregator, now_ms, false);
+    for (size_t i = 0; i < aggregator->block_count; i++)
+        look_at(aggregator, block_deadline(&aggregator->blocks[i], aggregator->rule));
+    return atomic_load(&aggregator->look_ms);
+}
+
+void aggregator_recheck(struct aggregator *aggregator, uint64_t now_ms) {
+    check_all(aggregator, now_ms, false);
+}
+
+/* The weighted mean of a batch into sum; false when no part has a weight. Staleness is told of what
+ * is merged; a version above ours is of a life that a crash took back. */
+static bool batch_merge(const struct block *block, uint64_t version, const struct list *batch,
+                        float *sum) {
+    double total = 0;
+    for (LIST_EACH(node, batch))
+        total += part_of(node)->push->weight;
+    if (!(total > 0))
+        return false;
+    memset(sum, 0, block->floats * sizeof *sum);
+    for (LIST_EACH(node, batch)) {
+        const struct pending *part = part_of(node);
+        if (part->push->weight == 0)
+            continue;
+        codec_add(part->push->codec, part->bytes, block->floats,
+                  (float)(part->push->weight / total), sum);
+        metric_record(METRIC_STALENESS, version > part->version ? version - part->version : 0);
+    }
+    return true;
+}
+
+/* A buffer for the next weights: the spare one when nobody reads it any more (only this thread can
+ * take a new reference to it, so a count of 1 stays 1), else a new one. */
+static struct buf *weights_buf(struct buf **spare, size_t len) {
+    if (*spare && atomic_load_explicit(&(*spare)->refs, memory_order_acquire) == 1)
+        return TAKE_PTR(*spare);
+    return buf_new(len);
+}
+
+static struct buf *batch_step(struct aggregator *aggregator, struct block *block,
+                              struct buf **spare, const struct buf *weights,
+                              const float *gradient) {
+    struct buf *next = weights_buf(spare, block->floats * sizeof(float));
+    optimizer_step(aggregator->optimizer, block->floats, (const float *)(const void *)weights->data,
+                   gradient, block->state, ++block->steps, block->decay,
+                   (float *)(void *)next->data);
+    return next;
+}
+
+/* Takes, merges, steps, publishes one block that this thread owns, and reports what is done.
+ * Returns whether it is ready again (then it is not in the queue yet). */
+static bool block_process(struct aggregator *aggregator, struct block *block, float *sum,
+                          uint64_t now_ms) {
+    struct list batch, late;
+    list_init(&batch);
+    list_init(&late);
+    uint64_t clock, version;
+    uint32_t count = block_take(block, aggregator->rule, &batch, &late, &clock);
+
+    struct buf **spare = &aggregator->spares[block - aggregator->blocks];
+    struct buf *old = block_read(block, &version), *next = NULL;
+    if (count > 0 && batch_merge(block, version, &batch, sum))
+        next = batch_step(aggregator, block, spare, old, sum);
+    bool ready = block_publish(block, aggregator->rule, next, clock, now_ms);
+    if (next) {
+        buf_unref(*spare);
+        *spare = TAKE_PTR(old);
+        atomic_fetch_add(&aggregator->updates, 1);
+        metric_add(METRIC_UPDATES, 1);
+        metric_record(METRIC_BATCH, count);
+    }
+    buf_unref(old);
+
+    struct list *node;
+    while ((node = list_pop(&batch)))
+        part_finish(aggregator, part_of(node), false);
+    while ((node = list_pop(&late)))
+        part_finish(aggregator, part_of(node), true);
+    return ready;
+}
+
+static struct scratch *scratch_new(uint32_t floats) {
+    struct scratch *scratch = mem_alloc(sizeof *scratch);
+    list_init(&scratch->node);
+    scratch->sum = mem_array(floats, sizeof *scratch->sum);
+    return scratch;
+}
+
+bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms) {
+    lock_take(&aggregator->lock);
+    struct list *node = list_pop(&aggregator->ready);
+    struct list *spare = node ? list_pop(&aggregator->scratches) : NULL;
+    aggregator->in_work += node != NULL;
+    lock_release(&aggregator->lock);
+    if (!node)
+        return false;
+
+    struct block *block = LIST_OWNER(node, struct block, ready_node);
+    struct scratch *scratch =
+        spare ? LIST_OWNER(spare, struct scratch, node) : scratch_new(aggregator->floats_max);
+    bool ready = block_process(aggregator, block, scratch->sum, now_ms);
+
+    /* At once, so that a drain never sees the block in neither place. */
+    lock_take(&aggregator->lock);
+    list_append(&aggregator->scratches, &scratch->node);
+    if (ready)
+        ready_append_locked(aggregator, block);
+    if (--aggregator->in_work == 0)
+        pthread_cond_broadcast(&aggregator->idle_cond);
+    lock_release(&aggregator->lock);
+    return true;
+}
+
+bool aggregator_wait(struct aggregator *aggregator) {
+    lock_take(&aggregator->lock);
+    while (list_empty(&aggregator->ready) && !aggregator->stopped)
+        lock_wait(&aggregator->lock, &aggregator->work_cond, -1);
+    bool go = !aggregator->stopped;
+    lock_release(&aggregator->lock);
+    return go;
+}
+
+void aggregator_stop(struct aggregator *aggregator) {
+    lock_take(&aggregator->lock);
+    aggregator->stopped = true;
+    pthread_cond_broadcast(&aggregator->work_cond);
+    lock_release(&aggregator->lock);
+}
+
+/* Works until nothing is ready, then waits for the other threads. */
+static void run_until_idle(struct aggregator *aggregator, uint64_t now_ms) {
+    for (;;) {
+        while (aggregator_run(aggregator, now_ms))
+            ;
+        lock_take(&aggregator->lock);
+        while (list_empty(&aggregator->ready) && aggregator->in_work > 0)
+            lock_wait(&aggregator->lock, &aggregator->idle_cond, -1);
+        bool idle = list_empty(&aggregator->ready);
+        lock_release(&aggregator->lock);
+        if (idle)
+            return;
+    }
+}
+
+void aggregator_drain(struct aggregator *aggregator, uint64_t now_ms) {
+    /* What was in work when it was checked may have left parts behind: looked at once more, until
+     * a round finds nothing. */
+    do
+        run_until_idle(aggregator, now_ms);
+    while (check_all(aggregator, now_ms, true));
+}
+
+size_t aggregator_pending(struct aggregator *aggregator) {
+    size_t pending = 0;
+    for (size_t i = 0; i < aggregator->block_count; i++)
+        pending += block_pending(&aggregator->blocks[i]);
+    return pending;
+}
+
+uint64_t aggregator_updates(const struct aggregator *aggregator) {
+    return atomic_load(&aggregator->updates);
+}

@@ -1,0 +1,203 @@
+/* Opening a part and checking that its arrays fit together: kernels index without looking. */
+#include "worker/graph/store.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/file.h"
+#include "common/mem.h"
+#include "worker/graph/csr.h"
+#include "worker/graph/manifest.h"
+
+static void json_decref_p(json_t **json) {
+    json_decref(*json);
+}
+
+static int read_counts(struct store *store, const json_t *manifest, const char *dir,
+                       uint64_t *ret_edges, uint64_t *ret_nodes, struct error *reterr) {
+    uint64_t part = 0, parts = 0, halo = 0, feature_dim = 0, classes = 0;
+    const char *name = "", *digest = "";
+    const struct {
+        const char *key;
+        uint64_t max, *value;
+    } counts[] = {
+        {"part", UINT32_MAX, &part},
+        {"parts", UINT32_MAX, &parts},
+        {"halo", HALO_MAX, &halo},
+        {"snapshot_nodes", CSR_NODES_MAX, ret_nodes},
+        {"feature_dim", UINT32_MAX, &feature_dim},
+        {"classes", INT32_MAX, &classes},
+        {"rows", CSR_NODES_MAX, &store->rows},
+        {"edges", INT64_MAX, ret_edges},
+        {"train_nodes", CSR_NODES_MAX, &store->train_nodes},
+        {"train_nodes_max", CSR_NODES_MAX, &store->train_nodes_max},
+        {"train_nodes_total", CSR_NODES_MAX, &store->train_nodes_total},
+    };
+    int r = manifest_text(manifest, dir, "snapshot", &name, reterr);
+    if (r == 0)
+        r = manifest_text(manifest, dir, "snapshot_digest", &digest, reterr);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(counts); i++)
+        r = manifest_uint(manifest, dir, counts[i].key, counts[i].max, counts[i].value, reterr);
+    if (r < 0)
+        return r;
+    if (part != store->part || parts != store->parts || halo != store->halo)
+        return error_set(
+            reterr, ERR_FORMAT,
+            "%s/manifest.json: is part %llu of %llu with halo %llu, in the wrong place", dir,
+            (unsigned long long)part, (unsigned long long)parts, (unsigned long long)halo);
+    snprintf(store->snapshot_name, sizeof store->snapshot_name, "%s", name);
+    snprintf(store->digest, sizeof store->digest, "%s", digest);
+    store->feature_dim = (uint32_t)feature_dim;
+    store->classes = (uint32_t)classes;
+
+    const json_t *hops = json_object_get(manifest, "hop_nodes");
+    bool ok = json_array_size(hops) == store->halo + 1;
+    json_int_t before = 1;
+    for (uint32_t h = 0; ok && h <= store->halo; h++) {
+        json_int_t within = json_integer_value(json_array_get(hops, h));
+        ok = within >= before && (uint64_t)within <= *ret_nodes;
+        before = within;
+        store->hop_nodes[h] = (uint64_t)within;
+    }
+    ok = ok && store->rows == store->hop_nodes[store->halo ? store->halo - 1 : 0];
+    if (!ok)
+        return error_set(reterr, ERR_FORMAT, "%s/manifest.json: \"hop_nodes\" or \"rows\" is wrong",
+                         dir);
+    store->owned = store->hop_nodes[0];
+    store->local = store->hop_nodes[store->halo];
+    return 0;
+}
+
+static int map_arrays(struct store *store, const char *dir, uint64_t edges, struct error *reterr) {
+    const struct {
+        const char *name;
+        enum npy_type type;
+        uint64_t rows, cols;
+        const void **to;
+    } arrays[] = {
+        {"nodes", NPY_I8, store->local, 0, (const void **)&store->nodes},
+        {"degree", NPY_I4, store->local, 0, (const void **)&store->degree},
+        {"indptr", NPY_I8, store->rows + 1, 0, (const void **)&store->indptr},
+        {"indices", NPY_I4, edges, 0, (const void **)&store->indices},
+        {"features", NPY_F4, store->local, store->feature_dim, (const void **)&store->features},
+        {"labels", NPY_I4, store->local, 0, (const void **)&store->labels},
+        {"split", NPY_U1, store->local, 0, (const void **)&store->split},
+    };
+    _Static_assert(ARRAY_LEN(arrays) <= ARRAY_LEN(store->files), "struct store has too few files");
+    for (size_t i = 0; i < ARRAY_LEN(arrays); i++) {
+        _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, arrays[i].name);
+        int r = npy_open_as(path, arrays[i].type, arrays[i].rows, arrays[i].cols, &store->files[i],
+                            reterr);
+        if (r < 0)
+            return r;
+        *arrays[i].to = store->files[i].data;
+    }
+    return 0;
+}
+
+static int check_arrays(const struct store *store, const char *dir, uint64_t edges, uint64_t nodes,
+                        struct error *reterr) {
+    int r = csr_check(dir, store->indptr, store->indices, store->rows, edges, store->local, reterr);
+    uint64_t train = 0;
+    for (uint64_t l = 0; r == 0 && l < store->local; l++) {
+        int64_t row_len = l < store->rows ? store->indptr[l + 1] - store->indptr[l] : 0;
+        if (store->nodes[l] < 0 || (uint64_t)store->nodes[l] >= nodes || store->degree[l] < row_len)
+            r = error_set(reterr, ERR_FORMAT, "%s: number or degree of local node %llu is wrong",
+                          dir, (unsigned long long)l);
+        else if (store->labels[l] < -1 ||
+                 (store->labels[l] >= 0 && (uint32_t)store->labels[l] >= store->classes) ||
+                 store->split[l] > SPLIT_TEST)
+            r = error_set(reterr, ERR_FORMAT, "%s: label or split of local node %llu is wrong", dir,
+                          (unsigned long long)l);
+        train += l < store->owned && store->split[l] == SPLIT_TRAIN && store->labels[l] >= 0;
+    }
+    if (r == 0 && (train != store->train_nodes || train > store->train_nodes_max ||
+                   store->train_nodes_max > store->train_nodes_total))
+        r = error_set(reterr, ERR_FORMAT,
+                      "%s/manifest.json: the counts of training nodes are wrong", dir);
+    return r;
+}
+
+/* Was this part cut from the snapshot that lies there now? A machine that trains one part may have
+ * that part alone. */
+static int check_snapshot(const struct store *store, const char *snapshot_dir, const char *dir,
+                          struct error *reterr) {
+    _cleanup_(json_decref_p) json_t *manifest = NULL;
+    const char *digest = NULL;
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/manifest.json", snapshot_dir);
+    if (!file_exists(path))
+        return 0;
+    int r = manifest_read(snapshot_dir, MANIFEST_ALONE, &manifest, reterr);
+    if (r == 0)
+        r = manifest_text(manifest, snapshot_dir, "digest", &digest, reterr);
+    if (r == 0 && strcmp(digest, store->digest) != 0)
+        r = error_set(reterr, ERR_CHECKSUM,
+                      "%s: was cut from another snapshot than the one in %s; remove it and run "
+                      "graphps partition again",
+                      dir, snapshot_dir);
+    return r;
+}
+
+static void normalize_rows(struct store *store) {
+    size_t dim = store->feature_dim;
+    store->normalized = mem_array(store->local * dim, sizeof *store->normalized);
+    for (uint64_t l = 0; l < store->local; l++) {
+        const float *from = store->features + l * dim;
+        float *to = store->normalized + l * dim;
+        double sum = 0;
+        for (size_t j = 0; j < dim; j++)
+            sum += from[j];
+        /* A node without any feature stays at zero. */
+        float factor = sum != 0 ? (float)(1 / sum) : 1;
+        for (size_t j = 0; j < dim; j++)
+            to[j] = from[j] * factor;
+    }
+    store->features = store->normalized;
+}
+
+int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t part, bool verify,
+               bool normalize, struct store **ret, struct error *reterr) {
+    if (part >= parts || halo > HALO_MAX)
+        return error_set(reterr, ERR_RANGE, "part %u of %u with a halo of %u hops: there is none",
+                         part, parts, halo);
+    _cleanup_(mem_free_p) char *all = partition_dir(snapshot_dir, parts, halo);
+    _cleanup_(mem_free_p) char *dir = mem_printf("%s/part-%u", all, part);
+    if (!file_exists(dir))
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "%s is not there; make it with: graphps partition %s --parts %u --halo %u",
+                         dir, snapshot_dir, parts, halo);
+    _cleanup_(json_decref_p) json_t *manifest = NULL;
+    int r = manifest_read(dir, verify ? MANIFEST_MD5 : MANIFEST_LENGTHS, &manifest, reterr);
+    if (r < 0)
+        return r;
+    uint64_t edges = 0, nodes = 0;
+    struct store *store = mem_alloc(sizeof *store);
+    store->part = part;
+    store->parts = parts;
+    store->halo = halo;
+    r = read_counts(store, manifest, dir, &edges, &nodes, reterr);
+    if (r == 0)
+        r = check_snapshot(store, snapshot_dir, dir, reterr);
+    if (r == 0)
+        r = map_arrays(store, dir, edges, reterr);
+    if (r == 0)
+        r = check_arrays(store, dir, edges, nodes, reterr);
+    if (r < 0) {
+        store_close(store);
+        return r;
+    }
+    if (normalize)
+        normalize_rows(store);
+    *ret = store;
+    return 0;
+}
+
+struct store *store_close(struct store *store) {
+    if (!store)
+        return NULL;
+    for (size_t i = 0; i < ARRAY_LEN(store->files); i++)
+        npy_close(&store->files[i]);
+    mem_free(store->normalized);
+    mem_free(store);
+    return NULL;
+}

@@ -1,0 +1,70 @@
+/* Softmax cross-entropy and accuracy:
+ *     loss_i = log(sum_c exp(z_ic)) - z_i,label          dz_i = (softmax(z_i) - onehot) / count
+ * The largest logit is subtracted before exp, so nothing overflows. */
+#include "worker/model/loss.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "worker/graph/snapshot.h"
+
+/* Rows are summed in a fixed number of pieces, so that sums do not depend on the threads. */
+#define PIECES 64
+
+static size_t largest(const float *z, size_t classes) {
+    size_t best = 0;
+    for (size_t c = 1; c < classes; c++)
+        if (z[c] > z[best])
+            best = c;
+    return best;
+}
+
+static void row_forward(const float *z, size_t classes, int32_t label, uint8_t split,
+                        struct model_result *sum) {
+    size_t best = largest(z, classes);
+    double total = 0;
+    for (size_t c = 0; c < classes; c++)
+        total += (double)expf(z[c] - z[best]);
+    sum->loss_sum[split] += log(total) + (double)z[best] - (double)z[label];
+    sum->correct[split] += best == (size_t)label;
+    sum->count[split]++;
+}
+
+void loss_forward(size_t n, size_t classes, const float *logits, const int32_t *labels,
+                  const uint8_t *split, struct model_result *ret) {
+    struct model_result pieces[PIECES] = {0};
+#pragma omp parallel for schedule(static) if (n * classes >= 4096)
+    for (int piece = 0; piece < PIECES; piece++)
+        for (size_t i = n * (size_t)piece / PIECES; i < n * (size_t)(piece + 1) / PIECES; i++)
+            if (labels[i] >= 0)
+                row_forward(logits + i * classes, classes, labels[i], split[i], &pieces[piece]);
+
+    *ret = (struct model_result){0};
+    for (int piece = 0; piece < PIECES; piece++)
+        for (int s = SPLIT_NONE; s <= SPLIT_TEST; s++) {
+            ret->loss_sum[s] += pieces[piece].loss_sum[s];
+            ret->correct[s] += pieces[piece].correct[s];
+            ret->count[s] += pieces[piece].count[s];
+        }
+}
+
+void loss_backward(size_t n, size_t classes, const float *logits, const int32_t *labels,
+                   const uint8_t *split, uint32_t train_count, float *dlogits) {
+#pragma omp parallel for schedule(static) if (n * classes >= 4096)
+    for (size_t i = 0; i < n; i++) {
+        const float *z = logits + i * classes;
+        float *dz = dlogits + i * classes;
+        if (labels[i] < 0 || split[i] != SPLIT_TRAIN) {
+            memset(dz, 0, classes * sizeof *dz);
+            continue;
+        }
+        float top = z[largest(z, classes)];
+        double total = 0;
+        for (size_t c = 0; c < classes; c++)
+            total += (double)(dz[c] = expf(z[c] - top));
+        float factor = (float)(1 / (total * train_count));
+        for (size_t c = 0; c < classes; c++)
+            dz[c] *= factor;
+        dz[labels[i]] -= 1 / (float)train_count;
+    }
+}

@@ -1,0 +1,603 @@
+/* The outbox: what the trainer hands over, and one loop (outbox_flush) that sends whatever is due.
+ * Everything is a struct request that is open until answered and due at a time; a new connection, a
+ * refusal or silence only move that time. What the shards answer is in outbox_answer.c. */
+#include "worker/outbox.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/metrics.h"
+#include "worker/outbox_state.h"
+
+#define RESEND_DOUBLINGS 3
+/* Silence of this many resend_ms, with a greeting unanswered: the connection is dead. */
+#define SILENCE_RESENDS 4
+#define TICK_MAX_MS 1000
+
+static size_t block_bytes_max(const struct outbox *outbox, uint32_t block) {
+    size_t floats = outbox->spec.layout->blocks[block].floats;
+    size_t pushed = codec_bytes(outbox->spec.codec, floats);
+    return pushed > floats * sizeof(float) ? pushed : floats * sizeof(float);
+}
+
+/* Cuts a shard's blocks into chunks that fit a frame in both directions. */
+static void chunks_make(struct outbox *outbox, struct outbox_shard *shard, uint32_t first,
+                        uint32_t end) {
+    const uint32_t *blocks = outbox->spec.layout->shard_blocks;
+    shard->chunks = mem_array(end - first + 1, sizeof *shard->chunks);
+    size_t bytes = 0;
+    for (uint32_t i = first; i < end; i++) {
+        size_t more = block_bytes_max(outbox, blocks[i]);
+        if (shard->chunk_count == 0 || bytes + more > outbox->spec.payload_max_bytes) {
+            shard->chunks[shard->chunk_count++].first = i;
+            bytes = 0;
+        }
+        shard->chunks[shard->chunk_count - 1].count++;
+        bytes += more;
+    }
+}
+
+struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_ops *ops, void *ctx) {
+    const struct layout *layout = spec->layout;
+    assert(spec->resend_ms > 0 && spec->incarnation != 0);
+    struct outbox *outbox = mem_alloc(sizeof *outbox);
+    outbox->spec = *spec;
+    outbox->ops = *ops;
+    outbox->ctx = ctx;
+    outbox->tensors = mem_array(layout->tensor_count, sizeof *outbox->tensors);
+    outbox->tensor_list = mem_array(layout->tensor_count, sizeof *outbox->tensor_list);
+    for (size_t i = 0; i < layout->tensor_count; i++) {
+        struct tensor_spec *tensor = &layout->tensors[i];
+        Graphps__TensorSpec *message = outbox->tensor_list[i] = &outbox->tensors[i];
+        graphps__tensor_spec__init(message);
+        message->name = tensor->name;
+        message->rows = tensor->rows;
+        message->cols = tensor->cols;
+        message->init = tensor->init == TENSOR_GLOROT_UNIFORM
+                            ? GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
+                            : GRAPHPS__TENSOR_SPEC__INIT__ZEROS;
+        message->decay = tensor->decay;
+    }
+    outbox->weights = mem_array(layout->floats, sizeof(float));
+    outbox->versions = mem_array(layout->block_count, sizeof(uint64_t));
+    outbox->copied = mem_array(layout->block_count, sizeof(uint64_t));
+    outbox->held = mem_array(layout->block_count, sizeof(bool));
+    if (spec->codec == CODEC_INT8)
+        outbox->residual = mem_array(layout->floats, sizeof(float));
+    outbox->shards = mem_array(layout->shard_count, sizeof *outbox->shards);
+    for (size_t i = 0; i < layout->shard_count; i++) {
+        outbox->shards[i].parcels_end = &outbox->shards[i].parcels;
+        chunks_make(outbox, &outbox->shards[i], layout->shard_starts[i],
+                    layout->shard_starts[i + 1]);
+    }
+    return outbox;
+}
+
+static void parcel_free(struct parcel *parcel) {
+    buf_unref(parcel->payload);
+    mem_free(parcel);
+}
+
+struct outbox *outbox_free(struct outbox *outbox) {
+    if (!outbox)
+        return NULL;
+    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++) {
+        struct outbox_shard *shard = &outbox->shards[i];
+        while (shard->parcels) {
+            struct parcel *parcel = shard->parcels;
+            shard->parcels = parcel->next;
+            parcel_free(parcel);
+        }
+        mem_free(shard->chunks);
+    }
+    mem_free(outbox->shards);
+    mem_free(outbox->residual);
+    mem_free(outbox->held);
+    mem_free(outbox->copied);
+    mem_free(outbox->versions);
+    mem_free(outbox->weights);
+    mem_free(outbox->tensor_list);
+    mem_free(outbox->tensors);
+    mem_free(outbox);
+    return NULL;
+}
+
+void outbox_ask(struct outbox *outbox, struct request *request, uint64_t since_ms,
+                uint64_t due_ms) {
+    *request = (struct request){
+        .id = ++outbox->last_id, .open = true, .since_ms = since_ms, .due_ms = due_ms};
+}
+
+void outbox_ask_pull(struct outbox *outbox, struct outbox_shard *shard, uint64_t now_ms) {
+    shard->pull_again = false;
+    for (uint32_t i = 0; i < shard->chunk_count; i++)
+        outbox_ask(outbox, &shard->chunks[i].pull, now_ms, now_ms);
+}
+
+static bool pull_open(const struct outbox_shard *shard) {
+    for (uint32_t i = 0; i < shard->chunk_count; i++)
+        if (shard->chunks[i].pull.open)
+            return true;
+    return false;
+}
+
+void outbox_advance(struct outbox *outbox, uint64_t now_ms) {
+    size_t shard_count = outbox->spec.layout->shard_count;
+    uint64_t finished = outbox->next_clock > outbox->start_clock ? outbox->next_clock
+                                                                 : outbox->start_clock;
+    /* Parcels stand in the order of their steps. */
+    for (size_t i = 0; i < shard_count; i++)
+        for (struct parcel *parcel = outbox->shards[i].parcels; parcel; parcel = parcel->next)
+            if (parcel->request.open && parcel->clock < finished)
+                finished = parcel->clock;
+    if (finished > outbox->finished)
+        outbox->finished = finished;
+    for (size_t i = 0; i < shard_count; i++) {
+        struct outbox_shard *shard = &outbox->shards[i];
+        while (shard->parcels && shard->parcels->clock < outbox->finished) {
+            struct parcel *parcel = shard->parcels;
+            shard->parcels = parcel->next;
+            if (!shard->parcels)
+                shard->parcels_end = &shard->parcels;
+            parcel_free(parcel);
+        }
+    }
+    if (outbox->attempt && (outbox->clock.id == 0 || outbox->finished > outbox->clock_value)) {
+        outbox->clock_value = outbox->finished;
+        outbox_ask(outbox, &outbox->clock, now_ms, now_ms);
+    }
+}
+
+/* --- sending --- */
+
+static void send_frame(struct outbox *outbox, uint32_t index, struct request *request,
+                       struct frame_out *frame, uint64_t now_ms) {
+    if (request->sent)
+        metric_add(METRIC_RETRANSMITS, 1);
+    else if (outbox->ops.now_ns)
+        request->sent_ns = outbox->ops.now_ns(outbox->ctx);
+    request->sent = true;
+    uint32_t doublings = request->tries < RESEND_DOUBLINGS ? request->tries : RESEND_DOUBLINGS;
+    request->due_ms = now_ms + ((uint64_t)outbox->spec.resend_ms << doublings);
+    request->tries++;
+    outbox->ops.send(outbox->ctx, index, frame);
+}
+
+static void send_message(struct outbox *outbox, uint32_t index, struct request *request,
+                         enum frame_type type, const ProtobufCMessage *message, uint64_t now_ms) {
+    send_frame(outbox, index, request, frame_out_new(type, message, NULL, 0), now_ms);
+}
+
+static void send_hello(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
+    const struct outbox_spec *spec = &outbox->spec;
+    struct outbox_shard *shard = &outbox->shards[index];
+    Graphps__Hello hello = GRAPHPS__HELLO__INIT;
+    hello.id = shard->hello.id;
+    hello.job = (char *)spec->job;
+    hello.rank = spec->rank;
+    hello.incarnation = spec->incarnation;
+    hello.lowest_unacked = shard->parcels ? shard->parcels->sequence : shard->sequence + 1;
+    hello.clock = outbox->finished;
+    hello.workers = spec->workers;
+    hello.shards = (uint32_t)spec->layout->shard_count;
+    hello.layout_hash = spec->layout->hash;
+    hello.n_tensors = spec->layout->tensor_count;
+    hello.tensors = outbox->tensor_list;
+    hello.snapshot_digest = (char *)spec->snapshot_digest;
+    hello.seed = spec->seed;
+    hello.steps_per_epoch = spec->steps_per_epoch;
+    hello.http = (char *)spec->http;
+    hello.owned_nodes = spec->owned_nodes;
+    hello.train_nodes = spec->train_nodes;
+    hello.attempt = outbox->attempt;
+    send_message(outbox, index, &shard->hello, FRAME_HELLO, &hello.base, now_ms);
+}
+
+static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parcel,
+                      uint64_t now_ms) {
+    const struct chunk *chunk = &outbox->shards[index].chunks[parcel->chunk];
+    Graphps__Push push = GRAPHPS__PUSH__INIT;
+    push.id = parcel->request.id;
+    push.rank = outbox->spec.rank;
+    push.incarnation = outbox->spec.incarnation;
+    push.sequence = parcel->sequence;
+    push.clock = parcel->clock;
+    push.weight = parcel->weight;
+    push.encoding =
+        outbox->spec.codec == CODEC_INT8 ? GRAPHPS__ENCODING__INT8 : GRAPHPS__ENCODING__FP32;
+    push.n_blocks = push.n_versions = chunk->count;
+    push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
+    push.versions = parcel->versions;
+    struct frame_out_piece piece = {
+        buf_ref(parcel->payload), parcel->payload->data, parcel->payload->len};
+    struct frame_out *frame = frame_out_new(FRAME_PUSH, &push.base, &piece, 1);
+    outbox->bytes_pushed += frame->total_bytes;
+    if (!parcel->request.sent)
+        metric_add(METRIC_PUSHES_SENT, 1);
+    send_frame(outbox, index, &parcel->request, frame, now_ms);
+}
+
+static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk,
+                      uint64_t now_ms) {
+    _cleanup_(mem_free_p) uint64_t *versions = mem_array(chunk->count, sizeof *versions);
+    Graphps__Pull pull = GRAPHPS__PULL__INIT;
+    pull.id = chunk->pull.id;
+    pull.n_blocks = pull.n_versions = chunk->count;
+    pull.blocks = outbox->spec.layout->shard_blocks + chunk->first;
+    pull.versions = versions;
+    for (uint32_t i = 0; i < chunk->count; i++)
+        versions[i] = outbox->versions[pull.blocks[i]];
+    send_message(outbox, index, &chunk->pull, FRAME_PULL, &pull.base, now_ms);
+}
+
+static bool request_due(const struct request *request, uint64_t now_ms) {
+    return request->open && now_ms >= request->due_ms;
+}
+
+static void flush_coordinator(struct outbox *outbox, uint64_t now_ms) {
+    const struct outbox_spec *spec = &outbox->spec;
+    if (request_due(&outbox->bye, now_ms)) {
+        Graphps__Bye bye = GRAPHPS__BYE__INIT;
+        bye.id = outbox->bye.id;
+        bye.rank = spec->rank;
+        bye.incarnation = spec->incarnation;
+        bye.done = outbox->bye_done;
+        send_message(outbox, 0, &outbox->bye, FRAME_BYE, &bye.base, now_ms);
+    }
+    if (outbox->bye.id) /* it has left: nothing of the rest may bring it back */
+        return;
+    if (request_due(&outbox->clock, now_ms)) {
+        Graphps__Clock clock = GRAPHPS__CLOCK__INIT;
+        clock.id = outbox->clock.id;
+        clock.rank = spec->rank;
+        clock.incarnation = spec->incarnation;
+        clock.clock = outbox->clock_value;
+        send_message(outbox, 0, &outbox->clock, FRAME_CLOCK, &clock.base, now_ms);
+    }
+    if (request_due(&outbox->eval, now_ms)) {
+        outbox->eval_message.id = outbox->eval.id;
+        send_message(outbox, 0, &outbox->eval, FRAME_EVAL, &outbox->eval_message.base, now_ms);
+    }
+    if (now_ms >= outbox->heartbeat_ms) {
+        Graphps__Heartbeat beat = GRAPHPS__HEARTBEAT__INIT;
+        outbox_ask(outbox, &outbox->heartbeat, now_ms, now_ms);
+        beat.id = outbox->heartbeat.id;
+        beat.rank = spec->rank;
+        beat.incarnation = spec->incarnation;
+        beat.clock = outbox->finished;
+        beat.bytes_pushed = outbox->bytes_pushed;
+        beat.bytes_pulled = outbox->bytes_pulled;
+        beat.pushes = outbox->pushes;
+        beat.rss_bytes = outbox->rss_bytes;
+        beat.rss_peak_bytes = outbox->rss_peak_bytes;
+        send_message(outbox, 0, &outbox->heartbeat, FRAME_HEARTBEAT, &beat.base, now_ms);
+        outbox->heartbeat_ms = now_ms + outbox->lease_ms / 3;
+    }
+}
+
+void outbox_flush(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
+    struct outbox_shard *shard = &outbox->shards[index];
+    if (!shard->open || outbox->error.code)
+        return;
+    if ((index == 0 || outbox->attempt) && request_due(&shard->hello, now_ms))
+        send_hello(outbox, index, now_ms);
+    if (!shard->welcomed)
+        return;
+    uint64_t window = UINT64_MAX;
+    for (struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next) {
+        if (!parcel->request.open)
+            continue;
+        if (window == UINT64_MAX)
+            window = parcel->sequence + OUTBOX_WINDOW;
+        if (parcel->sequence >= window)
+            break;
+        if (request_due(&parcel->request, now_ms))
+            send_push(outbox, index, parcel, now_ms);
+    }
+    for (uint32_t i = 0; i < shard->chunk_count; i++)
+        if (request_due(&shard->chunks[i].pull, now_ms))
+            send_pull(outbox, index, &shard->chunks[i], now_ms);
+    if (index == 0)
+        flush_coordinator(outbox, now_ms);
+}
+
+static void flush_all(struct outbox *outbox, uint64_t now_ms) {
+    for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        outbox_flush(outbox, i, now_ms);
+}
+
+/* --- connections and time --- */
+
+void outbox_opened(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
+    struct outbox_shard *shard = &outbox->shards[index];
+    shard->open = true;
+    shard->welcomed = false;
+    shard->heard_ms = now_ms;
+    outbox_ask(outbox, &shard->hello, now_ms, now_ms);
+    outbox_flush(outbox, index, now_ms);
+}
+
+void outbox_closed(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
+    struct outbox_shard *shard = &outbox->shards[index];
+    if (shard->open)
+        shard->down_ms = now_ms;
+    shard->open = shard->welcomed = false;
+    shard->hello.open = false;
+}
+
+void outbox_drop(struct outbox *outbox, uint32_t index, const struct error *why, uint64_t now_ms) {
+    if (!outbox->shards[index].open)
+        return;
+    outbox_closed(outbox, index, now_ms);
+    outbox->ops.reconnect(outbox->ctx, index, why);
+}
+
+/* Folds the time a request is due into *next, and says whether it waits for an answer. */
+static bool request_fold(const struct request *request, uint64_t *next) {
+    if (request->open && request->due_ms < *next)
+        *next = request->due_ms;
+    return request->open && request->sent;
+}
+
+/* When this shard wants to be looked at again; *ret_waits: something sent is unanswered. */
+static uint64_t shard_next(const struct outbox *outbox, uint32_t index, bool *ret_waits) {
+    const struct outbox_shard *shard = &outbox->shards[index];
+    uint64_t next = UINT64_MAX;
+    *ret_waits = false;
+    if (!shard->open)
+        return next;
+    if (index == 0 || outbox->attempt)
+        *ret_waits |= request_fold(&shard->hello, &next);
+    if (!shard->welcomed)
+        return next;
+    for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
+        *ret_waits |= request_fold(&parcel->request, &next);
+    for (uint32_t i = 0; i < shard->chunk_count; i++)
+        *ret_waits |= request_fold(&shard->chunks[i].pull, &next);
+    if (index == 0) {
+        *ret_waits |= request_fold(&outbox->bye, &next);
+        if (!outbox->bye.id) {
+            *ret_waits |= request_fold(&outbox->clock, &next);
+            *ret_waits |= request_fold(&outbox->eval, &next);
+            *ret_waits |= outbox->heartbeat.open;
+            if (outbox->heartbeat_ms < next)
+                next = outbox->heartbeat_ms;
+        }
+    }
+    return next;
+}
+
+uint64_t outbox_tick(struct outbox *outbox, uint64_t now_ms) {
+    uint64_t next = now_ms + TICK_MAX_MS;
+    if (outbox->error.code)
+        return next;
+    for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++) {
+        struct outbox_shard *shard = &outbox->shards[i];
+        if (!shard->open && shard->down_ms == 0)
+            shard->down_ms = now_ms;
+        bool waits;
+        shard_next(outbox, i, &waits);
+        uint64_t silent_ms = now_ms - shard->heard_ms;
+        uint64_t resend_ms = outbox->spec.resend_ms;
+        /* A shard that holds an answer back (a gate, a batch) still greets at once: silence after a
+         * second hello tells a dead connection from a slow peer. */
+        if (waits && silent_ms >= resend_ms && !shard->hello.open)
+            outbox_ask(outbox, &shard->hello, now_ms, now_ms);
+        if (waits && silent_ms >= SILENCE_RESENDS * resend_ms && shard->hello.open &&
+            shard->hello.sent) {
+            struct error why;
+            error_set(&why, ERR_TIMEOUT, "nothing came for %llu ms, not even an answer to hello",
+                      (unsigned long long)silent_ms);
+            outbox_drop(outbox, i, &why, now_ms);
+            continue;
+        }
+        outbox_flush(outbox, i, now_ms);
+        uint64_t shard_ms = shard_next(outbox, i, &waits);
+        if (waits && shard->heard_ms + resend_ms > now_ms &&
+            shard->heard_ms + resend_ms < shard_ms)
+            shard_ms = shard->heard_ms + resend_ms;
+        if (shard_ms < next)
+            next = shard_ms;
+    }
+    return next > now_ms ? next : now_ms + 1;
+}
+
+/* --- what the trainer does --- */
+
+void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, double weight,
+                 uint64_t now_ms) {
+    const struct layout *layout = outbox->spec.layout;
+    assert(clock >= outbox->next_clock);
+    outbox->next_clock = clock + 1;
+    const uint64_t *versions = outbox->has_copied ? outbox->copied : outbox->versions;
+    for (uint32_t s = 0; s < layout->shard_count; s++) {
+        struct outbox_shard *shard = &outbox->shards[s];
+        for (uint32_t c = 0; c < shard->chunk_count; c++) {
+            const struct chunk *chunk = &shard->chunks[c];
+            const uint32_t *ids = layout->shard_blocks + chunk->first;
+            size_t bytes = 0;
+            for (uint32_t i = 0; i < chunk->count; i++)
+                bytes += codec_bytes(outbox->spec.codec, layout->blocks[ids[i]].floats);
+            struct parcel *parcel =
+                mem_alloc(sizeof *parcel + chunk->count * sizeof parcel->versions[0]);
+            parcel->sequence = ++shard->sequence;
+            parcel->clock = clock;
+            parcel->weight = weight;
+            parcel->chunk = c;
+            parcel->payload = buf_new(bytes);
+            uint8_t *at = parcel->payload->data;
+            for (uint32_t i = 0; i < chunk->count; i++) {
+                const struct layout_block *block = &layout->blocks[ids[i]];
+                codec_encode(outbox->spec.codec, gradient + block->offset, block->floats,
+                             outbox->residual ? outbox->residual + block->offset : NULL, at);
+                at += codec_bytes(outbox->spec.codec, block->floats);
+                parcel->versions[i] = versions[ids[i]];
+            }
+            outbox_ask(outbox, &parcel->request, now_ms, now_ms);
+            *shard->parcels_end = parcel;
+            shard->parcels_end = &parcel->next;
+        }
+    }
+    flush_all(outbox, now_ms);
+}
+
+void outbox_pull(struct outbox *outbox, uint64_t now_ms) {
+    for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++) {
+        struct outbox_shard *shard = &outbox->shards[i];
+        if (pull_open(shard))
+            shard->pull_again = true;
+        else
+            outbox_ask_pull(outbox, shard, now_ms);
+    }
+    flush_all(outbox, now_ms);
+}
+
+void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms) {
+    assert(!outbox->eval.open);
+    outbox->eval_message = *eval;
+    outbox->eval_message.rank = outbox->spec.rank;
+    outbox->eval_message.incarnation = outbox->spec.incarnation;
+    outbox_ask(outbox, &outbox->eval, now_ms, now_ms);
+    outbox_flush(outbox, 0, now_ms);
+}
+
+void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms) {
+    outbox->bye_done = done;
+    outbox_ask(outbox, &outbox->bye, now_ms, now_ms);
+    outbox_flush(outbox, 0, now_ms);
+}
+
+void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes, uint64_t rss_peak_bytes) {
+    outbox->rss_bytes = rss_bytes;
+    outbox->rss_peak_bytes = rss_peak_bytes;
+}
+
+/* --- what the trainer waits for --- */
+
+bool outbox_welcomed(const struct outbox *outbox) {
+    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        if (!outbox->shards[i].known)
+            return false;
+    return true;
+}
+
+uint64_t outbox_start_clock(const struct outbox *outbox) {
+    return outbox->start_clock;
+}
+
+bool outbox_weights_current(const struct outbox *outbox) {
+    if (outbox->held_count < outbox->spec.layout->block_count)
+        return false;
+    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        if (outbox->shards[i].pull_again || pull_open(&outbox->shards[i]))
+            return false;
+    return true;
+}
+
+const float *outbox_weights(const struct outbox *outbox) {
+    return outbox->weights;
+}
+
+void outbox_copy(struct outbox *outbox, float *weights) {
+    const struct layout *layout = outbox->spec.layout;
+    memcpy(weights, outbox->weights, layout->floats * sizeof *weights);
+    memcpy(outbox->copied, outbox->versions, layout->block_count * sizeof *outbox->copied);
+    outbox->has_copied = true;
+}
+
+uint64_t outbox_weights_changed(const struct outbox *outbox) {
+    return outbox->changed;
+}
+
+uint64_t outbox_finished(const struct outbox *outbox) {
+    return outbox->finished;
+}
+
+bool outbox_gate_open(const struct outbox *outbox, uint64_t clock) {
+    return outbox->gated && outbox->gate >= clock;
+}
+
+bool outbox_stop(const struct outbox *outbox) {
+    return outbox->stop;
+}
+
+uint32_t outbox_evaled(const struct outbox *outbox) {
+    return outbox->evaled;
+}
+
+bool outbox_said_goodbye(const struct outbox *outbox) {
+    return outbox->said_goodbye;
+}
+
+int outbox_error(const struct outbox *outbox, struct error *reterr) {
+    if (!outbox->error.code)
+        return 0;
+    return error_set(reterr, outbox->error.code, "%s", outbox->error.text);
+}
+
+/* The oldest thing unanswered. */
+struct oldest {
+    uint64_t since_ms;
+    uint32_t shard;
+    const char *what;
+    uint64_t number;
+};
+
+static void oldest_fold(struct oldest *oldest, const struct request *request, uint32_t shard,
+                        const char *what, uint64_t number) {
+    if (request->open && request->since_ms < oldest->since_ms)
+        *oldest = (struct oldest){request->since_ms, shard, what, number};
+}
+
+const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *buf,
+                           size_t buf_bytes, uint64_t *ret_since_ms) {
+    struct oldest oldest = {.since_ms = UINT64_MAX};
+    size_t shard_count = outbox->spec.layout->shard_count;
+    /* A shard that cannot be spoken to is the culprit, whatever else waits. */
+    for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
+        const struct outbox_shard *shard = &outbox->shards[i];
+        if (!shard->open)
+            oldest = (struct oldest){shard->down_ms ? shard->down_ms : now_ms, i,
+                                     "no connection, tried", 0};
+        else if (!shard->welcomed)
+            oldest_fold(&oldest, &shard->hello, i, "hello", 0);
+    }
+    for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
+        const struct outbox_shard *shard = &outbox->shards[i];
+        for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
+            oldest_fold(&oldest, &parcel->request, i, "push", parcel->sequence);
+        for (uint32_t c = 0; c < shard->chunk_count; c++)
+            oldest_fold(&oldest, &shard->chunks[c].pull, i, "pull", 0);
+    }
+    if (oldest.since_ms == UINT64_MAX) {
+        oldest_fold(&oldest, &outbox->eval, 0, "report of epoch", outbox->eval_message.epoch);
+        oldest_fold(&oldest, &outbox->clock, 0, "asked to start step", outbox->clock_value);
+        oldest_fold(&oldest, &outbox->bye, 0, "goodbye", 0);
+    }
+    buf[0] = 0;
+    *ret_since_ms = now_ms;
+    if (oldest.since_ms == UINT64_MAX)
+        return buf;
+    *ret_since_ms = oldest.since_ms;
+    uint64_t ago_ms = now_ms > oldest.since_ms ? now_ms - oldest.since_ms : 0;
+    const char *said = outbox->shards[oldest.shard].said;
+    char number[24] = "";
+    if (oldest.number)
+        snprintf(number, sizeof number, " %llu", (unsigned long long)oldest.number);
+    snprintf(buf, buf_bytes, "shard %u: %s%s since %llu ms%s%s", oldest.shard, oldest.what, number,
+             (unsigned long long)ago_ms, *said ? ": " : "", said);
+    return buf;
+}
+
+uint64_t outbox_bytes_pushed(const struct outbox *outbox) {
+    return outbox->bytes_pushed;
+}
+
+uint64_t outbox_bytes_pulled(const struct outbox *outbox) {
+    return outbox->bytes_pulled;
+}
+
+uint64_t outbox_pushes(const struct outbox *outbox) {
+    return outbox->pushes;
+}
