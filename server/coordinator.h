@@ -39,11 +39,13 @@ int coordinator_heartbeat(struct coordinator *c, void *conn, const Graphps__Hear
                           uint64_t now_ms, struct error *reterr);
 int coordinator_bye(struct coordinator *c, void *conn, const Graphps__Bye *bye, uint64_t now_ms,
                     struct error *reterr);
-/* What a shard (itself included) reports; fills the order wanted of it. Level-triggered: losing any
- * number of reports or orders loses nothing. order's arrays are allocated; free with
- * coordinator_order_done. */
-int coordinator_report(struct coordinator *c, const Graphps__PeerReport *report, uint64_t now_ms,
-                       Graphps__PeerOrder *order, struct error *reterr);
+/* What a shard (itself included, conn NULL) reports; fills the order wanted of it. Level-triggered:
+ * losing any number of reports or orders loses nothing. When the order changes later, it is sent to
+ * conn unasked. order's arrays are allocated; free with coordinator_order_done. */
+int coordinator_report(struct coordinator *c, void *conn, const Graphps__PeerReport *report,
+                       uint64_t now_ms, Graphps__PeerOrder *order, struct error *reterr);
+/* Has the order changed since the one numbered `order`? Shard 0 asks itself after each message. */
+bool coordinator_has_news(struct coordinator *c, uint64_t order);
 void coordinator_order_done(Graphps__PeerOrder *order);
 /* A connection is gone: replies held for it are dropped. */
 void coordinator_disconnected(struct coordinator *c, void *conn);

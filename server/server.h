@@ -21,6 +21,8 @@ struct server_ops {
     void (*ref)(void *ctx, void *conn);
     void (*unref)(void *ctx, void *conn);
     void (*work)(void *ctx); /* server_work should be called soon, on a thread that may block */
+    /* Shards k > 0: server_report should be sent soon, before the next one is due; may be NULL. */
+    void (*report)(void *ctx);
 };
 
 enum server_state {

@@ -115,7 +115,7 @@ void outbox_ask_pull(struct outbox *outbox, struct outbox_shard *shard, uint64_t
         outbox_ask(outbox, &shard->chunks[i].pull, now_ms, now_ms);
 }
 
-static bool pull_open(const struct outbox_shard *shard) {
+bool outbox_pull_open(const struct outbox_shard *shard) {
     for (uint32_t i = 0; i < shard->chunk_count; i++)
         if (shard->chunks[i].pull.open)
             return true;
@@ -124,8 +124,8 @@ static bool pull_open(const struct outbox_shard *shard) {
 
 void outbox_advance(struct outbox *outbox, uint64_t now_ms) {
     size_t shard_count = outbox->spec.layout->shard_count;
-    uint64_t finished = outbox->next_clock > outbox->start_clock ? outbox->next_clock
-                                                                 : outbox->start_clock;
+    uint64_t finished =
+        outbox->next_clock > outbox->start_clock ? outbox->next_clock : outbox->start_clock;
     /* Parcels stand in the order of their steps. */
     for (size_t i = 0; i < shard_count; i++)
         for (struct parcel *parcel = outbox->shards[i].parcels; parcel; parcel = parcel->next)
@@ -191,6 +191,8 @@ static void send_hello(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
     hello.owned_nodes = spec->owned_nodes;
     hello.train_nodes = spec->train_nodes;
     hello.attempt = outbox->attempt;
+    if (!shard->hello.sent)
+        shard->hello.since_ms = now_ms;
     send_message(outbox, index, &shard->hello, FRAME_HELLO, &hello.base, now_ms);
 }
 
@@ -209,8 +211,8 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     push.n_blocks = push.n_versions = chunk->count;
     push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
     push.versions = parcel->versions;
-    struct frame_out_piece piece = {
-        buf_ref(parcel->payload), parcel->payload->data, parcel->payload->len};
+    struct frame_out_piece piece = {buf_ref(parcel->payload), parcel->payload->data,
+                                    parcel->payload->len};
     struct frame_out *frame = frame_out_new(FRAME_PUSH, &push.base, &piece, 1);
     outbox->bytes_pushed += frame->total_bytes;
     if (!parcel->request.sent)
@@ -218,8 +220,7 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     send_frame(outbox, index, &parcel->request, frame, now_ms);
 }
 
-static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk,
-                      uint64_t now_ms) {
+static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk, uint64_t now_ms) {
     _cleanup_(mem_free_p) uint64_t *versions = mem_array(chunk->count, sizeof *versions);
     Graphps__Pull pull = GRAPHPS__PULL__INIT;
     pull.id = chunk->pull.id;
@@ -233,6 +234,13 @@ static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk
 
 static bool request_due(const struct request *request, uint64_t now_ms) {
     return request->open && now_ms >= request->due_ms;
+}
+
+static struct parcel *parcel_first_open(const struct outbox_shard *shard) {
+    struct parcel *parcel = shard->parcels;
+    while (parcel && !parcel->request.open)
+        parcel = parcel->next;
+    return parcel;
 }
 
 static void flush_coordinator(struct outbox *outbox, uint64_t now_ms) {
@@ -284,17 +292,11 @@ void outbox_flush(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
         send_hello(outbox, index, now_ms);
     if (!shard->welcomed)
         return;
-    uint64_t window = UINT64_MAX;
-    for (struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next) {
-        if (!parcel->request.open)
-            continue;
-        if (window == UINT64_MAX)
-            window = parcel->sequence + OUTBOX_WINDOW;
-        if (parcel->sequence >= window)
-            break;
+    struct parcel *parcel = parcel_first_open(shard);
+    uint64_t window = parcel ? parcel->sequence + OUTBOX_WINDOW : 0;
+    for (; parcel && parcel->sequence < window; parcel = parcel->next)
         if (request_due(&parcel->request, now_ms))
             send_push(outbox, index, parcel, now_ms);
-    }
     for (uint32_t i = 0; i < shard->chunk_count; i++)
         if (request_due(&shard->chunks[i].pull, now_ms))
             send_pull(outbox, index, &shard->chunks[i], now_ms);
@@ -333,74 +335,88 @@ void outbox_drop(struct outbox *outbox, uint32_t index, const struct error *why,
     outbox->ops.reconnect(outbox->ctx, index, why);
 }
 
-/* Folds the time a request is due into *next, and says whether it waits for an answer. */
-static bool request_fold(const struct request *request, uint64_t *next) {
-    if (request->open && request->due_ms < *next)
-        *next = request->due_ms;
-    return request->open && request->sent;
+/* What is unanswered at a shard: when something is due next, since when the oldest one waits. */
+struct outlook {
+    uint64_t next_ms, since_ms;
+};
+
+static void outlook_fold(struct outlook *outlook, const struct request *request) {
+    if (request->open && request->due_ms < outlook->next_ms)
+        outlook->next_ms = request->due_ms;
+    if (request->open && request->sent && request->since_ms < outlook->since_ms)
+        outlook->since_ms = request->since_ms;
 }
 
-/* When this shard wants to be looked at again; *ret_waits: something sent is unanswered. */
-static uint64_t shard_next(const struct outbox *outbox, uint32_t index, bool *ret_waits) {
+static struct outlook shard_outlook(const struct outbox *outbox, uint32_t index) {
     const struct outbox_shard *shard = &outbox->shards[index];
-    uint64_t next = UINT64_MAX;
-    *ret_waits = false;
+    struct outlook outlook = {UINT64_MAX, UINT64_MAX};
     if (!shard->open)
-        return next;
+        return outlook;
     if (index == 0 || outbox->attempt)
-        *ret_waits |= request_fold(&shard->hello, &next);
+        outlook_fold(&outlook, &shard->hello);
     if (!shard->welcomed)
-        return next;
-    for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
-        *ret_waits |= request_fold(&parcel->request, &next);
+        return outlook;
+    const struct parcel *parcel = parcel_first_open(shard);
+    uint64_t window = parcel ? parcel->sequence + OUTBOX_WINDOW : 0;
+    for (; parcel && parcel->sequence < window; parcel = parcel->next)
+        outlook_fold(&outlook, &parcel->request);
     for (uint32_t i = 0; i < shard->chunk_count; i++)
-        *ret_waits |= request_fold(&shard->chunks[i].pull, &next);
+        outlook_fold(&outlook, &shard->chunks[i].pull);
     if (index == 0) {
-        *ret_waits |= request_fold(&outbox->bye, &next);
+        outlook_fold(&outlook, &outbox->bye);
         if (!outbox->bye.id) {
-            *ret_waits |= request_fold(&outbox->clock, &next);
-            *ret_waits |= request_fold(&outbox->eval, &next);
-            *ret_waits |= outbox->heartbeat.open;
-            if (outbox->heartbeat_ms < next)
-                next = outbox->heartbeat_ms;
+            outlook_fold(&outlook, &outbox->clock);
+            outlook_fold(&outlook, &outbox->eval);
+            struct request beat = outbox->heartbeat;
+            beat.due_ms = outbox->heartbeat_ms; /* never sent again, but followed by the next */
+            beat.open = true;
+            outlook_fold(&outlook, &beat);
         }
     }
-    return next;
+    return outlook;
+}
+
+/* A shard that holds an answer back (a gate, a batch) still greets at once: a hello that is not
+ * answered either tells a dead connection from a slow peer. Returns false when it was dropped. */
+static bool shard_check(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
+    struct outbox_shard *shard = &outbox->shards[index];
+    struct outlook outlook = shard_outlook(outbox, index);
+    uint64_t resend_ms = outbox->spec.resend_ms;
+    if (outlook.since_ms == UINT64_MAX)
+        return true;
+    if (shard->hello.open && shard->hello.sent) {
+        uint64_t since_ms =
+            shard->heard_ms > shard->hello.since_ms ? shard->heard_ms : shard->hello.since_ms;
+        if (now_ms < since_ms + SILENCE_RESENDS * resend_ms)
+            return true;
+        struct error why;
+        error_set(&why, ERR_TIMEOUT, "nothing came for %llu ms, not even an answer to hello",
+                  (unsigned long long)(now_ms - since_ms));
+        outbox_drop(outbox, index, &why, now_ms);
+        return false;
+    }
+    uint64_t since_ms = shard->heard_ms > outlook.since_ms ? shard->heard_ms : outlook.since_ms;
+    if (now_ms >= since_ms + resend_ms && !shard->hello.open)
+        outbox_ask(outbox, &shard->hello, now_ms, now_ms);
+    return true;
 }
 
 uint64_t outbox_tick(struct outbox *outbox, uint64_t now_ms) {
-    uint64_t next = now_ms + TICK_MAX_MS;
+    uint64_t next_ms = now_ms + TICK_MAX_MS;
     if (outbox->error.code)
-        return next;
+        return next_ms;
     for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++) {
         struct outbox_shard *shard = &outbox->shards[i];
         if (!shard->open && shard->down_ms == 0)
             shard->down_ms = now_ms;
-        bool waits;
-        shard_next(outbox, i, &waits);
-        uint64_t silent_ms = now_ms - shard->heard_ms;
-        uint64_t resend_ms = outbox->spec.resend_ms;
-        /* A shard that holds an answer back (a gate, a batch) still greets at once: silence after a
-         * second hello tells a dead connection from a slow peer. */
-        if (waits && silent_ms >= resend_ms && !shard->hello.open)
-            outbox_ask(outbox, &shard->hello, now_ms, now_ms);
-        if (waits && silent_ms >= SILENCE_RESENDS * resend_ms && shard->hello.open &&
-            shard->hello.sent) {
-            struct error why;
-            error_set(&why, ERR_TIMEOUT, "nothing came for %llu ms, not even an answer to hello",
-                      (unsigned long long)silent_ms);
-            outbox_drop(outbox, i, &why, now_ms);
+        if (!shard_check(outbox, i, now_ms))
             continue;
-        }
         outbox_flush(outbox, i, now_ms);
-        uint64_t shard_ms = shard_next(outbox, i, &waits);
-        if (waits && shard->heard_ms + resend_ms > now_ms &&
-            shard->heard_ms + resend_ms < shard_ms)
-            shard_ms = shard->heard_ms + resend_ms;
-        if (shard_ms < next)
-            next = shard_ms;
+        struct outlook outlook = shard_outlook(outbox, i);
+        if (outlook.next_ms < next_ms)
+            next_ms = outlook.next_ms;
     }
-    return next > now_ms ? next : now_ms + 1;
+    return next_ms > now_ms ? next_ms : now_ms + 1;
 }
 
 /* --- what the trainer does --- */
@@ -445,7 +461,7 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
 void outbox_pull(struct outbox *outbox, uint64_t now_ms) {
     for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++) {
         struct outbox_shard *shard = &outbox->shards[i];
-        if (pull_open(shard))
+        if (outbox_pull_open(shard))
             shard->pull_again = true;
         else
             outbox_ask_pull(outbox, shard, now_ms);
@@ -473,131 +489,9 @@ void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes, uint64_t rss_pe
     outbox->rss_peak_bytes = rss_peak_bytes;
 }
 
-/* --- what the trainer waits for --- */
-
-bool outbox_welcomed(const struct outbox *outbox) {
-    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
-        if (!outbox->shards[i].known)
-            return false;
-    return true;
-}
-
-uint64_t outbox_start_clock(const struct outbox *outbox) {
-    return outbox->start_clock;
-}
-
-bool outbox_weights_current(const struct outbox *outbox) {
-    if (outbox->held_count < outbox->spec.layout->block_count)
-        return false;
-    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
-        if (outbox->shards[i].pull_again || pull_open(&outbox->shards[i]))
-            return false;
-    return true;
-}
-
-const float *outbox_weights(const struct outbox *outbox) {
-    return outbox->weights;
-}
-
 void outbox_copy(struct outbox *outbox, float *weights) {
     const struct layout *layout = outbox->spec.layout;
     memcpy(weights, outbox->weights, layout->floats * sizeof *weights);
     memcpy(outbox->copied, outbox->versions, layout->block_count * sizeof *outbox->copied);
     outbox->has_copied = true;
-}
-
-uint64_t outbox_weights_changed(const struct outbox *outbox) {
-    return outbox->changed;
-}
-
-uint64_t outbox_finished(const struct outbox *outbox) {
-    return outbox->finished;
-}
-
-bool outbox_gate_open(const struct outbox *outbox, uint64_t clock) {
-    return outbox->gated && outbox->gate >= clock;
-}
-
-bool outbox_stop(const struct outbox *outbox) {
-    return outbox->stop;
-}
-
-uint32_t outbox_evaled(const struct outbox *outbox) {
-    return outbox->evaled;
-}
-
-bool outbox_said_goodbye(const struct outbox *outbox) {
-    return outbox->said_goodbye;
-}
-
-int outbox_error(const struct outbox *outbox, struct error *reterr) {
-    if (!outbox->error.code)
-        return 0;
-    return error_set(reterr, outbox->error.code, "%s", outbox->error.text);
-}
-
-/* The oldest thing unanswered. */
-struct oldest {
-    uint64_t since_ms;
-    uint32_t shard;
-    const char *what;
-    uint64_t number;
-};
-
-static void oldest_fold(struct oldest *oldest, const struct request *request, uint32_t shard,
-                        const char *what, uint64_t number) {
-    if (request->open && request->since_ms < oldest->since_ms)
-        *oldest = (struct oldest){request->since_ms, shard, what, number};
-}
-
-const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *buf,
-                           size_t buf_bytes, uint64_t *ret_since_ms) {
-    struct oldest oldest = {.since_ms = UINT64_MAX};
-    size_t shard_count = outbox->spec.layout->shard_count;
-    /* A shard that cannot be spoken to is the culprit, whatever else waits. */
-    for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
-        const struct outbox_shard *shard = &outbox->shards[i];
-        if (!shard->open)
-            oldest = (struct oldest){shard->down_ms ? shard->down_ms : now_ms, i,
-                                     "no connection, tried", 0};
-        else if (!shard->welcomed)
-            oldest_fold(&oldest, &shard->hello, i, "hello", 0);
-    }
-    for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
-        const struct outbox_shard *shard = &outbox->shards[i];
-        for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
-            oldest_fold(&oldest, &parcel->request, i, "push", parcel->sequence);
-        for (uint32_t c = 0; c < shard->chunk_count; c++)
-            oldest_fold(&oldest, &shard->chunks[c].pull, i, "pull", 0);
-    }
-    if (oldest.since_ms == UINT64_MAX) {
-        oldest_fold(&oldest, &outbox->eval, 0, "report of epoch", outbox->eval_message.epoch);
-        oldest_fold(&oldest, &outbox->clock, 0, "asked to start step", outbox->clock_value);
-        oldest_fold(&oldest, &outbox->bye, 0, "goodbye", 0);
-    }
-    buf[0] = 0;
-    *ret_since_ms = now_ms;
-    if (oldest.since_ms == UINT64_MAX)
-        return buf;
-    *ret_since_ms = oldest.since_ms;
-    uint64_t ago_ms = now_ms > oldest.since_ms ? now_ms - oldest.since_ms : 0;
-    const char *said = outbox->shards[oldest.shard].said;
-    char number[24] = "";
-    if (oldest.number)
-        snprintf(number, sizeof number, " %llu", (unsigned long long)oldest.number);
-    snprintf(buf, buf_bytes, "shard %u: %s%s since %llu ms%s%s", oldest.shard, oldest.what, number,
-             (unsigned long long)ago_ms, *said ? ": " : "", said);
-    return buf;
-}
-
-uint64_t outbox_bytes_pushed(const struct outbox *outbox) {
-    return outbox->bytes_pushed;
-}
-
-uint64_t outbox_bytes_pulled(const struct outbox *outbox) {
-    return outbox->bytes_pulled;
-}
-
-uint64_t outbox_pushes(const struct outbox *outbox) {
-    return outbox->pushes;
 }

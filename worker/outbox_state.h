@@ -1,5 +1,6 @@
-/* The outbox's inside, shared by outbox.c (what the trainer does, what is sent and when) and
- * outbox_answer.c (what the shards answer). Nobody else includes it. */
+/* The outbox's inside, shared by outbox.c (what the trainer does, what is sent and when),
+ * outbox_answer.c (what the shards answer) and outbox_view.c (what can be asked). Nobody else
+ * includes it. */
 #pragma once
 
 #include "worker/outbox.h"
@@ -97,6 +98,7 @@ struct outbox {
 void outbox_ask(struct outbox *outbox, struct request *request, uint64_t since_ms, uint64_t due_ms);
 /* Asks a shard for what is newer in all its chunks. */
 void outbox_ask_pull(struct outbox *outbox, struct outbox_shard *shard, uint64_t now_ms);
+bool outbox_pull_open(const struct outbox_shard *shard);
 /* Acknowledgements came or the start clock moved: frees what is finished, tells shard 0. */
 void outbox_advance(struct outbox *outbox, uint64_t now_ms);
 /* Closes the connection for a reason and waits for the next one. */
