@@ -410,7 +410,8 @@ void conn_send(struct conn *conn, struct frame_out *frame) {
         frame_out_free(frame);
         mem_free(write);
         conn_fail(conn, ERR_CLOSED, "writing failed: %s", uv_strerror(r));
-    } else if (conn->reading && conn->queued_bytes > conn->limits.queue_max_bytes) {
+    } else if (conn->reading && conn->limits.queue_max_bytes > 0 &&
+               conn->queued_bytes > conn->limits.queue_max_bytes) {
         uv_read_stop((uv_stream_t *)&conn->tcp);
         conn->reading = false;
     }

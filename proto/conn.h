@@ -28,9 +28,12 @@ struct conn_ops {
 
 struct conn_limits {
     uint32_t payload_max_bytes;
-    size_t queue_max_bytes; /* unsent bytes above which reading stops until half is left */
-    uint32_t idle_ms;       /* close after this long without a frame; 0: never */
-    uint32_t first_ms;      /* close if no whole frame came within this of opening; 0: never */
+    /* Unsent bytes above which reading stops until half is left; for the end that answers. 0:
+     * never, for the end that asks: it bounds its own requests, and two ends that both stopped
+     * reading would wait for each other for ever. */
+    size_t queue_max_bytes;
+    uint32_t idle_ms;  /* close after this long without a frame; 0: never */
+    uint32_t first_ms; /* close if no whole frame came within this of opening; 0: never */
 };
 
 /* Accepts the pending connection of a listening handle. The caller gets a reference. */

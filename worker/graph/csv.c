@@ -148,8 +148,7 @@ static int field_begin(struct csv *csv, struct error *reterr) {
         if (reader->fields_cap >= FIELDS_MAX)
             return csv_fault(csv, ERR_LIMIT, reterr, "the row has more than %u fields", FIELDS_MAX);
         size_t cap = reader->fields_cap;
-        reader->starts =
-            mem_resize(reader->starts, cap * sizeof(size_t), 2 * cap * sizeof(size_t));
+        reader->starts = mem_resize(reader->starts, cap * sizeof(size_t), 2 * cap * sizeof(size_t));
         csv->fields = mem_resize(csv->fields, cap * sizeof(char *), 2 * cap * sizeof(char *));
         reader->fields_cap = 2 * cap;
     }
@@ -222,8 +221,8 @@ static int row_read(struct csv *csv, struct error *reterr) {
         } else if (state == FIELD_START && c == '"') {
             state = FIELD_QUOTED;
         } else if (state == FIELD_CLOSED && !is_space(c)) {
-            return csv_fault(csv, ERR_FORMAT, reterr,
-                             "\"%c\" after the closing quote of field %zu", c, csv->count);
+            return csv_fault(csv, ERR_FORMAT, reterr, "\"%c\" after the closing quote of field %zu",
+                             c, csv->count);
         } else if (state == FIELD_PLAIN || !is_space(c)) {
             r = row_put(csv, c, reterr);
             state = FIELD_PLAIN;

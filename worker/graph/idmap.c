@@ -41,8 +41,7 @@ static struct idmap_slot *slot_find(const struct idmap *map, const char *text, s
         if (!slot->number_plus_one)
             return slot;
         int64_t begin = map->offsets[slot->number_plus_one - 1];
-        if (slot->hash == hash &&
-            (size_t)(map->offsets[slot->number_plus_one] - begin) == len &&
+        if (slot->hash == hash && (size_t)(map->offsets[slot->number_plus_one] - begin) == len &&
             !memcmp(map->bytes + begin, text, len))
             return slot;
     }

@@ -20,7 +20,7 @@ struct import_options {
 
 struct import_summary {
     uint64_t nodes, edges_read, edges, self_loops,
-        repeats; /* dropped self-loops and repeated edges */
+        repeats;    /* dropped self-loops and repeated edges */
     bool symmetric; /* every edge has its inverse */
     uint32_t feature_dim, classes;
     uint64_t train, valid, test; /* labelled nodes of each */

@@ -34,8 +34,7 @@ static int find_raw(const char *source, struct ogb *ogb, char **ret_base, struct
                      source);
 }
 
-static int find_split(const char *base, const char *wanted, struct ogb *ogb,
-                      struct error *reterr) {
+static int find_split(const char *base, const char *wanted, struct ogb *ogb, struct error *reterr) {
     _cleanup_(mem_free_p) char *splits = mem_printf("%s/split", base);
     char **names = NULL, list[300] = "";
     const char *only = NULL;
@@ -146,9 +145,10 @@ static int features_row(struct build *build, const struct csv *csv, float *row,
 static int read_features(struct build *build, const struct ogb *ogb, struct error *reterr) {
     _cleanup_(csv_close_p) struct csv *csv = NULL;
     _cleanup_(mem_free_p) float *row = NULL;
-    int r = csv_open(ogb->raw, "node-feat",
-                     "has the nodes' features, which every graph needs (one constant column will do)",
-                     &csv, reterr);
+    int r =
+        csv_open(ogb->raw, "node-feat",
+                 "has the nodes' features, which every graph needs (one constant column will do)",
+                 &csv, reterr);
     if (r < 0)
         return r;
     size_t columns = 0;
@@ -202,9 +202,8 @@ static int read_split(struct build *build, const struct ogb *ogb, enum split spl
         int64_t node;
         r = field_int(csv, 0, &node, reterr);
         if (r == 0 && (node < 0 || (uint64_t)node >= build->nodes))
-            r = csv_fault(csv, ERR_RANGE, reterr,
-                          "node %lld does not exist; nodes are 0 to %llu", (long long)node,
-                          (unsigned long long)build->nodes - 1);
+            r = csv_fault(csv, ERR_RANGE, reterr, "node %lld does not exist; nodes are 0 to %llu",
+                          (long long)node, (unsigned long long)build->nodes - 1);
         if (r == 0)
             r = build_split(build, &place, (uint64_t)node, split, reterr);
     }

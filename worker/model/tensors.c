@@ -47,8 +47,11 @@ static int metadata_check(const char *path, json_t *metadata, struct error *rete
     json_t *value;
     if (!json_is_object(metadata))
         return error_set(reterr, ERR_FORMAT, "%s: %s is not an object", path, METADATA);
-    json_object_foreach(metadata, key, value) if (!json_is_string(value)) return error_set(
-        reterr, ERR_FORMAT, "%s: %s.%.100s is not a string", path, METADATA, key);
+    json_object_foreach(metadata, key, value) {
+        if (!json_is_string(value))
+            return error_set(reterr, ERR_FORMAT, "%s: %s.%.100s is not a string", path, METADATA,
+                             key);
+    }
     return 0;
 }
 
@@ -234,7 +237,7 @@ static int tensors_parse(const char *path, const struct file_map *map,
 
     _cleanup_(mem_free_p) struct entry *entries =
         mem_array(json_object_size(header), sizeof *entries);
-    size_t count, data_bytes = map->len - data_at;
+    size_t count = 0, data_bytes = map->len - data_at;
     r = entries_read(path, header, data_bytes, entries, &count, reterr);
     if (r < 0)
         return r;

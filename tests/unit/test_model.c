@@ -1,0 +1,402 @@
+/* The models against a slow one in double precision that is written here from the papers' formulas,
+ * dense and without any of the tricks: its loss, and the difference quotients of its loss. */
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+#include "common/rng.h"
+#include "worker/graph/snapshot.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/model.h"
+
+enum { NODES_MAX = 16, WIDTH_MAX = 12 };
+
+/* A batch made by hand, with all its arrays. */
+struct example {
+    struct batch batch;
+    int64_t indptr[LAYERS_MAX][NODES_MAX + 1], t_indptr[LAYERS_MAX][NODES_MAX + 1];
+    int32_t indices[LAYERS_MAX][NODES_MAX * 5], t_indices[LAYERS_MAX][NODES_MAX * 5];
+    float weights[LAYERS_MAX][NODES_MAX * 5], t_weights[LAYERS_MAX][NODES_MAX * 5];
+    float self[LAYERS_MAX][NODES_MAX];
+    int64_t nodes[NODES_MAX];
+    float features[NODES_MAX * WIDTH_MAX];
+    int32_t labels[NODES_MAX];
+    uint8_t split[NODES_MAX];
+};
+
+static void make_layer(struct example *ex, size_t l, uint32_t n_dst, uint32_t n_src, int kind,
+                       uint64_t key) {
+    int64_t *indptr = ex->indptr[l], count = 0;
+    for (uint32_t i = 0; i < n_dst; i++) {
+        /* 0 to 4 neighbours: each i + a few steps on, so none repeats. */
+        int64_t degree = kind == MODEL_MLP ? 0 : (int64_t)rng_below(rng_at(key, i), 5);
+        for (int64_t k = 0; k < degree; k++) {
+            ex->indices[l][count] = (int32_t)((i + 1 + (uint32_t)k * 3) % n_src);
+            ex->weights[l][count] = 0.2F + rng_float(rng_at(key, 100 + (uint64_t)count));
+            count++;
+        }
+        indptr[i + 1] = count;
+        ex->self[l][i] = 0.3F + rng_float(rng_at(key, 50 + i));
+    }
+    int64_t at = 0;
+    for (uint32_t j = 0; j < n_src; j++) {
+        for (uint32_t i = 0; i < n_dst; i++)
+            for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
+                if (ex->indices[l][e] == (int32_t)j) {
+                    ex->t_indices[l][at] = (int32_t)i;
+                    ex->t_weights[l][at++] = ex->weights[l][e];
+                }
+        ex->t_indptr[l][j + 1] = at;
+    }
+    ex->batch.graphs[l] = (struct layer_graph){
+        .n_dst = n_dst,
+        .n_src = n_src,
+        .indptr = indptr,
+        .indices = ex->indices[l],
+        .weights = ex->weights[l],
+        .self = kind == MODEL_GCN ? ex->self[l] : NULL,
+        .t_indptr = ex->t_indptr[l],
+        .t_indices = ex->t_indices[l],
+        .t_weights = ex->t_weights[l],
+    };
+}
+
+/* shrinking: each layer has fewer destinations than sources, as in a sampled batch. */
+static struct example *example_new(const struct model_spec *spec, bool shrinking, bool sparse,
+                                   uint64_t version, uint64_t seed) {
+    struct example *ex = mem_alloc(sizeof *ex);
+    uint64_t key = rng_key(seed, 3);
+    uint32_t n = 13;
+    shrinking = shrinking && spec->kind != MODEL_MLP;
+    for (size_t l = 0; l < spec->layers; l++) {
+        uint32_t n_src = n;
+        n = shrinking ? n - 3 : n;
+        make_layer(ex, l, n, n_src, spec->kind, rng_key(seed, shrinking ? l + 10 : 10));
+    }
+    ex->batch.step = seed;
+    ex->batch.version = version;
+    ex->batch.layers = spec->layers;
+    ex->batch.n_input = 13;
+    ex->batch.n_output = n;
+    ex->batch.nodes = ex->nodes;
+    ex->batch.features = ex->features;
+    ex->batch.labels = ex->labels;
+    ex->batch.split = ex->split;
+    for (uint32_t i = 0; i < 13; i++) {
+        ex->nodes[i] = 1000 - 7 * (int64_t)i;
+        ex->labels[i] = i == 2 ? -1 : (int32_t)(i % spec->classes);
+        ex->split[i] = i % 4 == 3 ? SPLIT_VALID : SPLIT_TRAIN;
+        ex->batch.train_count += i < n && i != 2 && i % 4 != 3;
+        for (uint32_t j = 0; j < spec->input_dim; j++) {
+            uint64_t at = i * spec->input_dim + j;
+            bool zero = sparse && (i + j) % 10 != 0;
+            ex->features[at] = zero ? 0 : rng_float(rng_at(key, at)) * 2 - 1;
+        }
+    }
+    return ex;
+}
+
+/* x [n, d] through dropout, as kernels.h and model.c say: keyed by seed, step, stream, node. */
+static void ref_dropout(const struct model_spec *spec, const struct batch *batch, uint64_t stream,
+                        float p, size_t n, size_t d, double *x) {
+    uint64_t key = rng_key(rng_key(spec->seed, batch->step), stream);
+    for (size_t i = 0; i < n && p > 0; i++)
+        for (size_t j = 0; j < d; j++) {
+            bool keep = rng_float(rng_at(key, (uint64_t)batch->nodes[i] * d + j)) >= p;
+            x[i * d + j] = keep ? x[i * d + j] / (1 - (double)p) : 0;
+        }
+}
+
+/* y [n, out] += x [n, in] w [in, out] */
+static void ref_multiply(size_t n, size_t in, size_t out, const double *x, const double *w,
+                         double *y) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < out; j++)
+            for (size_t k = 0; k < in; k++)
+                y[i * out + j] += x[i * in + k] * w[k * out + j];
+}
+
+/* The mean cross-entropy over training outputs, and the logits (may be NULL). */
+static double ref_loss(const struct model_spec *spec, const struct batch *batch,
+                       const double *weights, bool train, double *ret_logits) {
+    double x[NODES_MAX * WIDTH_MAX], y[NODES_MAX * WIDTH_MAX], ax[NODES_MAX * WIDTH_MAX];
+    for (size_t i = 0; i < batch->n_input * spec->input_dim; i++)
+        x[i] = batch->features[i];
+    ref_dropout(spec, batch, 0, train ? spec->input_dropout : 0, batch->n_input, spec->input_dim,
+                x);
+    for (size_t l = 0; l < spec->layers; l++) {
+        const struct layer_graph *graph = &batch->graphs[l];
+        bool last = l + 1 == spec->layers;
+        size_t in = l == 0 ? spec->input_dim : spec->hidden;
+        size_t out = last ? spec->classes : spec->hidden, n = graph->n_dst;
+        memset(ax, 0, sizeof ax);
+        memset(y, 0, sizeof y);
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < in; j++) {
+                if (graph->self)
+                    ax[i * in + j] = graph->self[i] * x[i * in + j];
+                for (int64_t e = graph->indptr[i]; e < graph->indptr[i + 1]; e++)
+                    ax[i * in + j] += graph->weights[e] * x[(size_t)graph->indices[e] * in + j];
+            }
+        if (spec->kind != MODEL_GCN) { /* the node's own features */
+            ref_multiply(n, in, out, x, weights, y);
+            weights += in * out;
+        }
+        if (spec->kind != MODEL_MLP) {
+            ref_multiply(n, in, out, ax, weights, y);
+            weights += in * out;
+        }
+        for (size_t i = 0; i < n * out; i++) {
+            y[i] += weights[i % out];
+            y[i] = last || y[i] > 0 ? y[i] : 0;
+        }
+        weights += out;
+        ref_dropout(spec, batch, l + 1, train && !last ? spec->dropout : 0, n, out, y);
+        memcpy(x, y, sizeof y);
+    }
+    double loss = 0;
+    for (size_t i = 0; i < batch->n_output; i++) {
+        double total = 0;
+        for (size_t c = 0; c < spec->classes; c++)
+            total += exp(x[i * spec->classes + c]);
+        if (batch->split[i] == SPLIT_TRAIN && batch->labels[i] >= 0)
+            loss += log(total) - x[i * spec->classes + (size_t)batch->labels[i]];
+    }
+    if (ret_logits)
+        memcpy(ret_logits, x, batch->n_output * spec->classes * sizeof *x);
+    return loss / batch->train_count;
+}
+
+static size_t count_weights(const struct model_spec *spec) {
+    struct tensor_spec *tensors;
+    size_t count = model_tensors(spec, &tensors), floats = 0;
+    for (size_t i = 0; i < count; i++)
+        floats += (size_t)tensors[i].rows * tensors[i].cols;
+    mem_free(tensors);
+    return floats;
+}
+
+/* Loss, logits without dropout, and every weight's gradient. The quotient's own error is near
+ * 1e-9; 1e-4 of the gradients' root mean square leaves room for the model's floats, and no term
+ * can be missing or wrong within it. */
+static void check_model(struct model *model, const struct model_spec *spec,
+                        const struct example *ex, const char *what) {
+    size_t floats = count_weights(spec);
+    float *weights = mem_array(floats, sizeof *weights);
+    double *exact = mem_array(floats, sizeof *exact), *slopes = mem_array(floats, sizeof *slopes);
+    float *gradient = mem_array(floats, sizeof *gradient);
+    for (size_t i = 0; i < floats; i++) {
+        exact[i] = weights[i] = rng_float(rng_at(rng_key(spec->seed, 8), i)) - 0.45F;
+        gradient[i] = 1e9F; /* overwritten, not added to */
+    }
+
+    struct model_result result;
+    const struct batch *batch = &ex->batch;
+    model_forward(model, batch, weights, true, &result);
+    model_backward(model, batch, weights, gradient);
+    double loss = ref_loss(spec, batch, exact, true, NULL);
+    ck_assert_uint_eq(result.count[SPLIT_TRAIN], batch->train_count);
+    ck_assert_msg(fabs(result.loss_sum[SPLIT_TRAIN] / batch->train_count - loss) < 1e-5 * loss,
+                  "%s: loss %.9g, not %.9g", what,
+                  result.loss_sum[SPLIT_TRAIN] / batch->train_count, loss);
+
+    double squares = 0, h = 1e-6;
+    for (size_t i = 0; i < floats; i++) {
+        double before = exact[i];
+        exact[i] = before + h;
+        double above = ref_loss(spec, batch, exact, true, NULL);
+        exact[i] = before - h;
+        slopes[i] = (above - ref_loss(spec, batch, exact, true, NULL)) / (2 * h);
+        exact[i] = before;
+        squares += slopes[i] * slopes[i];
+    }
+    double scale = sqrt(squares / (double)floats);
+    ck_assert_msg(scale > 1e-4, "%s: nothing to check, all gradients are about 0", what);
+    for (size_t i = 0; i < floats; i++)
+        ck_assert_msg(fabs(gradient[i] - slopes[i]) <= 1e-4 * fmax(scale, fabs(slopes[i])),
+                      "%s: weight %zu of %zu: gradient %.9g, not %.9g", what, i, floats,
+                      (double)gradient[i], slopes[i]);
+
+    double logits[NODES_MAX * WIDTH_MAX];
+    ref_loss(spec, batch, exact, false, logits);
+    const float *got = model_forward(model, batch, weights, false, NULL);
+    for (size_t i = 0; i < batch->n_output * spec->classes; i++)
+        ck_assert_msg(fabs(got[i] - logits[i]) < 1e-4, "%s: logit %zu: %g, not %g", what, i,
+                      (double)got[i], logits[i]);
+    mem_free(weights);
+    mem_free(exact);
+    mem_free(slopes);
+    mem_free(gradient);
+}
+
+/* One kind of model, one shape: every way a pass can go. Each batch comes twice and another one
+ * comes between, so whatever a model keeps from batch to batch is used, and must be the right one's
+ */
+static void check_shape(int kind, size_t layers, uint32_t in, bool shrinking, bool sparse,
+                        float input_dropout) {
+    struct model_spec spec = {
+        .kind = kind,
+        .layers = layers,
+        .input_dim = in,
+        .hidden = 6,
+        .classes = 4,
+        .dropout = 0.4F,
+        .input_dropout = input_dropout,
+        .seed = 11,
+    };
+    char what[200];
+    struct example *kept = example_new(&spec, shrinking, sparse, 7, 5);
+    struct example *once = example_new(&spec, !shrinking, sparse, 0, 6);
+    struct example *other = example_new(&spec, shrinking, !sparse, 8, 9);
+    struct example *forward_only = example_new(&spec, shrinking, sparse, 9, 12);
+    forward_only->batch.graphs[0].t_indptr = NULL; /* the first layer's transpose is optional */
+    struct example *const rounds[] = {kept, kept, once, kept, other, kept, other, forward_only};
+    struct model *model = model_new(&spec);
+    for (size_t i = 0; i < ARRAY_LEN(rounds); i++) {
+        snprintf(what, sizeof what,
+                 "kind %d, %zu layers, %u features, %s, %s, input dropout %g, batch %zu", kind,
+                 layers, in, shrinking ? "shrinking" : "square", sparse ? "sparse" : "dense",
+                 (double)input_dropout, i);
+        rounds[i]->batch.step++; /* another dropout */
+        check_model(model, &spec, rounds[i], what);
+    }
+    model_free(model);
+    mem_free(kept);
+    mem_free(once);
+    mem_free(other);
+    mem_free(forward_only);
+}
+
+/* Loss, logits and gradients are those of the formulas: i is the kind of model. */
+START_TEST(gradients_are_slopes) {
+    for (size_t layers = 1; layers <= 3; layers++)
+        for (int flags = 0; flags < 16; flags++)
+            check_shape(_i, layers, flags & 1 ? 11 : 3, flags & 2, flags & 4, flags & 8 ? 0.3F : 0);
+}
+END_TEST
+
+/* The same with the reference kernels. */
+START_TEST(gradients_are_slopes_with_reference_kernels) {
+    setenv("GRAPHPS_KERNELS", "ref", 1);
+    ck_assert_ptr_eq(kernels(), &kernels_ref);
+    check_shape(_i, 2, 11, true, true, 0.3F);
+    check_shape(_i, 2, 11, true, false, 0);
+}
+END_TEST
+
+/* A batch without training nodes, or without any node, has the gradient 0. */
+START_TEST(nothing_to_learn_is_zero) {
+    struct model_spec spec = {.kind = _i, .layers = 2, .input_dim = 5, .hidden = 6, .classes = 4};
+    size_t floats = count_weights(&spec);
+    float *weights = mem_array(floats, sizeof *weights);
+    float *gradient = mem_array(floats, sizeof *gradient);
+    for (size_t i = 0; i < floats; i++)
+        weights[i] = 0.1F * (float)(i % 7);
+    struct example *ex = example_new(&spec, true, false, 0, 5);
+    struct model *model = model_new(&spec);
+    for (int empty = 0; empty < 2; empty++) {
+        ex->batch.train_count = 0;
+        memset(ex->split, SPLIT_TEST, sizeof ex->split);
+        if (empty) {
+            ex->batch.n_input = ex->batch.n_output = 0;
+            for (size_t l = 0; l < spec.layers; l++)
+                ex->batch.graphs[l].n_src = ex->batch.graphs[l].n_dst = 0;
+        }
+        for (size_t i = 0; i < floats; i++)
+            gradient[i] = NAN;
+        struct model_result result;
+        model_forward(model, &ex->batch, weights, true, &result);
+        model_backward(model, &ex->batch, weights, gradient);
+        ck_assert_uint_eq(result.count[SPLIT_TRAIN], 0);
+        ck_assert_uint_eq(result.count[SPLIT_TEST] > 0, !empty);
+        for (size_t i = 0; i < floats; i++)
+            ck_assert_msg(gradient[i] == 0, "weight %zu: gradient %g", i, (double)gradient[i]);
+    }
+    model_free(model);
+    mem_free(ex);
+    mem_free(weights);
+    mem_free(gradient);
+}
+END_TEST
+
+/* A smaller batch runs in the memory planned for the larger one before it. */
+START_TEST(memory_is_planned_once) {
+    struct model_spec spec = {
+        .kind = MODEL_GCN, .layers = 2, .input_dim = 5, .hidden = 6, .classes = 4};
+    float *weights = mem_array(count_weights(&spec), sizeof *weights);
+    struct example *large = example_new(&spec, false, false, 0, 5);
+    struct example *small = example_new(&spec, true, false, 0, 5);
+    struct model *model = model_new(&spec);
+    const float *logits = model_forward(model, &large->batch, weights, true, NULL);
+    ck_assert_ptr_eq(model_forward(model, &small->batch, weights, true, NULL), logits);
+    ck_assert_ptr_eq(model_forward(model, &large->batch, weights, false, NULL), logits);
+    model_free(model);
+    mem_free(large);
+    mem_free(small);
+    mem_free(weights);
+}
+END_TEST
+
+/* Names, shapes, initial weights and decay are what shards are told; decay_layers first is Kipf &
+ * Welling's. */
+START_TEST(tensors_are_named_and_shaped) {
+    struct model_spec spec = {.kind = MODEL_SAGE,
+                              .layers = 2,
+                              .input_dim = 5,
+                              .hidden = 6,
+                              .classes = 4,
+                              .decay_layers = DECAY_FIRST};
+    static const struct tensor_spec wanted[] = {
+        {"layer0.self", 5, 6, TENSOR_GLOROT_UNIFORM, true},
+        {"layer0.neighbor", 5, 6, TENSOR_GLOROT_UNIFORM, true},
+        {"layer0.bias", 1, 6, TENSOR_ZEROS, false},
+        {"layer1.self", 6, 4, TENSOR_GLOROT_UNIFORM, false},
+        {"layer1.neighbor", 6, 4, TENSOR_GLOROT_UNIFORM, false},
+        {"layer1.bias", 1, 4, TENSOR_ZEROS, false},
+    };
+    struct tensor_spec *tensors;
+    ck_assert_uint_eq(model_tensors(&spec, &tensors), ARRAY_LEN(wanted));
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+        ck_assert_str_eq(tensors[i].name, wanted[i].name);
+        ck_assert_uint_eq(tensors[i].rows, wanted[i].rows);
+        ck_assert_uint_eq(tensors[i].cols, wanted[i].cols);
+        ck_assert_int_eq(tensors[i].init, wanted[i].init);
+        ck_assert_int_eq(tensors[i].decay, wanted[i].decay);
+    }
+    mem_free(tensors);
+
+    struct config *config = config_new();
+    struct error err = {0};
+    ck_assert_msg(config_set(config, "model.kind=gcn", &err) == 0, "%s", err.text);
+    ck_assert_msg(config_set(config, "model.layers=3", &err) == 0, "%s", err.text);
+    ck_assert_msg(config_set(config, "model.hidden=17", &err) == 0, "%s", err.text);
+    ck_assert_msg(config_set(config, "optimizer.decay_layers=all", &err) == 0, "%s", err.text);
+    model_spec_from(config, 9, 4, &spec);
+    ck_assert_uint_eq(model_tensors(&spec, &tensors), 6);
+    ck_assert_str_eq(tensors[2].name, "layer1.weight");
+    ck_assert_uint_eq(tensors[0].rows, 9);
+    ck_assert_uint_eq(tensors[2].cols, 17);
+    ck_assert_uint_eq(tensors[4].cols, 4);
+    ck_assert(tensors[4].decay && !tensors[5].decay);
+    mem_free(tensors);
+    config_free(config);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("model");
+    TCase *tcase = tcase_create("model");
+    tcase_set_timeout(tcase, 100);
+    tcase_add_loop_test(tcase, gradients_are_slopes, MODEL_GCN, MODEL_MLP + 1);
+    tcase_add_loop_test(tcase, gradients_are_slopes_with_reference_kernels, MODEL_GCN,
+                        MODEL_MLP + 1);
+    tcase_add_loop_test(tcase, nothing_to_learn_is_zero, MODEL_GCN, MODEL_MLP + 1);
+    tcase_add_test(tcase, memory_is_planned_once);
+    tcase_add_test(tcase, tensors_are_named_and_shaped);
+    suite_add_tcase(suite, tcase);
+    return test_run(suite);
+}
