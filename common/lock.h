@@ -15,6 +15,7 @@ enum lock_rank {
     LOCK_ORDERS,      /* server: what shard 0 wants of this shard */
     LOCK_BLOCK,       /* server: one block's pending list, version and published buffer */
     LOCK_QUEUE,       /* server: blocks ready for an aggregator thread */
+    LOCK_TRAINER,     /* worker: how far training is, for /stats */
     LOCK_CLIENT,      /* worker: client state shared by trainer and network thread */
     LOCK_SAMPLER,     /* worker: ring of batches sampled ahead */
     LOCK_CONN,        /* proto: frames posted to a connection's loop */

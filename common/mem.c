@@ -46,13 +46,11 @@ char *mem_strdup(const char *text) {
 char *mem_printf(const char *format, ...) {
     va_list args;
     va_start(args, format);
-    va_list again;
-    va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
-    char *text = mem_alloc((size_t)n + 1);
-    vsnprintf(text, (size_t)n + 1, format, again);
-    va_end(again);
+    char *text;
+    int n = vasprintf(&text, format, args);
     va_end(args);
+    if (n < 0)
+        mem_die(strlen(format));
     return text;
 }
 

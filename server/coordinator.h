@@ -65,3 +65,6 @@ void coordinator_status_done(Graphps__Status *status);
  * coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);
+/* A checkpoint's ledger knows who holds a rank better than the state saved a moment before it. */
+void coordinator_learn(struct coordinator *c, uint32_t rank, uint64_t attempt,
+                       uint64_t incarnation);

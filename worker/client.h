@@ -2,38 +2,50 @@
  * a deadline and a culprit. */
 #pragma once
 
-#include "common/config.h"
 #include <jansson.h>
+
+#include "common/config.h"
 #include "worker/outbox.h"
 
 struct client;
 
 /* Starts the thread; connects (with backoff 50 ms .. 2 s) to config->servers_addresses. spec is
- * copied, what it points to is borrowed. */
+ * copied; what it points to and config are borrowed. */
 int client_start(const struct config *config, const struct outbox_spec *spec, struct client **ret,
                  struct error *reterr);
 struct client *client_stop(struct client *client); /* takes NULL */
 
-/* Each waits until done; logs whom it waits for after 2 s and then every 10 s, sets
- * WAITING_SECONDS, and gives up with ERR_UNREACHABLE naming the culprit after net.give_up_s;
- * returns the final error at once when there is one; ERR_INTERRUPTED when *interrupted is set (a
- * signal). */
+/* Each wait lasts until done; it logs whom it waits for after 2 s and then every 10 s, sets
+ * WAITING_SECONDS, and gives up with ERR_UNREACHABLE naming the culprit after net.give_up_s. It
+ * returns the final error at once when there is one, and ERR_INTERRUPTED after client_interrupt:
+ * at once, client_wait_finished only when checkpoint.grace_s / 2 have passed. */
 int client_wait_welcome(struct client *client, uint64_t *ret_start_clock, struct error *reterr);
-/* Copies the newest weights. fresh: asks for newer ones first and waits for the answer; else asks,
- * and takes what is held. */
+/* Asks every shard for newer weights, and does not wait. */
+void client_ask_weights(struct client *client);
+/* Copies the newest weights. fresh: asks for newer ones first and waits for the answer; else takes
+ * what is held, waiting only until there is something. */
 int client_weights(struct client *client, float *weights, bool fresh, struct error *reterr);
 void client_push(struct client *client, const float *gradient, uint64_t clock, double weight);
 /* Waits until steps < finished are acknowledged. */
 int client_wait_finished(struct client *client, uint64_t finished, struct error *reterr);
-/* Waits until step `clock` may start. *ret_stop: the job is over instead. */
-int client_wait_gate(struct client *client, uint64_t clock, bool *ret_stop, struct error *reterr);
-int client_eval(struct client *client, const Graphps__Eval *eval,
-                struct error *reterr); /* waits for Evaled */
+/* Waits until step *clock may start. *clock is raised when this worker was counted as lost and its
+ * steps up to there are done without it. *ret_stop: the job is over instead. */
+int client_wait_gate(struct client *client, uint64_t *clock, bool *ret_stop, struct error *reterr);
 bool client_stopped(struct client *client);
+/* Reports, and waits until shard 0 has it, or the job is over. */
+int client_eval(struct client *client, const Graphps__Eval *eval, struct error *reterr);
 /* Says goodbye and waits for the answer, at most timeout_ms. */
 int client_bye(struct client *client, bool done, uint64_t timeout_ms, struct error *reterr);
-void client_interrupt(
-    struct client *client); /* async-signal-unsafe; from the loop's signal handler */
+/* From any thread, but not from a signal handler. */
+void client_interrupt(struct client *client);
 bool client_interrupted(const struct client *client);
-/* For /stats. */
+
+struct client_totals {
+    uint64_t bytes_pushed, bytes_pulled, pushes, finished;
+    double waited_s; /* inside the waits above */
+};
+void client_totals(struct client *client, struct client_totals *ret);
+/* For /stats: clock, bytes, pushes, waiting_for, and every shard's address and state. */
 json_t *client_stats_json(struct client *client);
+/* Is it connected to every shard? When not, why gets a sentence. */
+bool client_ready(struct client *client, char *why, size_t why_bytes);

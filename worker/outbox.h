@@ -75,7 +75,8 @@ bool outbox_welcomed(const struct outbox *outbox); /* by every shard */
 /* The step to go on with, by shard 0's last Welcome: above the next step only when this worker was
  * counted as lost meanwhile; the steps between are not its any more. */
 uint64_t outbox_start_clock(const struct outbox *outbox);
-/* Every block was held at least once, and no pull is in flight or wanted. */
+/* Every block was held at least once; current: and no pull is in flight or wanted. */
+bool outbox_weights_held(const struct outbox *outbox);
 bool outbox_weights_current(const struct outbox *outbox);
 /* The weights as held, [layout->floats]; changed only inside outbox_frame. outbox_weights_changed:
  * counts arrivals. */
@@ -92,7 +93,7 @@ uint32_t outbox_evaled(const struct outbox *outbox); /* highest epoch answered *
 bool outbox_said_goodbye(const struct outbox *outbox);
 /* 0, or the final error. */
 int outbox_error(const struct outbox *outbox, struct error *reterr);
-/* Whom it waits for, as a sentence ("shard 1: push 17 sent 812 ms ago"), "" for nobody; and since
+/* Whom it waits for, as a sentence ("shard 1: no answer to push 17 for 812 ms"), "" for nobody; and since
  * when. */
 const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *buf,
                            size_t buf_bytes, uint64_t *ret_since_ms);

@@ -15,8 +15,12 @@ uint64_t outbox_start_clock(const struct outbox *outbox) {
     return outbox->start_clock;
 }
 
+bool outbox_weights_held(const struct outbox *outbox) {
+    return outbox->held_count == outbox->spec.layout->block_count;
+}
+
 bool outbox_weights_current(const struct outbox *outbox) {
-    if (outbox->held_count < outbox->spec.layout->block_count)
+    if (!outbox_weights_held(outbox))
         return false;
     for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
         if (outbox->shards[i].pull_again || outbox_pull_open(&outbox->shards[i]))
@@ -80,22 +84,23 @@ const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *b
     for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
         const struct outbox_shard *shard = &outbox->shards[i];
         if (!shard->open)
-            oldest = (struct oldest){shard->down_ms ? shard->down_ms : now_ms, i,
-                                     "no connection, tried", 0};
+            oldest =
+                (struct oldest){shard->down_ms ? shard->down_ms : now_ms, i, "no connection", 0};
         else if (!shard->welcomed)
-            oldest_fold(&oldest, &shard->hello, i, "hello", 0);
+            oldest_fold(&oldest, &shard->hello, i, "no answer to hello", 0);
     }
     for (uint32_t i = 0; i < shard_count && oldest.since_ms == UINT64_MAX; i++) {
         const struct outbox_shard *shard = &outbox->shards[i];
         for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
-            oldest_fold(&oldest, &parcel->request, i, "push", parcel->sequence);
+            oldest_fold(&oldest, &parcel->request, i, "no answer to push", parcel->sequence);
         for (uint32_t c = 0; c < shard->chunk_count; c++)
-            oldest_fold(&oldest, &shard->chunks[c].pull, i, "pull", 0);
+            oldest_fold(&oldest, &shard->chunks[c].pull, i, "no answer to a pull", 0);
     }
     if (oldest.since_ms == UINT64_MAX) {
-        oldest_fold(&oldest, &outbox->eval, 0, "report of epoch", outbox->eval_message.epoch);
-        oldest_fold(&oldest, &outbox->clock, 0, "asked to start step", outbox->clock_value);
-        oldest_fold(&oldest, &outbox->bye, 0, "goodbye", 0);
+        oldest_fold(&oldest, &outbox->eval, 0, "no answer to the report of epoch",
+                    outbox->eval_message.epoch);
+        oldest_fold(&oldest, &outbox->clock, 0, "no leave yet to start step", outbox->clock_value);
+        oldest_fold(&oldest, &outbox->bye, 0, "no answer to goodbye", 0);
     }
     buf[0] = 0;
     *ret_since_ms = now_ms;
@@ -107,7 +112,7 @@ const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *b
     char number[24] = "";
     if (oldest.number)
         snprintf(number, sizeof number, " %llu", (unsigned long long)oldest.number);
-    snprintf(buf, buf_bytes, "shard %u: %s%s since %llu ms%s%s", oldest.shard, oldest.what, number,
+    snprintf(buf, buf_bytes, "shard %u: %s%s for %llu ms%s%s", oldest.shard, oldest.what, number,
              (unsigned long long)ago_ms, *said ? ": " : "", said);
     return buf;
 }

@@ -39,9 +39,14 @@ static int find_split(const char *base, const char *wanted, struct ogb *ogb, str
     char **names = NULL, list[300] = "";
     const char *only = NULL;
     size_t count = 0, schemes = 0, len = 0;
-    int r = dir_list(splits, &names, &count, reterr);
+    int r = file_exists(splits)
+                ? dir_list(splits, &names, &count, reterr)
+                : error_set(reterr, ERR_NOT_FOUND,
+                            "%s: there is no such directory; it has the splits, each in a "
+                            "directory with train.csv.gz, valid.csv.gz and test.csv.gz",
+                            splits);
     if (r < 0)
-        return error_prefix(reterr, "the splits");
+        return r;
     for (size_t i = 0; i < count; i++) {
         _cleanup_(mem_free_p) char *gz = mem_printf("%s/%s/train.csv.gz", splits, names[i]);
         _cleanup_(mem_free_p) char *plain = mem_printf("%s/%s/train.csv", splits, names[i]);
@@ -232,9 +237,9 @@ int import_ogb(struct build *build, struct error *reterr) {
     _cleanup_(mem_free_p) char *base = NULL;
     int r = find_raw(build->options->source, &ogb, &base, reterr);
     if (r == 0)
-        r = find_split(base, build->options->split, &ogb, reterr);
-    if (r == 0)
         r = read_counts(build, &ogb, reterr);
+    if (r == 0)
+        r = find_split(base, build->options->split, &ogb, reterr);
     if (r == 0)
         r = read_features(build, &ogb, reterr);
     if (r == 0)

@@ -305,7 +305,14 @@ static int info_part(const char *dir, const json_t *entry, uint32_t halo, struct
     return r;
 }
 
-int partition_info_read(const char *dir, struct partition_info *ret, struct error *reterr) {
+static int verify_part(const char *dir, uint32_t part, struct error *reterr) {
+    _cleanup_(json_decref_p) json_t *manifest = NULL;
+    _cleanup_(mem_free_p) char *part_dir = mem_printf("%s/part-%u", dir, part);
+    return manifest_read(part_dir, MANIFEST_MD5, &manifest, reterr);
+}
+
+int partition_info_read(const char *dir, bool verify, struct partition_info *ret,
+                        struct error *reterr) {
     _cleanup_(json_decref_p) json_t *manifest = NULL;
     uint64_t parts = 0, halo = 0;
     struct partition_info info = {0};
@@ -328,8 +335,11 @@ int partition_info_read(const char *dir, struct partition_info *ret, struct erro
     info.parts = (uint32_t)parts;
     info.halo = (uint32_t)halo;
     info.part = mem_array(parts, sizeof *info.part);
-    for (uint32_t k = 0; r == 0 && k < parts; k++)
+    for (uint32_t k = 0; r == 0 && k < parts; k++) {
         r = info_part(dir, json_array_get(list, k), info.halo, &info.part[k], reterr);
+        if (r == 0 && verify)
+            r = verify_part(dir, k, reterr);
+    }
     if (r < 0)
         partition_info_done(&info);
     else

@@ -39,6 +39,7 @@ struct partition_info {
         uint64_t owned, halo[HALO_MAX], edges, train; /* halo[h]: nodes h + 1 hops away */
     } * part;                                         /* [parts] */
 };
-/* dir as partition_dir says. ERR_NOT_FOUND. */
-int partition_info_read(const char *dir, struct partition_info *ret, struct error *reterr);
+/* dir as partition_dir says. verify: checks the MD5 of every part's files. ERR_NOT_FOUND. */
+int partition_info_read(const char *dir, bool verify, struct partition_info *ret,
+                        struct error *reterr);
 void partition_info_done(struct partition_info *info);

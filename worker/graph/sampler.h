@@ -1,6 +1,6 @@
 /* Batches from a store. Full: one batch over all owned nodes, made once. Sampled: each epoch walks
  * the owned training nodes in a new seeded order; a thread samples ahead into a small ring. What is
- * sampled depends on (seed, step, layer, global node) alone. */
+ * sampled depends on (seed, step, layer, global node) and the node's row alone. */
 #pragma once
 
 #include "common/config.h"
@@ -10,7 +10,8 @@
 /* All owned nodes, full neighbourhoods: layer l (0-based of L) computes the nodes within L-1-l
  * hops, so nothing is computed that no owned node needs. Needs store->halo >= layers or parts == 1
  * (a smaller halo is allowed: the outermost rows then see what is there, which is an approximation,
- * said in a warning by the caller). For kind MODEL_MLP graphs are empty (n_src = n_dst = owned). */
+ * said in a warning by the caller). For kind MODEL_MLP graphs are empty (n_src = n_dst = owned).
+ * step is 0: the trainer sets it in a copy of the struct. */
 struct full_batch;
 struct full_batch *full_batch_new(const struct store *store, int kind, size_t layers);
 const struct batch *full_batch_get(const struct full_batch *full);

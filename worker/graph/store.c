@@ -192,12 +192,45 @@ int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t
     return 0;
 }
 
+struct store *store_from_snapshot(const struct snapshot *snapshot, bool normalize) {
+    struct store *store = mem_alloc(sizeof *store);
+    *store = (struct store){.parts = 1,
+                            .owned = snapshot->nodes,
+                            .local = snapshot->nodes,
+                            .rows = snapshot->nodes,
+                            .hop_nodes = {snapshot->nodes},
+                            .feature_dim = snapshot->feature_dim,
+                            .classes = snapshot->classes,
+                            .indptr = snapshot->indptr.data,
+                            .indices = snapshot->indices.data,
+                            .features = snapshot->features.data,
+                            .labels = snapshot->labels.data,
+                            .split = snapshot->split.data};
+    snprintf(store->snapshot_name, sizeof store->snapshot_name, "%s", snapshot->name);
+    snprintf(store->digest, sizeof store->digest, "%s", snapshot->digest);
+    int64_t *nodes = store->made[0] = mem_array(snapshot->nodes, sizeof *nodes);
+    int32_t *degree = store->made[1] = mem_array(snapshot->nodes, sizeof *degree);
+    store->nodes = nodes;
+    store->degree = degree;
+    for (uint64_t i = 0; i < snapshot->nodes; i++) {
+        nodes[i] = (int64_t)i;
+        degree[i] = (int32_t)(store->indptr[i + 1] - store->indptr[i]);
+        store->train_nodes += store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0;
+    }
+    store->train_nodes_max = store->train_nodes_total = store->train_nodes;
+    if (normalize)
+        normalize_rows(store);
+    return store;
+}
+
 struct store *store_close(struct store *store) {
     if (!store)
         return NULL;
     for (size_t i = 0; i < ARRAY_LEN(store->files); i++)
         npy_close(&store->files[i]);
     mem_free(store->normalized);
+    mem_free(store->made[0]);
+    mem_free(store->made[1]);
     mem_free(store);
     return NULL;
 }

@@ -25,10 +25,13 @@ struct store {
     uint64_t train_nodes_total; /* of the snapshot */
     struct npy files[8];
     float *normalized; /* features is this when row-normalised, else NULL */
+    void *made[2];     /* nodes and degree of store_from_snapshot, else NULL */
 };
 
 /* normalize: features is a row-normalised private copy. ERR_NOT_FOUND says which `graphps
  * partition` command makes it. */
 int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t part, bool verify,
                bool normalize, struct store **ret, struct error *reterr);
+/* The whole snapshot as one part without a halo, its arrays borrowed from it. Never fails. */
+struct store *store_from_snapshot(const struct snapshot *snapshot, bool normalize);
 struct store *store_close(struct store *store); /* takes NULL */

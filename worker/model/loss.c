@@ -25,7 +25,7 @@ static void row_forward(const float *z, size_t classes, int32_t label, uint8_t s
     double total = 0;
     for (size_t c = 0; c < classes; c++)
         total += (double)expf(z[c] - z[best]);
-    sum->loss_sum[split] += log(total) + (double)z[best] - (double)z[label];
+    sum->loss_sum[split] += log(total) + ((double)z[best] - (double)z[label]);
     sum->correct[split] += best == (size_t)label;
     sum->count[split]++;
 }

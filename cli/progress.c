@@ -1,0 +1,99 @@
+/* The bar and the lines. */
+#include "cli/progress.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SILENT_MS 2000
+#define BAR_MS 100
+#define LINE_MS 10000
+#define BAR_WIDTH 24
+
+void progress_begin(struct progress *progress, FILE *out, const char *command, const char *unit,
+                    uint64_t now_ms) {
+    *progress = (struct progress){.out = out,
+                                  .command = command,
+                                  .unit = unit,
+                                  .terminal = isatty(fileno(out)),
+                                  .started_ms = now_ms,
+                                  .stage_started_ms = now_ms};
+}
+
+static const char *format_count(const struct progress *progress, double count, char *buf,
+                                size_t buf_bytes) {
+    static const char *const prefixes[] = {"", "k", "M", "G", "T"};
+    size_t i = 0;
+    for (; count >= 1000 && i < 4; i++)
+        count /= 1000;
+    bool bytes = strcmp(progress->unit, "bytes") == 0;
+    snprintf(buf, buf_bytes, "%.*f %s%s", i ? 1 : 0, count, prefixes[i],
+             bytes ? "B" : progress->unit);
+    return buf;
+}
+
+static void format_seconds(double seconds, char *buf, size_t buf_bytes) {
+    uint64_t s = (uint64_t)(seconds + 0.5);
+    if (s >= 3600)
+        snprintf(buf, buf_bytes, "%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, s / 3600, s / 60 % 60,
+                 s % 60);
+    else
+        snprintf(buf, buf_bytes, "%" PRIu64 ":%02" PRIu64, s / 60, s % 60);
+}
+
+static void draw(struct progress *progress, uint64_t done, uint64_t total, uint64_t now_ms) {
+    char count[48], rate_text[48], eta[32], bar[BAR_WIDTH + 1];
+    double seconds = (double)(now_ms - progress->stage_started_ms) / 1000;
+    double rate = seconds > 0 ? (double)done / seconds : 0;
+    format_count(progress, (double)done, count, sizeof count);
+    format_count(progress, rate, rate_text, sizeof rate_text);
+    if (progress->terminal)
+        fputs("\r\033[K", progress->out);
+    else
+        fprintf(progress->out, "%s: ", progress->command);
+    if (total == 0) {
+        fprintf(progress->out, "%s  %s  %s/s", progress->stage, count, rate_text);
+    } else {
+        if (done > total)
+            done = total;
+        double share = (double)done / (double)total;
+        size_t filled = (size_t)(share * BAR_WIDTH);
+        memset(bar, '.', BAR_WIDTH);
+        memset(bar, '#', filled);
+        bar[BAR_WIDTH] = 0;
+        if (rate > 0)
+            format_seconds((double)(total - done) / rate, eta, sizeof eta);
+        else
+            strcpy(eta, "?");
+        if (progress->terminal)
+            fprintf(progress->out, "%-16s [%s] %3.0f %%  %s/s  ETA %s", progress->stage, bar,
+                    100 * share, rate_text, eta);
+        else
+            fprintf(progress->out, "%s  %.0f %%  %s  %s/s  ETA %s", progress->stage, 100 * share,
+                    count, rate_text, eta);
+    }
+    if (!progress->terminal)
+        fputc('\n', progress->out);
+    progress->line_open = progress->terminal;
+    fflush(progress->out);
+}
+
+void progress_tell(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                   uint64_t now_ms) {
+    if (strcmp(stage, progress->stage) != 0) {
+        snprintf(progress->stage, sizeof progress->stage, "%s", stage);
+        progress->stage_started_ms = now_ms;
+    }
+    if (now_ms - progress->started_ms < SILENT_MS)
+        return;
+    if (progress->told_ms && now_ms - progress->told_ms < (progress->terminal ? BAR_MS : LINE_MS))
+        return;
+    progress->told_ms = now_ms;
+    draw(progress, done, total, now_ms);
+}
+
+void progress_end(struct progress *progress) {
+    if (progress->line_open)
+        fputs("\r\033[K", progress->out);
+    progress->line_open = false;
+}

@@ -1,0 +1,225 @@
+/* A whole model from the files of all shards of one generation, for export. Owns the checks that
+ * the files belong together; which generation a running shard restores is the coordinator's
+ * decision. */
+#include "server/checkpoint.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/file.h"
+
+/* What is put together, shard by shard. */
+struct collected {
+    struct checkpoint *first; /* of shard 0, its arrays of floats too */
+    struct layout *layout;    /* from it */
+    float *weights;           /* [layout->floats] */
+};
+
+static void collected_done(struct collected *c) {
+    checkpoint_free(c->first);
+    layout_free(c->layout);
+    mem_free(c->weights);
+}
+
+/* How many shards wrote into this directory. */
+static int dir_shards(const char *dir, uint32_t *ret_shards, struct error *reterr) {
+    char **names;
+    size_t count;
+    int r = dir_list(dir, &names, &count, reterr);
+    if (r != 0)
+        return r;
+    uint32_t shards = 0;
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        uint32_t shard, of;
+        char again[CHECKPOINT_NAME_BYTES];
+        if (sscanf(names[i], "shard-%" SCNu32 "-of-%" SCNu32 ".ckpt", &shard, &of) != 2)
+            continue;
+        checkpoint_store_name(shard, of, again);
+        if (strcmp(names[i], again) != 0 || of == 0 || of > LAYOUT_SHARDS_MAX)
+            continue;
+        if (shards != 0 && of != shards)
+            r = error_set(reterr, ERR_FORMAT,
+                          "%s holds checkpoints of runs with %" PRIu32 " and with %" PRIu32
+                          " shards; move one of them away",
+                          dir, shards, of);
+        shards = of;
+    }
+    dir_list_free(names, count);
+    if (r == 0 && shards == 0)
+        r = error_set(reterr, ERR_NOT_FOUND, "there is no checkpoint in %s", dir);
+    if (r == 0)
+        *ret_shards = shards;
+    return r;
+}
+
+static int shard_read(const char *dir, uint32_t shard, uint32_t shards, struct checkpoint **ret,
+                      struct error *reterr) {
+    char name[CHECKPOINT_NAME_BYTES];
+    checkpoint_store_name(shard, shards, name);
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/%s", dir, name);
+    _cleanup_(mem_free_p) char *bytes = NULL;
+    size_t len;
+    struct checkpoint *checkpoint;
+    int r = file_read_whole(path, (size_t)1 << 42, &bytes, &len, reterr);
+    if (r == ERR_NOT_FOUND)
+        return error_set(reterr, r, "the checkpoint in %s is incomplete: %s is missing", dir, name);
+    if (r != 0)
+        return r;
+    r = checkpoint_decode((const uint8_t *)bytes, len, &checkpoint, reterr);
+    if (r != 0)
+        return error_prefix(reterr, "%s", path);
+    if (checkpoint->shard != shard || checkpoint->shards != shards) {
+        r = error_set(reterr, ERR_FORMAT, "%s holds shard %" PRIu32 " of %" PRIu32, path,
+                      checkpoint->shard, checkpoint->shards);
+        checkpoint_free(checkpoint);
+        return r;
+    }
+    *ret = checkpoint;
+    return 0;
+}
+
+static bool same_tensors(const struct checkpoint *a, const struct checkpoint *b) {
+    if (a->tensor_count != b->tensor_count)
+        return false;
+    for (size_t i = 0; i < a->tensor_count; i++) {
+        const struct tensor_spec *x = &a->tensors[i], *y = &b->tensors[i];
+        if (strcmp(x->name, y->name) != 0 || x->rows != y->rows || x->cols != y->cols ||
+            x->init != y->init || x->decay != y->decay)
+            return false;
+    }
+    return true;
+}
+
+/* Do two shards' files tell of the same moment of the same run? */
+static int shard_matches(const char *dir, const struct checkpoint *first,
+                         const struct checkpoint *other, bool which_best, struct error *reterr) {
+    const char *what = strcmp(first->job, other->job) != 0        ? "the job"
+                       : first->run != other->run                 ? "the run"
+                       : first->generation != other->generation   ? "the generation"
+                       : first->block_bytes != other->block_bytes ? "the block size"
+                       : !same_tensors(first, other)              ? "the tensors"
+                       : which_best && first->best_epoch != other->best_epoch
+                           ? "the epoch of the best weights"
+                           : NULL;
+    if (!what)
+        return 0;
+    return error_set(reterr, ERR_FORMAT,
+                     "the files of shards %" PRIu32 " and %" PRIu32 " in %s differ in %s",
+                     first->shard, other->shard, dir, what);
+}
+
+/* Copies a shard's blocks to their places in the model, if they are just the layout's. */
+static int shard_place(const char *dir, struct collected *c, const struct checkpoint *checkpoint,
+                       bool which_best, struct error *reterr) {
+    const struct layout *layout = c->layout;
+    uint32_t shard = checkpoint->shard, start = layout->shard_starts[shard];
+    bool fits = checkpoint->block_count == layout->shard_starts[shard + 1] - start;
+    for (size_t i = 0; fits && i < checkpoint->block_count; i++) {
+        const struct layout_block *block = &layout->blocks[layout->shard_blocks[start + i]];
+        fits = checkpoint->block_ids[i] == block->id && checkpoint->floats[i] == block->floats;
+    }
+    if (!fits)
+        return error_set(reterr, ERR_FORMAT,
+                         "the blocks of shard %" PRIu32 " in %s are not those of its tensors",
+                         shard, dir);
+    if (which_best && !checkpoint->best)
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "no best weights were kept in %s; take the latest ones", dir);
+    /* Only now, when blocks of that size have been seen. */
+    if (!c->weights)
+        c->weights = mem_array(layout->floats, sizeof *c->weights);
+    struct buf **bufs = which_best ? checkpoint->best : checkpoint->weights;
+    for (size_t i = 0; i < checkpoint->block_count; i++)
+        memcpy(c->weights + layout->blocks[checkpoint->block_ids[i]].offset, bufs[i]->data,
+               checkpoint->floats[i] * sizeof(float));
+    return 0;
+}
+
+/* Shard 0's file also says what the layout is. */
+static int collect_first(const char *dir, uint32_t shards, struct collected *c,
+                         struct error *reterr) {
+    int r = shard_read(dir, 0, shards, &c->first, reterr);
+    if (r != 0)
+        return r;
+    r = layout_new(c->first->tensors, c->first->tensor_count, c->first->block_bytes, shards,
+                   &c->layout, reterr);
+    if (r != 0)
+        return error_prefix(reterr, "the checkpoint in %s", dir);
+    return 0;
+}
+
+static int collect_dir(const char *dir, bool which_best, struct collected *ret,
+                       struct error *reterr) {
+    struct collected c = {0};
+    uint32_t shards;
+    int r = dir_shards(dir, &shards, reterr);
+    if (r != 0)
+        return r;
+    r = collect_first(dir, shards, &c, reterr);
+    if (r == 0)
+        r = shard_place(dir, &c, c.first, which_best, reterr);
+    for (uint32_t shard = 1; r == 0 && shard < shards; shard++) {
+        struct checkpoint *checkpoint = NULL;
+        r = shard_read(dir, shard, shards, &checkpoint, reterr);
+        if (r == 0)
+            r = shard_matches(dir, c.first, checkpoint, which_best, reterr);
+        if (r == 0)
+            r = shard_place(dir, &c, checkpoint, which_best, reterr);
+        checkpoint_free(checkpoint);
+    }
+    if (r != 0) {
+        collected_done(&c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+/* The newest generation that can be used; why the very newest cannot when there is none. */
+static int collect_newest(const char *job_dir, bool which_best, struct collected *ret,
+                          struct error *reterr) {
+    _cleanup_(mem_free_p) uint64_t *generations = NULL;
+    size_t count;
+    int r = checkpoint_store_generations(job_dir, &generations, &count, reterr);
+    if (r != 0)
+        return r;
+    if (count == 0)
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "no checkpoint was written below %s/checkpoints yet", job_dir);
+    struct error newest = {0};
+    for (size_t i = count; i-- > 0;) {
+        _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generations[i]);
+        struct error err = {0};
+        r = collect_dir(dir, which_best, ret, &err);
+        if (r == 0)
+            return 0;
+        if (newest.code == 0)
+            newest = err;
+    }
+    return error_set(reterr, newest.code, "%s%s", error_text(&newest),
+                     count > 1 ? " (and no generation before it can be used)" : "");
+}
+
+int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
+                       size_t *ret_count, float **ret_weights, uint64_t *ret_generation,
+                       json_t **ret_coordinator, struct error *reterr) {
+    _cleanup_(mem_free_p) char *checkpoints = mem_printf("%s/checkpoints", path);
+    struct collected c;
+    if (!file_exists(path))
+        return error_set(reterr, ERR_NOT_FOUND,
+                         "%s is not there; name a job's directory or one generation in its "
+                         "checkpoints",
+                         path);
+    int r = file_exists(checkpoints) ? collect_newest(path, which_best, &c, reterr)
+                                     : collect_dir(path, which_best, &c, reterr);
+    if (r != 0)
+        return r;
+    *ret_tensors = TAKE_PTR(c.first->tensors);
+    *ret_count = c.first->tensor_count;
+    *ret_weights = TAKE_PTR(c.weights);
+    *ret_generation = c.first->generation;
+    *ret_coordinator = TAKE_PTR(c.first->coordinator);
+    collected_done(&c);
+    return 0;
+}

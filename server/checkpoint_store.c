@@ -1,0 +1,192 @@
+/* Generations of one shard as files below <job_dir>/checkpoints. Owns names, directories and the
+ * order in which things become durable or go; the bytes are checkpoint.c's. A generation's
+ * directory is shared by all shards of this machine, each touches its own files. */
+#include "server/checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/file.h"
+
+#define FILE_BYTES_MAX ((size_t)1 << 42)
+
+char *checkpoint_store_dir(const char *job_dir, uint64_t generation) {
+    return mem_printf("%s/checkpoints/%08" PRIu64, job_dir, generation);
+}
+
+void checkpoint_store_name(uint32_t shard, uint32_t shards, char ret[CHECKPOINT_NAME_BYTES]) {
+    snprintf(ret, CHECKPOINT_NAME_BYTES, "shard-%" PRIu32 "-of-%" PRIu32 ".ckpt", shard, shards);
+}
+
+static char *file_path(const char *job_dir, uint64_t generation, uint32_t shard, uint32_t shards) {
+    char name[CHECKPOINT_NAME_BYTES];
+    checkpoint_store_name(shard, shards, name);
+    _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
+    return mem_printf("%s/%s", dir, name);
+}
+
+/* A new directory is only there after a power cut when the one above it was synced. */
+static int dir_sync(const char *path, struct error *reterr) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int why = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return why == 0 ? 0 : error_set(reterr, ERR_IO, "cannot sync %s: %s", path, strerror(why));
+}
+
+static int store_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
+                       const struct buf *bytes, struct error *reterr) {
+    const char *job_dir = ctx;
+    _cleanup_(mem_free_p) char *all = mem_printf("%s/checkpoints", job_dir);
+    _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
+    _cleanup_(mem_free_p) char *path = file_path(job_dir, generation, shard, shards);
+    int r = dir_make(dir, reterr);
+    if (r == 0)
+        r = dir_sync(job_dir, reterr);
+    if (r == 0)
+        r = dir_sync(all, reterr);
+    if (r == 0)
+        r = file_write_whole(path, bytes->data, bytes->len, reterr);
+    if (r != 0)
+        error_prefix(reterr, "checkpoint %" PRIu64, generation);
+    return r;
+}
+
+static int store_read(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
+                      struct buf **ret, struct error *reterr) {
+    _cleanup_(mem_free_p) char *path = file_path(ctx, generation, shard, shards);
+    _cleanup_(mem_free_p) char *bytes = NULL;
+    size_t len;
+    int r = file_read_whole(path, FILE_BYTES_MAX, &bytes, &len, reterr);
+    if (r != 0)
+        return r;
+    struct buf *buf = buf_new(len);
+    memcpy(buf->data, bytes, len);
+    *ret = buf;
+    return 0;
+}
+
+/* The number of a generation's directory; false for any other name. */
+static bool generation_parse(const char *name, uint64_t *ret) {
+    char again[32];
+    uint64_t generation = strtoull(name, NULL, 10);
+    snprintf(again, sizeof again, "%08" PRIu64, generation);
+    *ret = generation;
+    return strcmp(name, again) == 0;
+}
+
+static int compare_u64(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+int checkpoint_store_generations(const char *job_dir, uint64_t **ret, size_t *ret_count,
+                                 struct error *reterr) {
+    _cleanup_(mem_free_p) char *all = mem_printf("%s/checkpoints", job_dir);
+    char **names = NULL;
+    size_t name_count = 0, count = 0;
+    struct error err = {0};
+    int r = dir_list(all, &names, &name_count, &err);
+    if (r != 0 && r != ERR_NOT_FOUND)
+        return error_set(reterr, r, "%s", error_text(&err));
+
+    uint64_t *generations = mem_array(name_count, sizeof *generations);
+    for (size_t i = 0; i < name_count; i++)
+        count += generation_parse(names[i], &generations[count]);
+    dir_list_free(names, name_count);
+    qsort(generations, count, sizeof *generations, compare_u64);
+    *ret = generations;
+    *ret_count = count;
+    return 0;
+}
+
+/* 0: whole. ERR_NOT_FOUND, ERR_FORMAT, ERR_CHECKSUM or ERR_IO: cannot be used. Others: the file may
+ * be good and is out of reach, which must not pass for "no checkpoint". */
+static int file_check(const char *path, struct error *reterr) {
+    _cleanup_(mem_free_p) char *bytes = NULL;
+    size_t len;
+    int r = file_read_whole(path, FILE_BYTES_MAX, &bytes, &len, reterr);
+    return r != 0 ? r : checkpoint_check((const uint8_t *)bytes, len, reterr);
+}
+
+static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
+                      struct error *reterr) {
+    _cleanup_(mem_free_p) uint64_t *generations = NULL;
+    size_t found, count = 0;
+    int r = checkpoint_store_generations(ctx, &generations, &found, reterr);
+    if (r != 0)
+        return r;
+    for (size_t i = 0; i < found; i++) {
+        _cleanup_(mem_free_p) char *path = file_path(ctx, generations[i], shard, shards);
+        struct error err = {0};
+        r = file_check(path, &err);
+        if (r == 0)
+            generations[count++] = generations[i];
+        else if (r != ERR_NOT_FOUND && r != ERR_FORMAT && r != ERR_CHECKSUM && r != ERR_IO)
+            return error_set(reterr, r, "%s", error_text(&err));
+    }
+    *ret = TAKE_PTR(generations);
+    *ret_count = count;
+    return 0;
+}
+
+/* This shard's file, what a crash left of writing it, and the directory when that was all. */
+static int generation_remove(const char *job_dir, uint64_t generation, uint32_t shard,
+                             uint32_t shards, struct error *reterr) {
+    _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
+    char file[CHECKPOINT_NAME_BYTES], tmp[CHECKPOINT_NAME_BYTES + 8];
+    checkpoint_store_name(shard, shards, file);
+    snprintf(tmp, sizeof tmp, "%s.tmp-", file);
+    char **names;
+    size_t count;
+    struct error err = {0};
+    int r = dir_list(dir, &names, &count, &err);
+    if (r == ERR_NOT_FOUND) /* another shard was faster */
+        return 0;
+    if (r != 0)
+        return error_set(reterr, r, "%s", error_text(&err));
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        if (strcmp(names[i], file) != 0 && strncmp(names[i], tmp, strlen(tmp)) != 0)
+            continue;
+        _cleanup_(mem_free_p) char *path = mem_printf("%s/%s", dir, names[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            r = error_set(reterr, ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+    }
+    dir_list_free(names, count);
+    if (r == 0 && rmdir(dir) != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
+        r = error_set(reterr, ERR_IO, "cannot remove %s: %s", dir, strerror(errno));
+    return r;
+}
+
+static int store_prune(void *ctx, uint32_t shard, uint32_t shards, uint64_t newest, uint32_t keep,
+                       struct error *reterr) {
+    const char *job_dir = ctx;
+    _cleanup_(mem_free_p) uint64_t *generations = NULL;
+    size_t count;
+    int r = checkpoint_store_generations(job_dir, &generations, &count, reterr);
+    uint32_t kept = 0;
+    for (size_t i = count; r == 0 && i-- > 0;) {
+        if (generations[i] > newest)
+            continue;
+        _cleanup_(mem_free_p) char *path = file_path(job_dir, generations[i], shard, shards);
+        if (kept < keep && file_exists(path))
+            kept++;
+        else
+            r = generation_remove(job_dir, generations[i], shard, shards, reterr);
+    }
+    return r;
+}
+
+struct checkpoint_store checkpoint_store_files(const char *job_dir) {
+    return (struct checkpoint_store){
+        .ctx = (void *)(uintptr_t)job_dir,
+        .write = store_write,
+        .read = store_read,
+        .list = store_list,
+        .prune = store_prune,
+    };
+}

@@ -1,0 +1,170 @@
+/* Reports of an epoch: summed over the ranks, compared with the best, and the end of the job when
+ * enough has been seen. */
+#include <math.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/metrics.h"
+#include "server/coordinator_state.h"
+
+static struct epoch *epoch_of(struct list *node) {
+    return LIST_OWNER(node, struct epoch, node);
+}
+
+void epochs_free(struct coordinator *c) {
+    struct list *node;
+    while ((node = list_pop(&c->epochs)))
+        mem_free(epoch_of(node));
+}
+
+/* The open epoch of that number, made when there is none; they stand in ascending order. */
+static struct epoch *epoch_get(struct coordinator *c, uint32_t number) {
+    struct list *after = &c->epochs;
+    while (after->prev != &c->epochs && epoch_of(after->prev)->epoch >= number)
+        after = after->prev;
+    if (after != &c->epochs && epoch_of(after)->epoch == number)
+        return epoch_of(after);
+    struct epoch *epoch = mem_alloc(sizeof *epoch + c->worker_count * sizeof epoch->reported[0]);
+    epoch->epoch = number;
+    list_append(after, &epoch->node); /* before `after` */
+    return epoch;
+}
+
+static int eval_check(const struct coordinator *c, const Graphps__Eval *eval,
+                      struct error *reterr) {
+    if (eval->epoch == 0 || eval->epoch > c->config->train_epochs)
+        return error_set(reterr, ERR_RANGE, "rank %u reports epoch %u; the job has 1 to %lld",
+                         eval->rank, eval->epoch, (long long)c->config->train_epochs);
+    if (!isfinite(eval->train_loss_sum) || !isfinite(eval->valid_loss_sum))
+        return error_set(reterr, ERR_NOT_FINITE,
+                         "rank %u: the loss of epoch %u is not finite; a smaller optimizer.lr may "
+                         "help",
+                         eval->rank, eval->epoch);
+    if (eval->train_correct > eval->train_count || eval->valid_correct > eval->valid_count ||
+        eval->test_correct > eval->test_count)
+        return error_set(reterr, ERR_RANGE, "rank %u: more right answers than nodes in epoch %u",
+                         eval->rank, eval->epoch);
+    return 0;
+}
+
+static void epoch_add(struct epoch *epoch, const Graphps__Eval *eval) {
+    epoch->reported[eval->rank] = true;
+    epoch->train_loss_sum += eval->train_loss_sum;
+    epoch->train_correct += eval->train_correct;
+    epoch->train_count += eval->train_count;
+    epoch->valid_loss_sum += eval->valid_loss_sum;
+    epoch->valid_correct += eval->valid_correct;
+    epoch->valid_count += eval->valid_count;
+    epoch->test_correct += eval->test_correct;
+    epoch->test_count += eval->test_count;
+}
+
+int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eval, uint64_t now_ms,
+                     struct error *reterr) {
+    coordinator_lock(c);
+    struct worker *worker;
+    int r = worker_heard(c, eval->rank, eval->incarnation, now_ms, &worker, reterr);
+    if (r == 0)
+        r = eval_check(c, eval, reterr);
+    if (r == 0) {
+        if (eval->epoch > c->epoch_complete) {
+            struct epoch *epoch = epoch_get(c, eval->epoch);
+            if (!epoch->reported[eval->rank])
+                epoch_add(epoch, eval);
+        }
+        if (eval->epoch > worker->evaled)
+            worker->evaled = eval->epoch;
+        worker_hold(c, &worker->eval, conn, eval->id, eval->epoch, now_ms);
+        coordinator_advance(c, now_ms);
+    }
+    coordinator_unlock(c);
+    return r;
+}
+
+/* Will this rank's report of the epoch still come? Not from a process that began after it, or that
+ * is past it (what it had reported may have been lost with an earlier life of shard 0). */
+static bool epoch_owed(const struct epoch *epoch, const struct worker *worker, size_t rank) {
+    return worker_counts(worker) && !epoch->reported[rank] && epoch->epoch >= worker->epoch_from &&
+           worker->evaled < epoch->epoch &&
+           (worker->steps_per_epoch == 0 ||
+            worker_clock(worker) <= (uint64_t)epoch->epoch * worker->steps_per_epoch);
+}
+
+size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch) {
+    if (!list_empty(&c->epochs)) {
+        const struct epoch *epoch = epoch_of(c->epochs.next);
+        *ret_epoch = epoch->epoch;
+        for (size_t i = 0; i < c->worker_count; i++)
+            if (epoch_owed(epoch, &c->workers[i], i))
+                return i;
+    }
+    return c->worker_count;
+}
+
+static double ratio(double sum, uint64_t count) {
+    return count ? sum / (double)count : 0;
+}
+
+static bool epoch_better(const Graphps__EpochStatus *a, const Graphps__EpochStatus *best) {
+    if (best->epoch == 0)
+        return true;
+    if (a->valid_accuracy != best->valid_accuracy)
+        return a->valid_accuracy > best->valid_accuracy;
+    return a->valid_loss < best->valid_loss;
+}
+
+static void epoch_close(struct coordinator *c, const struct epoch *epoch, uint64_t now_ms) {
+    Graphps__EpochStatus *last = &c->last;
+    last->epoch = epoch->epoch;
+    last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
+    last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
+    c->epoch_complete = epoch->epoch;
+    if (epoch->valid_count > 0) {
+        last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
+        last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
+        last->test_accuracy = ratio((double)epoch->test_correct, epoch->test_count);
+        if (epoch_better(last, &c->best)) {
+            c->best = *last;
+            peers_order_changed(c);
+        }
+    }
+    metric_set(METRIC_EPOCH, last->epoch);
+    metric_set(METRIC_TRAIN_LOSS, last->train_loss);
+    metric_set(METRIC_TRAIN_ACCURACY, last->train_accuracy);
+    metric_set(METRIC_VALID_ACCURACY, last->valid_accuracy);
+    log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
+              last->train_loss, last->valid_accuracy, c->best.epoch);
+
+    int64_t patience = c->config->train_patience;
+    if (epoch->epoch >= c->config->train_epochs)
+        coordinator_stop(c, "epochs", 0, now_ms);
+    else if (patience && c->best.epoch && epoch->epoch - c->best.epoch >= patience)
+        coordinator_stop(c, "early stop", 0, now_ms);
+}
+
+void epochs_advance(struct coordinator *c, uint64_t now_ms) {
+    uint32_t number;
+    while (!list_empty(&c->epochs) && epochs_owing(c, &number) == c->worker_count) {
+        struct epoch *epoch = epoch_of(list_pop(&c->epochs));
+        epoch_close(c, epoch, now_ms);
+        mem_free(epoch);
+    }
+}
+
+void epochs_release(struct coordinator *c, uint64_t now_ms) {
+    for (size_t i = 0; i < c->worker_count; i++) {
+        struct held *held = &c->workers[i].eval;
+        if (!held->conn)
+            continue;
+        bool known = held->number <= c->epoch_complete && peers_hold_best(c);
+        /* A rank that was let go early cannot change a weight before the others push too. */
+        bool late = now_ms - held->since_ms > (uint64_t)c->config->workers_lease_ms;
+        if (c->bsp && c->phase < JOB_DRAINING && !known && !late)
+            continue;
+        Graphps__Evaled evaled = GRAPHPS__EVALED__INIT;
+        evaled.id = held->id;
+        evaled.epoch = (uint32_t)held->number;
+        coordinator_send(c, held->conn, FRAME_EVALED, &evaled.base);
+        worker_release(c, held);
+    }
+}

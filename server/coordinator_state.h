@@ -1,0 +1,180 @@
+/* The coordinator's inside, shared by its files and by nobody else:
+ *   coordinator.c          life, lock, outgoing frames, the phases of a job, time
+ *   coordinator_workers.c  ranks: greeting, leases, clocks, gates, the roster
+ *   coordinator_epochs.c   reports of an epoch, best, early stop
+ *   coordinator_peers.c    shards: restore, generations, orders
+ *   coordinator_status.c   what people are told
+ *   coordinator_save.c     what a checkpoint keeps
+ * Every function whose first argument is struct coordinator, but the public ones, wants the lock
+ * held. Frames are queued under it and sent when it is released. */
+#pragma once
+
+#include "common/list.h"
+#include "common/lock.h"
+#include "server/coordinator.h"
+#include "server/server.h"
+
+enum worker_state {
+    WORKER_EXPECTED, /* counts, though it has not been heard of in this life */
+    WORKER_LIVE,
+    WORKER_LOST,
+    WORKER_DONE,
+};
+
+/* A request whose answer is held back. */
+struct held {
+    void *conn; /* a reference; NULL: none is held */
+    uint64_t id, number;
+    uint64_t since_ms;
+};
+
+struct worker {
+    enum worker_state state;
+    uint64_t attempt, incarnation; /* 0: nobody yet */
+    uint64_t clock;                /* finished steps */
+    uint64_t from;                 /* the first clock it takes part in */
+    uint64_t heard_ms;
+    uint32_t epoch_from; /* the first epoch it reports */
+    uint32_t evaled;     /* the newest it has reported */
+    uint32_t steps_per_epoch;
+    struct held gate, eval;
+    Graphps__Heartbeat beat; /* the last one's numbers */
+    uint64_t owned_nodes, train_nodes;
+    char http[300];
+};
+
+/* An epoch of which reports came and not all are in. */
+struct epoch {
+    struct list node;
+    uint32_t epoch;
+    double train_loss_sum, valid_loss_sum;
+    uint64_t train_correct, train_count, valid_correct, valid_count, test_correct, test_count;
+    bool reported[]; /* [workers] */
+};
+
+struct peer {
+    bool known; /* it has reported in this life of ours */
+    bool restored, leaving;
+    bool leave_ordered; /* a generation was ordered since it began to leave */
+    uint64_t incarnation, report_id, run;
+    uint64_t order, generation, checkpoint_failed;
+    uint32_t best_epoch;
+    uint64_t *generations;
+    size_t generation_count;
+    uint64_t heard_ms;
+    void *conn;                 /* a reference, for orders unasked; NULL for ourselves */
+    Graphps__ShardStatus status; /* strings are the arrays below */
+    char state[16], address[300], http[300];
+};
+
+enum job_phase {
+    JOB_STARTING, /* ranks are expected that have not come */
+    JOB_TRAINING,
+    JOB_DRAINING, /* stop is told, goodbyes are awaited */
+    JOB_CLOSING,  /* the last generation is being written */
+    JOB_LEAVING,  /* finish is ordered */
+    JOB_OVER,     /* every shard knows, or had time to */
+};
+
+struct coordinator {
+    /* set at start, never changed */
+    const struct config *config;
+    struct server *server;
+    size_t worker_count, shard_count;
+    bool bsp, ssp;
+
+    struct lock lock; /* LOCK_COORDINATOR; guards all below */
+    struct list outgoing;
+
+    enum job_phase phase;
+    uint64_t started_ms, ticked_ms; /* 0: not yet */
+    uint64_t phase_ms;              /* since when in this phase */
+    char stop_reason[32];
+    int finish_code; /* ERR_... that the processes end with, 0 */
+    uint64_t warned_ms, waiting_since_ms;
+
+    struct worker *workers; /* [worker_count] */
+    uint64_t joining_ms;    /* the join time-out runs from here; 0: not yet */
+    uint64_t nobody_ms;     /* since when no rank is live */
+    uint64_t gate_end;      /* clocks below were let through by a gate */
+    uint64_t *roster;       /* [worker_count]: from, ROSTER_ABSENT; as ordered */
+    uint64_t roster_epoch;
+    uint64_t roster_order; /* the order that carried this roster first */
+
+    struct list epochs; /* struct epoch, ascending */
+    uint32_t epoch_complete;
+    Graphps__EpochStatus last, best; /* epoch 0: none */
+
+    struct peer *peers; /* [shard_count] */
+    uint64_t run;       /* 0: not known yet */
+    bool decided;       /* what shard 0 restores */
+    uint64_t restore;
+    uint64_t order; /* number of the present order */
+    bool order_news;
+    uint64_t generation;      /* ordered, 0: none */
+    uint64_t generation_seen; /* highest number anybody has used */
+    uint64_t generation_ms;   /* when it was ordered */
+    uint64_t complete;
+    bool writing; /* `generation` is neither complete nor given up */
+    bool generation_due; /* bsp: to be ordered when all stand at a gate */
+    bool final_begun;
+    json_t *saved; /* the state as it was when `generation` was ordered */
+    uint64_t finish_order;
+};
+
+/* coordinator.c */
+void coordinator_lock(struct coordinator *c);
+/* Sends what was queued. */
+void coordinator_unlock(struct coordinator *c);
+void coordinator_send(struct coordinator *c, void *conn, enum frame_type type,
+                      const ProtobufCMessage *message);
+/* Drops a reference after the lock is released. */
+void coordinator_drop(struct coordinator *c, void *conn);
+void coordinator_stop(struct coordinator *c, const char *reason, int finish_code, uint64_t now_ms);
+/* Whatever just changed: carries it through to roster, epochs, gates, orders and phases. Every
+ * handler ends with it. */
+void coordinator_advance(struct coordinator *c, uint64_t now_ms);
+
+/* coordinator_workers.c */
+bool worker_counts(const struct worker *worker);
+/* Finished steps as far as bounds are concerned. */
+uint64_t worker_clock(const struct worker *worker);
+void worker_release(struct coordinator *c, struct held *held);
+/* The rank a message is of. ERR_RANGE, ERR_FENCED, ERR_NOT_ATTACHED. */
+int worker_heard(struct coordinator *c, uint32_t rank, uint64_t incarnation, uint64_t now_ms,
+                 struct worker **ret, struct error *reterr);
+bool worker_must_stop(const struct coordinator *c, const struct worker *worker);
+/* Lowest and highest clock of those that count; 0 and 0 for nobody. */
+void workers_span(const struct coordinator *c, uint64_t *ret_slowest, uint64_t *ret_fastest);
+size_t workers_in(const struct coordinator *c, enum worker_state state);
+void workers_tick(struct coordinator *c, uint64_t now_ms);
+void workers_update_roster(struct coordinator *c);
+void workers_open_gates(struct coordinator *c, uint64_t now_ms);
+
+/* coordinator_epochs.c */
+void epochs_advance(struct coordinator *c, uint64_t now_ms);
+void epochs_release(struct coordinator *c, uint64_t now_ms);
+void epochs_free(struct coordinator *c);
+
+/* coordinator_peers.c */
+void peers_order_changed(struct coordinator *c);
+void peers_fill_order(const struct coordinator *c, size_t shard, Graphps__PeerOrder *order);
+/* Sends the order to all shards that are connected, if it changed. */
+void peers_send_orders(struct coordinator *c);
+/* Have all shards carried out the order of that number? */
+bool peers_done(const struct coordinator *c, uint64_t order);
+bool peers_hold_best(const struct coordinator *c);
+bool peers_restored(const struct coordinator *c);
+/* Orders a new generation, unless one is being written. */
+bool peers_begin_generation(struct coordinator *c, uint64_t now_ms);
+void peers_advance(struct coordinator *c, uint64_t now_ms);
+void peers_tick(struct coordinator *c, uint64_t now_ms);
+
+/* coordinator_status.c: whom everybody waits for, "" for nobody. */
+void coordinator_culprit(const struct coordinator *c, uint64_t now_ms, char *text, size_t bytes);
+const char *worker_state_name(enum worker_state state);
+/* "3.2 s" */
+const char *coordinator_seconds(uint64_t ms, char text[24]);
+
+/* coordinator_save.c */
+json_t *coordinator_snapshot(const struct coordinator *c);

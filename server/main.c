@@ -1,0 +1,376 @@
+/* graphps-server: one shard. Reads the job file, starts everything in order (HTTP, listening,
+ * server, threads, network, link to shard 0), runs loop 0, stops in reverse order. Decides nothing
+ * about training: that is server.c and what it calls. */
+#include <argp.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/args.h"
+#include "common/file.h"
+#include "common/httpd.h"
+#include "common/ident.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "common/rng.h"
+#include "server/io.h"
+#include "server/link.h"
+#include "server/server.h"
+#include "server/threads.h"
+
+#define TICK_SERVING_MS 2 /* at most: finer than aggregation.max_wait_ms can matter */
+#define TICK_WAITING_MS 20
+
+struct shell {
+    /* set at start, never changed */
+    struct args_job job;
+    const char *shard_text, *port_file, *http_port_file;
+    struct config *config;
+    int shard;
+    struct checkpoint_store store;
+
+    struct httpd *httpd;
+    struct io *io;
+    struct server *server;
+    struct server *_Atomic published; /* for the HTTP thread: the server, once it is complete */
+    struct threads *threads;
+    struct link *link; /* shards k > 0 */
+
+    /* loop 0 only */
+    uv_timer_t tick, grace;
+    uv_signal_t signals[2];
+    bool signalled, stopping;
+    int exit_code;
+};
+
+/* ---- the command line ---- */
+
+const char *argp_program_version = "graphps-server " GRAPHPS_VERSION;
+
+enum { KEY_PORT_FILE = 256, KEY_HTTP_PORT_FILE };
+
+static const struct argp_option shell_options[] = {
+    {"shard", 'k', "K", 0,
+     "Which shard this is, from 0 (else GRAPHPS_SHARD, else the number that ends the host name)",
+     0},
+    {"port-file", KEY_PORT_FILE, "FILE", 0, "Write the address listened on (host:port) to FILE", 0},
+    {"http-port-file", KEY_HTTP_PORT_FILE, "FILE", 0, "Write the address of the HTTP pages to FILE",
+     0},
+    {0},
+};
+
+static error_t shell_parse_option(int key, char *arg, struct argp_state *state) {
+    struct shell *shell = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &shell->job;
+        return 0;
+    case 'k':
+        shell->shard_text = arg;
+        return 0;
+    case KEY_PORT_FILE:
+        shell->port_file = arg;
+        return 0;
+    case KEY_HTTP_PORT_FILE:
+        shell->http_port_file = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s': no arguments are expected", arg);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child shell_children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+static const struct argp shell_argp = {
+    .options = shell_options,
+    .parser = shell_parse_option,
+    .doc =
+        "One shard of a graphps job: holds a part of the model, takes gradients, serves "
+        "weights. Shard 0 also coordinates the job.\v"
+        "Exit codes: 0 the job is done, 70 internal error, 75 try again (interrupted, address in "
+        "use, a peer that cannot be reached), 76 the peers do not fit, 77 not allowed, 78 wrong "
+        "configuration.",
+    .children = shell_children,
+};
+
+/* Everything that is wrong in the job file, not just the first of it. */
+static int shell_load_config(struct shell *shell, struct error *reterr) {
+    struct config_faults faults = {0};
+    int r = args_load_config(&shell->job, &shell->config, &faults, reterr);
+    for (size_t i = 0; i < faults.count; i++)
+        fprintf(stderr, "graphps-server: %s\n", faults.texts[i]);
+    if (r < 0 && faults.count == 0)
+        fprintf(stderr, "graphps-server: %s\n", error_text(reterr));
+    config_faults_done(&faults);
+    return r;
+}
+
+/* ---- stopping ---- */
+
+static void shell_stop(struct shell *shell, int exit_code) {
+    if (shell->stopping)
+        return;
+    shell->stopping = true;
+    shell->exit_code = exit_code;
+    uv_close((uv_handle_t *)&shell->tick, NULL);
+    uv_close((uv_handle_t *)&shell->grace, NULL);
+    for (size_t i = 0; i < ARRAY_LEN(shell->signals); i++)
+        uv_close((uv_handle_t *)&shell->signals[i], NULL);
+    if (shell->link)
+        link_stop(shell->link, time_now_ms());
+    io_stop(shell->io);
+}
+
+static void shell_fail(void *ctx, const struct error *why) {
+    struct shell *shell = ctx;
+    log_error("giving up", "code=%s why=%s", error_name(why->code), log_quote(error_text(why)));
+    shell_stop(shell, error_exit_code(why->code));
+}
+
+static void shell_on_grace(uv_timer_t *timer) {
+    struct shell *shell = timer->data;
+    log_warning("leaving without a new checkpoint", "after_s=%lld option=checkpoint.grace_s",
+                (long long)shell->config->checkpoint_grace_s);
+    shell_stop(shell, error_exit_code(ERR_INTERRUPTED));
+}
+
+static void shell_on_signal(uv_signal_t *handle, int number) {
+    struct shell *shell = handle->data;
+    if (shell->signalled) {
+        log_warning("leaving at once", "signal=%s", strsignal(number));
+        shell_stop(shell, error_exit_code(ERR_INTERRUPTED));
+        return;
+    }
+    log_info("asked to end: writing a checkpoint first", "signal=%s grace_s=%lld",
+             strsignal(number), (long long)shell->config->checkpoint_grace_s);
+    shell->signalled = true;
+    uv_timer_start(&shell->grace, shell_on_grace,
+                   (uint64_t)shell->config->checkpoint_grace_s * 1000, 0);
+    server_leave(shell->server, time_now_ms());
+}
+
+/* ---- running ---- */
+
+static void shell_on_tick(uv_timer_t *timer) {
+    struct shell *shell = timer->data;
+    struct error err = {0};
+    uint64_t now_ms = time_now_ms();
+    uint64_t next_ms = server_tick(shell->server, now_ms);
+    if (shell->link)
+        link_step(shell->link, now_ms);
+    if (shell->stopping) /* the link may have given up */
+        return;
+
+    int state = atomic_load(&shell->server->state);
+    if (threads_aggregate(shell->threads, &err) < 0) {
+        shell_fail(shell, &err);
+    } else if (state == SERVER_FINISHED) {
+        log_info("finished", "interrupted=%s", shell->signalled ? "true" : "false");
+        shell_stop(shell, shell->signalled ? error_exit_code(ERR_INTERRUPTED) : 0);
+    } else {
+        uint64_t most_ms = state == SERVER_SERVING ? TICK_SERVING_MS : TICK_WAITING_MS;
+        uint64_t wait_ms = next_ms > now_ms ? next_ms - now_ms : 1;
+        uv_timer_start(&shell->tick, shell_on_tick, wait_ms < most_ms ? wait_ms : most_ms, 0);
+    }
+}
+
+static void shell_work(void *ctx) {
+    threads_wake(((struct shell *)ctx)->threads);
+}
+
+static void shell_report(void *ctx) {
+    struct shell *shell = ctx;
+    if (shell->link)
+        link_report(shell->link);
+}
+
+static const struct server_ops shell_server_ops = {
+    .send = io_send,
+    .ref = io_ref,
+    .unref = io_unref,
+    .work = shell_work,
+    .report = shell_report,
+};
+
+static json_t *shell_stats(void *ctx) {
+    struct server *server = atomic_load(&((struct shell *)ctx)->published);
+    return server ? server_stats_json(server, time_now_ms()) : json_object();
+}
+
+static bool shell_ready(void *ctx, char *why, size_t why_bytes) {
+    struct server *server = atomic_load(&((struct shell *)ctx)->published);
+    if (server)
+        return server_ready(server, why, why_bytes);
+    snprintf(why, why_bytes, "the process is starting");
+    return false;
+}
+
+static const struct httpd_ops shell_httpd_ops = {.stats = shell_stats, .ready = shell_ready};
+
+/* ---- starting ---- */
+
+/* Anyone who reaches the port can change the model, so beyond loopback it takes a word (G7). */
+static int shell_check_exposure(const struct config *config, const char *host, const char *option,
+                                struct error *reterr) {
+    if (config->security_insecure || address_is_loopback(host))
+        return 0;
+    return error_set(
+        reterr, ERR_NOT_ALLOWED,
+        "%s: %s is not a loopback address, and there are no credentials; whoever "
+        "reaches it could change the model. Set security.insecure: true if the network "
+        "is trusted",
+        option, host);
+}
+
+static int shell_listen(struct shell *shell, struct error *reterr) {
+    const struct config *config = shell->config;
+    bool listed = config->servers_addresses.count > 0;
+    const char *address = config->servers_listen[0] ? config->servers_listen
+                          : listed                  ? config->servers_addresses.items[shell->shard]
+                                                    : "127.0.0.1:0";
+    if (shell->shard > 0 && !listed)
+        return error_set(reterr, ERR_CONFIG,
+                         "servers.addresses is empty: shard %d cannot know where shard 0 is",
+                         shell->shard);
+    char host[ADDRESS_HOST_MAX];
+    uint16_t port;
+    int r = address_split(address, host, &port, reterr);
+    if (r < 0)
+        return r;
+    r = shell_check_exposure(
+        config, host, config->servers_listen[0] ? "servers.listen" : "servers.addresses", reterr);
+    if (r < 0)
+        return r;
+    return io_new(config, address, &shell->io, reterr);
+}
+
+static int shell_start_http(struct shell *shell, struct error *reterr) {
+    const struct config *config = shell->config;
+    int r = shell_check_exposure(config, config->http_host, "http.host", reterr);
+    if (r < 0)
+        return r;
+    int64_t port = config->http_port ? config->http_port + shell->shard : 0;
+    if (port > UINT16_MAX)
+        return error_set(reterr, ERR_CONFIG, "http.port + shard is %lld; ports end at %d",
+                         (long long)port, UINT16_MAX);
+    return httpd_start(config->http_host, (uint16_t)port, "shard", shell->shard, &shell_httpd_ops,
+                       shell, &shell->httpd, reterr);
+}
+
+static int shell_write_address(const char *path, const char *address, struct error *reterr) {
+    if (!path)
+        return 0;
+    _cleanup_(mem_free_p) char *line = mem_printf("%s\n", address);
+    return file_write_whole(path, line, strlen(line), reterr);
+}
+
+static int shell_start(struct shell *shell, struct error *reterr) {
+    int r = shell_listen(shell, reterr);
+    if (r < 0)
+        return r;
+    if ((r = shell_start_http(shell, reterr)) < 0)
+        return r;
+
+    shell->store = checkpoint_store_files(shell->config->job_dir);
+    r = server_new(shell->config, (uint32_t)shell->shard, rng_entropy(), io_address(shell->io),
+                   &shell_server_ops, shell, &shell->store, &shell->server, reterr);
+    if (r < 0)
+        return r;
+    snprintf(shell->server->http, sizeof shell->server->http, "%s", httpd_address(shell->httpd));
+    atomic_store(&shell->published, shell->server);
+
+    if ((r = threads_new(shell->server, &shell->threads, reterr)) < 0)
+        return r;
+    if ((r = io_start(shell->io, shell->server, reterr)) < 0)
+        return r;
+    if (shell->shard > 0)
+        shell->link = link_new(io_loop(shell->io), shell->config, shell->server, shell_fail, shell);
+    if ((r = shell_write_address(shell->http_port_file, httpd_address(shell->httpd), reterr)) < 0)
+        return r;
+    return shell_write_address(shell->port_file, io_address(shell->io), reterr);
+}
+
+/* Handles of loop 0 exist from here on, whether or not the start succeeds. */
+static void shell_init_handles(struct shell *shell) {
+    static const int numbers[] = {SIGTERM, SIGINT};
+    uv_loop_t *loop = io_loop(shell->io);
+    uv_timer_init(loop, &shell->tick);
+    uv_timer_init(loop, &shell->grace);
+    shell->tick.data = shell->grace.data = shell;
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        uv_signal_init(loop, &shell->signals[i]);
+        shell->signals[i].data = shell;
+        uv_signal_start(&shell->signals[i], shell_on_signal, numbers[i]);
+    }
+    uv_timer_start(&shell->tick, shell_on_tick, 0, 0);
+}
+
+/* Every worker, shard and page is a descriptor. */
+static void shell_raise_limits(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    mallopt(M_ARENA_MAX, 2); /* many threads, little heap each: keeps memory near what is used */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static int shell_run(struct shell *shell) {
+    struct error err = {0};
+    int r = shell_start(shell, &err);
+    if (shell->io)
+        shell_init_handles(shell);
+    if (r < 0) {
+        log_error("cannot start", "code=%s why=%s", error_name(err.code),
+                  log_quote(error_text(&err)));
+        if (shell->io)
+            shell_stop(shell, error_exit_code(r));
+    } else {
+        log_info("shard is up", "address=%s http=%s shards=%lld workers=%lld incarnation=%016llx",
+                 io_address(shell->io), httpd_address(shell->httpd),
+                 (long long)shell->config->servers_count, (long long)shell->config->workers_count,
+                 (unsigned long long)shell->server->incarnation);
+    }
+    if (shell->io)
+        uv_run(io_loop(shell->io), UV_RUN_DEFAULT);
+
+    atomic_store(&shell->published, NULL);
+    shell->httpd = httpd_stop(shell->httpd);
+    shell->io = io_free(shell->io); /* first: sessions wake the threads and the link */
+    shell->threads = threads_free(shell->threads);
+    shell->link = link_free(shell->link);
+    shell->server = server_free(shell->server);
+    return r < 0 ? error_exit_code(r) : shell->exit_code;
+}
+
+int main(int argc, char **argv) {
+    struct shell shell = {0};
+    struct error err = {0};
+    argp_err_exit_status = error_exit_code(ERR_USAGE);
+    argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
+    shell_raise_limits();
+
+    int exit_code, r = shell_load_config(&shell, &err);
+    if (r == 0) {
+        r = ident_shard(shell.shard_text, shell.config->servers_count, &shell.shard, &err);
+        if (r < 0)
+            fprintf(stderr, "graphps-server: %s\n", error_text(&err));
+    }
+    if (r < 0) {
+        exit_code = error_exit_code(r);
+    } else {
+        log_init("shard", shell.shard, (enum log_level)shell.config->log_level,
+                 strcmp(config_choice(shell.config, "log.format"), "json") == 0);
+        exit_code = shell_run(&shell);
+    }
+    config_free(shell.config);
+    args_job_done(&shell.job);
+    return exit_code;
+}

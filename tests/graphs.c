@@ -1,0 +1,113 @@
+/* The community generator. */
+#include "tests/graphs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/file.h"
+#include "common/rng.h"
+#include "tests/test.h"
+#include "worker/graph/import.h"
+#include "worker/graph/partition.h"
+
+enum { STREAM_EDGES, STREAM_CENTRES, STREAM_NOISE, STREAM_SPLIT };
+
+static FILE *open_csv(const char *dir, const char *name, const char *header) {
+    FILE *file = fopen(test_path(dir, name), "w");
+    ck_assert_msg(file != NULL, "cannot write %s/%s", dir, name);
+    fputs(header, file);
+    return file;
+}
+
+static void close_csv(FILE *file) {
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static void write_edges(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                        uint64_t seed) {
+    FILE *file = open_csv(dir, "edges.csv", "source,target\n");
+    uint64_t key = rng_key(seed, STREAM_EDGES), at = 0;
+    /* Each node draws half of its degree; the other half comes from those that draw it. */
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t d = 0; d < (degree + 1) / 2; d++) {
+            uint64_t inside = rng_below(rng_at(key, at++), 5), draw = rng_at(key, at++);
+            uint64_t other = rng_below(draw, n);
+            if (inside) { /* the node of our community nearest below */
+                other -= other % classes;
+                other += i % classes;
+                if (other >= n)
+                    other = i % classes;
+            }
+            fprintf(file, "n%u,n%u\n", i, (uint32_t)other);
+        }
+    close_csv(file);
+}
+
+static void write_features(const char *dir, uint32_t n, uint32_t classes, uint32_t features,
+                           uint64_t seed) {
+    FILE *file = open_csv(dir, "features.csv", "id");
+    for (uint32_t f = 0; f < features; f++)
+        fprintf(file, ",f%u", f);
+    fputc('\n', file);
+    uint64_t centres = rng_key(seed, STREAM_CENTRES), noise = rng_key(seed, STREAM_NOISE);
+    for (uint32_t i = 0; i < n; i++) {
+        fprintf(file, "n%u", i);
+        for (uint32_t f = 0; f < features; f++) {
+            float centre = rng_float(rng_at(centres, (uint64_t)(i % classes) * features + f));
+            float own = rng_float(rng_at(noise, (uint64_t)i * features + f));
+            fprintf(file, ",%.6g", (double)(centre + own - 1));
+        }
+        fputc('\n', file);
+    }
+    close_csv(file);
+}
+
+void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                           uint32_t features, uint64_t seed) {
+    struct error err;
+    ck_assert_msg(dir_make(dir, &err) == 0, "%s", err.text);
+    write_edges(dir, n, classes, degree, seed);
+    write_features(dir, n, classes, features, seed);
+    FILE *labels = open_csv(dir, "labels.csv", "id,label\n");
+    FILE *split[] = {open_csv(dir, "train.csv", "id\n"), open_csv(dir, "valid.csv", "id\n"),
+                     open_csv(dir, "test.csv", "id\n")};
+    uint64_t key = rng_key(seed, STREAM_SPLIT);
+    for (uint32_t i = 0; i < n; i++) {
+        fprintf(labels, "n%u,c%u\n", i, i % classes);
+        uint64_t tenth = rng_below(rng_at(key, i), 10);
+        fprintf(split[tenth < 1 ? 0 : tenth < 3 ? 1 : 2], "n%u\n", i);
+    }
+    close_csv(labels);
+    for (int k = 0; k < 3; k++)
+        close_csv(split[k]);
+}
+
+const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint32_t classes,
+                            uint32_t degree, uint32_t features, uint64_t seed) {
+    static struct import_summary summary;
+    struct error err;
+    char source[300];
+    snprintf(source, sizeof source, "%s/%s-csv", root, name);
+    graphs_make_community(source, n, classes, degree, features, seed);
+    const struct import_options options = {.format = IMPORT_CSV,
+                                           .source = source,
+                                           .root = root,
+                                           .name = name,
+                                           .version = "1.0.0",
+                                           .undirected = true};
+    ck_assert_msg(import_run(&options, NULL, NULL, &summary, &err) == 0, "%s", err.text);
+    return summary.dir;
+}
+
+const char *graphs_partitioned(const char *root, const char *name, uint32_t n, uint32_t classes,
+                               uint32_t degree, uint32_t features, uint64_t seed, uint32_t parts,
+                               uint32_t halo) {
+    const char *dir = graphs_snapshot(root, name, n, classes, degree, features, seed);
+    struct snapshot *snapshot = NULL;
+    struct error err;
+    bool existed;
+    ck_assert_msg(snapshot_open(dir, false, &snapshot, &err) == 0, "%s", err.text);
+    ck_assert_msg(partition_make(snapshot, parts, halo, seed, &existed, &err) == 0, "%s", err.text);
+    snapshot_close(snapshot);
+    return dir;
+}

@@ -1,0 +1,171 @@
+/* The graphps program as a person meets it: its help, its exit codes, `graphps config`, and the
+ * page docs/configuration.md that it makes. */
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/child.h"
+#include "tests/test.h"
+
+/* Runs `graphps ARGUMENTS`, given as one text without quotes; checks the exit code. */
+static char *graphps(const char *arguments, int code) {
+    char copy[512];
+    const char *argv[32] = {child_program("graphps")};
+    int argc = 1;
+    snprintf(copy, sizeof copy, "%s", arguments);
+    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))
+        argv[argc++] = word;
+
+    char *output;
+    int got = child_run(argv, 20000, &output);
+    ck_assert_msg(got == code, "graphps %s ended with %d, expected %d:\n%s", arguments, got, code,
+                  output);
+    return output;
+}
+
+static void expect(const char *arguments, int code, const char *text) {
+    char *output = graphps(arguments, code);
+    ck_assert_msg(strstr(output, text), "graphps %s printed no \"%s\":\n%s", arguments, text,
+                  output);
+    free(output);
+}
+
+/* Help is complete and on demand; a wrong command line ends with 78 and the nearest right name. */
+START_TEST(help_and_usage) {
+    expect("--version", 0, "graphps " GRAPHPS_VERSION "\n");
+    expect("--help", 0, "\n  config ");
+    expect("help", 0, "\n  config ");
+    expect("", 78, "Usage: graphps COMMAND");
+    expect("help config", 0, "Usage: graphps config [OPTION...]");
+    expect("config --help", 0, "Usage: graphps config [OPTION...]");
+    expect("confg", 78, "unknown command \"confg\"; did you mean \"config\"?");
+    expect("help confg", 78, "unknown command \"confg\"");
+    expect("--chck", 78, "unknown command \"--chck\"");
+    expect("config", 78, "graphps config: give one of --defaults");
+    expect("config --defaults --markdown", 78, "give only one of");
+    expect("config --defaults --set a.b=c", 78, "--set goes with");
+    expect("config --nothing", 78, "unrecognized option '--nothing'");
+    expect("config --defaults extra", 78, "unexpected argument \"extra\"");
+}
+END_TEST
+
+/* Every subcommand in the list describes itself. */
+START_TEST(every_command_has_help) {
+    static const char *const names[] = {
+#define COMMAND(name, sentence) #name,
+#include "cli/commands.def"
+#undef COMMAND
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char arguments[64], usage[64];
+        snprintf(arguments, sizeof arguments, "help %s", names[i]);
+        snprintf(usage, sizeof usage, "Usage: graphps %s", names[i]);
+        expect(arguments, 0, usage);
+        snprintf(arguments, sizeof arguments, "%s --no-such-option", names[i]);
+        expect(arguments, 78, "unrecognized option '--no-such-option'");
+    }
+}
+END_TEST
+
+/* --check names every fault, of the file, of --set and across options, and ends with 78; a right
+ * file gets a word and 0. */
+START_TEST(check_names_every_fault) {
+    const char *path = test_path(test_tmpdir(), "job.yaml");
+    const char *yaml = "train:\n  epochs: 0\n  epoch: 3\nservers:\n  block_bytes: 100\n";
+    char arguments[512], text[600];
+    test_write_file(path, yaml, strlen(yaml));
+    snprintf(arguments, sizeof arguments, "config --check %s --set model.layer=3", path);
+    char *output = graphps(arguments, 78);
+    snprintf(text, sizeof text,
+             "%s:2:11: train.epochs: \"0\" is out of range, expected an integer from 1 to 1000000\n"
+             "%s:3:3: unknown option \"train.epoch\"; did you mean \"train.epochs\"?\n"
+             "--set: \"model.layer=3\": unknown option \"model.layer\"; did you mean "
+             "\"model.layers\"?\n"
+             "%s:5:16: servers.block_bytes: 100 is not a multiple of 64\n",
+             path, path, path);
+    ck_assert_str_eq(output, text);
+    free(output);
+
+    yaml = "train:\n  epochs: 3\n";
+    test_write_file(path, yaml, strlen(yaml));
+    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    output = graphps(arguments, 0);
+    snprintf(text, sizeof text, "%s: no faults\n", path);
+    ck_assert_str_eq(output, text);
+    free(output);
+
+    snprintf(arguments, sizeof arguments, "config --show %s --set job.name=cora", path);
+    output = graphps(arguments, 0);
+    ck_assert_str_eq(output, "job:\n  name: \"cora\"\n  dir: \"graphps-data/runs/cora\"\n"
+                             "data:\n  halo: 2\ntrain:\n  epochs: 3\n");
+    free(output);
+    expect("config --check /nowhere/job.yaml", 78, "/nowhere/job.yaml");
+}
+END_TEST
+
+/* What --defaults prints passes --check. */
+START_TEST(defaults_pass_the_check) {
+    const char *path = test_path(test_tmpdir(), "defaults.yaml");
+    char arguments[512];
+    char *defaults = graphps("config --defaults", 0);
+    test_write_file(path, defaults, strlen(defaults));
+    free(defaults);
+    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    expect(arguments, 0, ": no faults\n");
+}
+END_TEST
+
+/* A result that could not be written is a failure. */
+START_TEST(full_disk_is_a_failure) {
+    char command[700], *output;
+    snprintf(command, sizeof command, "%s config --defaults >/dev/full", child_program("graphps"));
+    const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+    ck_assert_int_eq(child_run(argv, 20000, &output), 70);
+    ck_assert_ptr_nonnull(strstr(output, "No space left on device"));
+    free(output);
+}
+END_TEST
+
+/* docs/configuration.md is what `graphps config --markdown` prints now. */
+START_TEST(documentation_is_fresh) {
+    const char *source = getenv("GRAPHPS_SOURCE");
+    ck_assert_msg(source, "GRAPHPS_SOURCE is not set (meson test sets it)");
+    char *page = test_read_file(test_path(source, "docs/configuration.md"), NULL);
+    char *made = graphps("config --markdown", 0);
+    ck_assert_msg(strcmp(page, made) == 0, "docs/configuration.md is stale: "
+                                           "graphps config --markdown > docs/configuration.md");
+    free(made);
+    free(page);
+}
+END_TEST
+
+/* Every job file that comes with graphps is right. */
+START_TEST(shipped_job_files_pass_the_check) {
+    const char *source = getenv("GRAPHPS_SOURCE");
+    ck_assert_msg(source, "GRAPHPS_SOURCE is not set (meson test sets it)");
+    glob_t files;
+    ck_assert_int_eq(glob(test_path(source, "config/*.yaml"), 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        char arguments[512];
+        snprintf(arguments, sizeof arguments, "config --check %s", files.gl_pathv[i]);
+        expect(arguments, 0, ": no faults\n");
+    }
+    globfree(&files);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("cli");
+    TCase *tests = tcase_create("cli");
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, help_and_usage);
+    tcase_add_test(tests, every_command_has_help);
+    tcase_add_test(tests, check_names_every_fault);
+    tcase_add_test(tests, defaults_pass_the_check);
+    tcase_add_test(tests, full_disk_is_a_failure);
+    tcase_add_test(tests, documentation_is_fresh);
+    tcase_add_test(tests, shipped_job_files_pass_the_check);
+    suite_add_tcase(suite, tests);
+    return test_run(suite);
+}

@@ -1,0 +1,201 @@
+/* With a halo of as many hops as the model has layers, P partitions compute what one process does:
+ * the same logits for every node, and gradients that add up, dropout included. */
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+#include "tests/graphs.h"
+#include "worker/graph/import.h"
+#include "worker/graph/sampler.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/model.h"
+
+/* What all partitions together make of one step. */
+struct outcome {
+    double *gradient; /* of the mean loss over all training nodes */
+    float *logits;    /* [nodes, classes] by global node */
+    uint64_t outputs; /* nodes that somebody computed */
+    double loss_sum;  /* over training nodes */
+    uint64_t trained;
+};
+
+static struct layout *make_layout(const struct model_spec *spec) {
+    struct tensor_spec *tensors;
+    struct layout *layout;
+    struct error err;
+    size_t count = model_tensors(spec, &tensors);
+    ck_assert_msg(layout_new(tensors, count, 1 << 16, 1, &layout, &err) == 0, "%s", err.text);
+    mem_free(tensors);
+    return layout;
+}
+
+/* One part's share: its gradient is of the mean over its own training nodes, so it counts by their
+ * number. The second pass over the same batch is the one that counts: it uses all that a model
+ * keeps from the first. */
+static void add_part(const struct model_spec *spec, const struct layout *layout,
+                     const float *weights, const struct store *store, struct outcome *sum) {
+    struct full_batch *full = full_batch_new(store, spec->kind, spec->layers);
+    struct batch batch = *full_batch_get(full);
+    struct model *model = model_new(spec);
+    float *gradient = mem_array(layout->floats, sizeof *gradient);
+    struct model_result result;
+    for (batch.step = 4; batch.step <= 5; batch.step++) {
+        model_forward(model, &batch, weights, true, &result);
+        model_backward(model, &batch, weights, gradient);
+    }
+    double share = (double)batch.train_count / (double)store->train_nodes_total;
+    for (uint64_t i = 0; i < layout->floats; i++)
+        sum->gradient[i] += share * gradient[i];
+    sum->loss_sum += result.loss_sum[SPLIT_TRAIN];
+    sum->trained += result.count[SPLIT_TRAIN];
+
+    const float *logits = model_forward(model, &batch, weights, false, NULL);
+    ck_assert_uint_eq(batch.n_output, store->owned);
+    for (uint32_t i = 0; i < batch.n_output; i++)
+        memcpy(sum->logits + (size_t)batch.nodes[i] * spec->classes, logits + i * spec->classes,
+               spec->classes * sizeof *logits);
+    sum->outputs += batch.n_output;
+    model_free(model);
+    full_batch_free(full);
+    mem_free(gradient);
+}
+
+static struct outcome run_parts(const char *dir, const struct model_spec *spec,
+                                const struct layout *layout, const float *weights, uint32_t parts) {
+    struct snapshot *snapshot;
+    struct error err;
+    bool existed;
+    uint32_t halo = (uint32_t)spec->layers;
+    ck_assert_msg(snapshot_open(dir, false, &snapshot, &err) == 0, "%s", err.text);
+    ck_assert_msg(partition_make(snapshot, parts, halo, 1, &existed, &err) == 0, "%s", err.text);
+    struct outcome sum = {
+        .gradient = mem_array(layout->floats, sizeof(double)),
+        .logits = mem_array(snapshot->nodes * spec->classes, sizeof(float)),
+    };
+    for (uint32_t part = 0; part < parts; part++) {
+        struct store *store;
+        ck_assert_msg(store_open(dir, parts, halo, part, false, false, &store, &err) == 0, "%s",
+                      err.text);
+        add_part(spec, layout, weights, store, &sum);
+        store_close(store);
+    }
+    ck_assert_uint_eq(sum.outputs, snapshot->nodes);
+    snapshot_close(snapshot);
+    return sum;
+}
+
+/* Each weight's gradient within 1e-4 of its own size or, for those near 0 by cancellation, of the
+ * root mean square of its tensor's gradient. */
+static void compare_gradients(const char *what, const struct layout *layout, const double *one,
+                              const double *many) {
+    for (size_t t = 0; t < layout->tensor_count; t++) {
+        uint64_t begin = layout->tensor_offsets[t], end = layout->tensor_offsets[t + 1];
+        double squares = 0;
+        for (uint64_t i = begin; i < end; i++)
+            squares += one[i] * one[i];
+        double scale = sqrt(squares / (double)(end - begin));
+        ck_assert_msg(scale > 1e-7, "%s: %s has no gradient", what, layout->tensors[t].name);
+        for (uint64_t i = begin; i < end; i++)
+            ck_assert_msg(fabs(one[i] - many[i]) <= 1e-4 * fmax(fabs(one[i]), scale),
+                          "%s: %s[%llu]: %.9g in one process, %.9g in parts", what,
+                          layout->tensors[t].name, (unsigned long long)(i - begin), one[i],
+                          many[i]);
+    }
+}
+
+static void check_equality(const char *dir, struct model_spec spec) {
+    struct snapshot *snapshot;
+    struct error err;
+    ck_assert_msg(snapshot_open(dir, false, &snapshot, &err) == 0, "%s", err.text);
+    uint64_t nodes = snapshot->nodes;
+    spec.input_dim = snapshot->feature_dim;
+    spec.classes = snapshot->classes;
+    snapshot_close(snapshot);
+
+    struct layout *layout = make_layout(&spec);
+    float *weights = mem_array(layout->floats, sizeof *weights);
+    for (size_t b = 0; b < layout->block_count; b++)
+        layout_init_block(layout, (uint32_t)b, 3, weights + layout->blocks[b].offset);
+    struct outcome one = run_parts(dir, &spec, layout, weights, 1);
+    for (uint32_t parts = 2; parts <= 4; parts += 2) {
+        char what[100];
+        snprintf(what, sizeof what, "kind %d, %zu layers, %u parts", spec.kind, spec.layers, parts);
+        struct outcome many = run_parts(dir, &spec, layout, weights, parts);
+        ck_assert_uint_eq(many.trained, one.trained);
+        ck_assert_double_eq_tol(many.loss_sum, one.loss_sum, 1e-5 * one.loss_sum);
+        compare_gradients(what, layout, one.gradient, many.gradient);
+        test_floats_equal(what, one.logits, many.logits, nodes * spec.classes, 1e-4, 1e-5);
+        mem_free(many.gradient);
+        mem_free(many.logits);
+    }
+    mem_free(one.gradient);
+    mem_free(one.logits);
+    mem_free(weights);
+    layout_free(layout);
+}
+
+static const int kinds[] = {MODEL_GCN, MODEL_SAGE, MODEL_MLP};
+
+/* A generated graph: features wider and narrower than the hidden layer, with and without dropout of
+ * the features, up to three layers. */
+START_TEST(parts_of_a_generated_graph_equal_one_process) {
+    kernels_set_threads(1);
+    const char *root = test_tmpdir();
+    const char *dir = graphs_snapshot(root, "community", 400, 5, 4, 20, 7);
+    for (size_t layers = 1; layers <= 3; layers++)
+        for (uint32_t hidden = 8; hidden <= 32; hidden += 24)
+            for (int input = 0; input < 2; input++)
+                check_equality(dir, (struct model_spec){
+                                        .kind = kinds[_i],
+                                        .layers = layers,
+                                        .hidden = hidden,
+                                        .dropout = 0.5F,
+                                        .input_dropout = input ? 0.4F : 0,
+                                        .seed = 17,
+                                    });
+}
+END_TEST
+
+/* Cora, as config/cora-gcn.yaml has it. */
+START_TEST(parts_of_cora_equal_one_process) {
+    const char *data = test_data_dir("parts_of_cora_equal_one_process");
+    if (!data)
+        return;
+    kernels_set_threads(1);
+    const char *root = test_tmpdir(), *source = test_path(data, "cora/ogb");
+    struct import_summary *summary = mem_alloc(sizeof *summary);
+    struct error err;
+    const struct import_options options = {.format = IMPORT_OGB,
+                                           .source = source,
+                                           .root = root,
+                                           .name = "cora",
+                                           .version = "1.0.0",
+                                           .split = "planetoid_public",
+                                           .undirected = true};
+    ck_assert_msg(import_run(&options, NULL, NULL, summary, &err) == 0, "%s", err.text);
+    for (int input = 0; input < 2; input++)
+        check_equality(summary->dir, (struct model_spec){
+                                         .kind = kinds[_i],
+                                         .layers = 2,
+                                         .hidden = 16,
+                                         .dropout = 0.5F,
+                                         .input_dropout = input ? 0.5F : 0,
+                                         .seed = 17,
+                                     });
+    mem_free(summary);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("equality");
+    TCase *tcase = tcase_create("equality");
+    tcase_set_timeout(tcase, 110);
+    tcase_add_loop_test(tcase, parts_of_a_generated_graph_equal_one_process, 0, 3);
+    tcase_add_loop_test(tcase, parts_of_cora_equal_one_process, 0, 2);
+    suite_add_tcase(suite, tcase);
+    return test_run(suite);
+}

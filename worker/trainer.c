@@ -1,0 +1,315 @@
+/* The training loop. It decides what is computed when; what travels, and what happens when the
+ * network fails, is the client's matter.
+ *
+ * bsp, ssp   gate(c), fresh weights, forward, backward, push(c), all acknowledged
+ * async      step c computes on the weights that came while step c - 1 computed; its push is under
+ *            way while step c + 1 computes; at most one step is unacknowledged when one begins. */
+#include "worker/trainer.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/lock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "common/vec.h"
+#include "worker/graph/sampler.h"
+#include "worker/model/model.h"
+
+#define LOG_EVERY_MS 1000
+
+struct trainer {
+    /* set at start, never changed */
+    const struct config *config;
+    const struct store *store;
+    uint32_t rank, steps_per_epoch, epochs;
+    bool overlap; /* async */
+    struct layout *layout;
+
+    /* the training thread's own */
+    struct model *model;
+    struct full_batch *full;
+    struct sampler *sampler; /* sampled mode, from the first step on */
+    float *weights, *gradient;
+    Graphps__Eval eval; /* sums of the epoch at hand */
+    uint64_t log_ms;
+
+    /* LOCK_TRAINER; guards the group below, which others may look at */
+    struct lock lock;
+    uint64_t clock;
+    Graphps__Eval last; /* of the last epoch that ended */
+    struct trainer_totals totals;
+};
+
+int trainer_new(const struct config *config, uint32_t rank, const struct store *store,
+                struct trainer **ret, struct error *reterr) {
+    struct model_spec spec;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
+    size_t count = model_tensors(&spec, &tensors);
+    struct layout *layout;
+    int r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
+                       (size_t)config->servers_count, &layout, reterr);
+    if (r < 0)
+        return r;
+    struct trainer *trainer = mem_alloc(sizeof *trainer);
+    trainer->config = config;
+    trainer->store = store;
+    trainer->rank = rank;
+    trainer->epochs = (uint32_t)config->train_epochs;
+    trainer->steps_per_epoch =
+        config->train_mode == TRAIN_SAMPLED ? (uint32_t)sampler_steps_per_epoch(store, config) : 1;
+    trainer->overlap = config->consistency_mode == CONSISTENCY_ASYNC;
+    trainer->layout = layout;
+    trainer->model = model_new(&spec);
+    trainer->full = full_batch_new(store, spec.kind, spec.layers);
+    trainer->weights = mem_array(layout->floats, sizeof(float));
+    trainer->gradient = mem_array(layout->floats, sizeof(float));
+    graphps__eval__init(&trainer->last);
+    lock_init(&trainer->lock, LOCK_TRAINER, "trainer");
+    *ret = trainer;
+    return 0;
+}
+
+struct trainer *trainer_free(struct trainer *trainer) {
+    if (!trainer)
+        return NULL;
+    sampler_free(trainer->sampler);
+    full_batch_free(trainer->full);
+    model_free(trainer->model);
+    mem_free(trainer->gradient);
+    mem_free(trainer->weights);
+    layout_free(trainer->layout);
+    lock_done(&trainer->lock);
+    mem_free(trainer);
+    return NULL;
+}
+
+const struct layout *trainer_layout(const struct trainer *trainer) {
+    return trainer->layout;
+}
+
+uint32_t trainer_steps_per_epoch(const struct trainer *trainer) {
+    return trainer->steps_per_epoch;
+}
+
+/* --- one step --- */
+
+static struct batch step_batch(struct trainer *trainer, uint64_t clock) {
+    if (trainer->config->train_mode == TRAIN_SAMPLED)
+        return *sampler_next(trainer->sampler);
+    struct batch batch = *full_batch_get(trainer->full);
+    batch.step = clock;
+    return batch;
+}
+
+/* Forward, backward and the push; returns before the push is acknowledged. */
+static int step_compute(struct trainer *trainer, struct client *client, uint64_t clock,
+                        struct error *reterr) {
+    struct batch batch = step_batch(trainer, clock);
+    size_t floats = trainer->layout->floats;
+    if (batch.train_count == 0) {
+        /* Nothing to learn from here, but bsp counts on everybody. */
+        if (trainer->overlap)
+            client_ask_weights(client);
+        memset(trainer->gradient, 0, floats * sizeof *trainer->gradient);
+        client_push(client, trainer->gradient, clock, 0);
+        return 0;
+    }
+    struct model_result result;
+    model_forward(trainer->model, &batch, trainer->weights, true, &result);
+    /* The answer comes during the backward pass, and holds most of what the last push did. */
+    if (trainer->overlap)
+        client_ask_weights(client);
+    model_backward(trainer->model, &batch, trainer->weights, trainer->gradient);
+    if (!vec()->finite(trainer->gradient, floats))
+        return error_set(reterr, ERR_NOT_FINITE,
+                         "the gradient of step %" PRIu64
+                         " is not finite: the training has diverged; lower optimizer.lr",
+                         clock);
+    trainer->eval.train_loss_sum += result.loss_sum[SPLIT_TRAIN];
+    trainer->eval.train_correct += result.correct[SPLIT_TRAIN];
+    trainer->eval.train_count += result.count[SPLIT_TRAIN];
+    client_push(client, trainer->gradient, clock, batch.train_count);
+    return 0;
+}
+
+/* --- the end of an epoch --- */
+
+static void epoch_begin(struct trainer *trainer, uint64_t clock) {
+    graphps__eval__init(&trainer->eval);
+    trainer->eval.epoch = (uint32_t)(clock / trainer->steps_per_epoch) + 1;
+}
+
+static double ratio(uint64_t part, uint64_t whole) {
+    return whole ? (double)part / (double)whole : 0;
+}
+
+static void epoch_log(struct trainer *trainer, const Graphps__Eval *eval) {
+    uint64_t now_ms = time_now_ms();
+    bool last = eval->epoch == trainer->epochs;
+    if (!last && now_ms < trainer->log_ms)
+        return;
+    trainer->log_ms = now_ms + LOG_EVERY_MS;
+    double loss = eval->train_count ? eval->train_loss_sum / (double)eval->train_count : 0;
+    if (eval->valid_count || eval->test_count)
+        log_info("epoch ended", "epoch=%u loss=%.4f train=%.4f valid=%.4f test=%.4f", eval->epoch,
+                 loss, ratio(eval->train_correct, eval->train_count),
+                 ratio(eval->valid_correct, eval->valid_count),
+                 ratio(eval->test_correct, eval->test_count));
+    else
+        log_info("epoch ended", "epoch=%u loss=%.4f train=%.4f", eval->epoch, loss,
+                 ratio(eval->train_correct, eval->train_count));
+}
+
+/* Evaluates when it is time to, reports to shard 0, waits for its answer. */
+static int epoch_end(struct trainer *trainer, struct client *client, struct error *reterr) {
+    Graphps__Eval *eval = &trainer->eval;
+    if (eval->epoch % (uint64_t)trainer->config->train_eval_every == 0 ||
+        eval->epoch == trainer->epochs) {
+        int r = client_weights(client, trainer->weights, true, reterr);
+        if (r < 0)
+            return r;
+        struct model_result result;
+        model_forward(trainer->model, full_batch_get(trainer->full), trainer->weights, false,
+                      &result);
+        eval->valid_loss_sum = result.loss_sum[SPLIT_VALID];
+        eval->valid_correct = result.correct[SPLIT_VALID];
+        eval->valid_count = result.count[SPLIT_VALID];
+        eval->test_correct = result.correct[SPLIT_TEST];
+        eval->test_count = result.count[SPLIT_TEST];
+    }
+    int r = client_eval(client, eval, reterr);
+    if (r < 0)
+        return r;
+    epoch_log(trainer, eval);
+    lock_take(&trainer->lock);
+    trainer->last = *eval;
+    lock_release(&trainer->lock);
+    metric_set(METRIC_EPOCH, eval->epoch);
+    return 0;
+}
+
+/* --- the loop --- */
+
+/* Waits until step *clock may start; *clock is raised when the others are ahead. */
+static int step_begin(struct trainer *trainer, struct client *client, bool first, uint64_t *clock,
+                      bool *ret_stop, struct error *reterr) {
+    int r;
+    if (client_interrupted(client))
+        return error_set(reterr, ERR_INTERRUPTED, "interrupted before step %" PRIu64, *clock);
+    if (!trainer->overlap || first) {
+        r = client_wait_gate(client, clock, ret_stop, reterr);
+    } else {
+        r = client_wait_finished(client, *clock - 1, reterr);
+        *ret_stop = client_stopped(client);
+    }
+    if (r < 0 || *ret_stop)
+        return r;
+    return client_weights(client, trainer->weights, !trainer->overlap || first, reterr);
+}
+
+static int train(struct trainer *trainer, struct client *client, uint64_t *clock,
+                 struct error *reterr) {
+    const uint64_t end = (uint64_t)trainer->epochs * trainer->steps_per_epoch;
+    bool first = true;
+    while (*clock < end) {
+        uint64_t begun_ns = time_now_ns(), before = *clock;
+        bool stop = false;
+        int r = step_begin(trainer, client, first, clock, &stop, reterr);
+        if (r < 0 || stop)
+            return r;
+        if (*clock >= end)
+            break;
+        if (first || *clock != before) {
+            epoch_begin(trainer, *clock);
+            sampler_free(trainer->sampler);
+            trainer->sampler = trainer->config->train_mode == TRAIN_SAMPLED
+                                   ? sampler_new(trainer->store, trainer->config, *clock)
+                                   : NULL;
+        }
+        first = false;
+        uint64_t compute_ns = time_now_ns();
+        r = step_compute(trainer, client, *clock, reterr);
+        if (r < 0)
+            return r;
+        compute_ns = time_now_ns() - compute_ns;
+        ++*clock;
+        if (!trainer->overlap) {
+            r = client_wait_finished(client, *clock, reterr);
+            if (r < 0)
+                return r;
+        }
+        uint64_t step_ns = time_now_ns() - begun_ns;
+        metric_add(METRIC_STEPS, 1);
+        metric_record(METRIC_STEP_TIME, step_ns);
+        lock_take(&trainer->lock);
+        trainer->clock = *clock;
+        trainer->totals.steps++;
+        trainer->totals.compute_s += (double)compute_ns / 1e9;
+        lock_release(&trainer->lock);
+        if (*clock % trainer->steps_per_epoch == 0) {
+            r = epoch_end(trainer, client, reterr);
+            if (r < 0)
+                return r;
+            epoch_begin(trainer, *clock);
+        }
+    }
+    return 0;
+}
+
+int trainer_run(struct trainer *trainer, struct client *client, struct error *reterr) {
+    uint64_t clock = 0, begun_ns = time_now_ns();
+    int r = client_wait_welcome(client, &clock, reterr);
+    if (r < 0)
+        return r;
+    log_info("training", "step=%" PRIu64 " steps_per_epoch=%u epochs=%u parameters=%" PRIu64, clock,
+             trainer->steps_per_epoch, trainer->epochs, trainer->layout->floats);
+    r = train(trainer, client, &clock, reterr);
+    if (r == 0 || r == ERR_INTERRUPTED) {
+        /* What was pushed is to be acknowledged, also when the reason to end is not ours. */
+        struct error err;
+        int last = client_wait_finished(client, clock, &err);
+        if (last < 0 && r == 0) {
+            *reterr = err;
+            r = last;
+        }
+    }
+    lock_take(&trainer->lock);
+    trainer->totals.seconds = (double)(time_now_ns() - begun_ns) / 1e9;
+    lock_release(&trainer->lock);
+    return r;
+}
+
+/* --- being watched --- */
+
+void trainer_totals(struct trainer *trainer, struct trainer_totals *ret) {
+    lock_take(&trainer->lock);
+    *ret = trainer->totals;
+    lock_release(&trainer->lock);
+}
+
+void trainer_add_stats(struct trainer *trainer, json_t *stats) {
+    lock_take(&trainer->lock);
+    Graphps__Eval last = trainer->last;
+    uint64_t clock = trainer->clock;
+    struct trainer_totals totals = trainer->totals;
+    lock_release(&trainer->lock);
+    json_object_set_new(stats, "step", json_integer((json_int_t)clock));
+    json_object_set_new(stats, "steps_per_epoch", json_integer(trainer->steps_per_epoch));
+    json_object_set_new(stats, "epochs", json_integer(trainer->epochs));
+    json_object_set_new(stats, "epoch", json_integer(last.epoch));
+    json_object_set_new(stats, "compute_seconds", json_real(totals.compute_s));
+    if (last.epoch == 0)
+        return;
+    json_object_set_new(
+        stats, "last_epoch",
+        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "train_loss",
+                  last.train_count ? last.train_loss_sum / (double)last.train_count : 0.0,
+                  "train_accuracy", ratio(last.train_correct, last.train_count), "valid_accuracy",
+                  ratio(last.valid_correct, last.valid_count), "test_accuracy",
+                  ratio(last.test_correct, last.test_count), "train_nodes",
+                  (json_int_t)last.train_count, "valid_nodes", (json_int_t)last.valid_count,
+                  "test_nodes", (json_int_t)last.test_count));
+}
