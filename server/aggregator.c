@@ -239,10 +239,8 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
 
     struct buf **spare = &aggregator->spares[block - aggregator->blocks];
     struct buf *old = block_read(block, &version), *next = NULL;
-    if (count > 0 && batch_merge(block, version, &batch, sum))
+    if (count > 0 && batch_merge(block, version, &batch, sum)) {
         next = batch_step(aggregator, block, spare, old, sum);
-    bool ready = block_publish(block, aggregator->rule, next, clock, now_ms);
-    if (next) {
         buf_unref(*spare);
         *spare = TAKE_PTR(old);
         atomic_fetch_add(&aggregator->updates, 1);
@@ -250,6 +248,8 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
         metric_record(METRIC_BATCH, count);
     }
     buf_unref(old);
+    /* With this the block may become another thread's: nothing of it is touched afterwards. */
+    bool ready = block_publish(block, aggregator->rule, next, clock, now_ms);
 
     struct list *node;
     while ((node = list_pop(&batch)))

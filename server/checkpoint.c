@@ -68,12 +68,19 @@ static json_t *number(uint64_t value) {
     return json_integer((json_int_t)value);
 }
 
+/* JSON holds only UTF-8. Names are checked where they come in; should other bytes get here, then
+ * the checkpoint must be readable all the same. */
+static json_t *text_json(const char *text) {
+    json_t *string = json_string(text);
+    return string ? string : json_string("?");
+}
+
 static json_t *tensors_json(const struct checkpoint *c) {
     json_t *array = json_array();
     for (size_t i = 0; i < c->tensor_count; i++) {
         const struct tensor_spec *tensor = &c->tensors[i];
         json_t *object = json_object();
-        json_object_set_new(object, "name", json_string(tensor->name));
+        json_object_set_new(object, "name", text_json(tensor->name));
         json_object_set_new(object, "rows", number(tensor->rows));
         json_object_set_new(object, "cols", number(tensor->cols));
         json_object_set_new(object, "init", number(tensor->init));
@@ -118,14 +125,14 @@ static json_t *blocks_json(const struct checkpoint *c) {
 
 static json_t *header_json(const struct checkpoint *c) {
     json_t *header = json_object();
-    json_object_set_new(header, "job", json_string(c->job));
+    json_object_set_new(header, "job", text_json(c->job));
     json_object_set_new(header, "run", number(c->run));
     json_object_set_new(header, "generation", number(c->generation));
     json_object_set_new(header, "shard", number(c->shard));
     json_object_set_new(header, "shards", number(c->shards));
     json_object_set_new(header, "block_bytes", number(c->block_bytes));
     json_object_set_new(header, "seed", number(c->seed));
-    json_object_set_new(header, "snapshot_digest", json_string(c->snapshot_digest));
+    json_object_set_new(header, "snapshot_digest", text_json(c->snapshot_digest));
     json_object_set_new(header, "optimizer", number((uint64_t)c->optimizer_kind));
     json_object_set_new(header, "state_floats", number(c->state_floats));
     json_object_set_new(header, "best_epoch", number(c->best_epoch));
@@ -148,8 +155,6 @@ struct buf *checkpoint_encode(const struct checkpoint *checkpoint) {
     json_t *header = header_json(c);
     char *text = json_dumps(header, JSON_COMPACT);
     json_decref(header);
-    /* Only text that is no UTF-8 cannot be printed; job and names are checked where they come in.
-     */
     assert(text);
     size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
 

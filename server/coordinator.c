@@ -169,8 +169,7 @@ static void phase_advance(struct coordinator *c, uint64_t now_ms) {
         phase_set(c, JOB_CLOSING, now_ms);
     if (c->phase == JOB_CLOSING)
         close_advance(c, now_ms);
-    if (c->phase == JOB_LEAVING &&
-        (others_know(c, now_ms) || now_ms - c->phase_ms > LEAVING_MS)) {
+    if (c->phase == JOB_LEAVING && (others_know(c, now_ms) || now_ms - c->phase_ms > LEAVING_MS)) {
         phase_set(c, JOB_OVER, now_ms);
         peers_order_changed(c);
     }

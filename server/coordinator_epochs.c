@@ -90,6 +90,7 @@ static bool epoch_owed(const struct epoch *epoch, const struct worker *worker, s
             worker_clock(worker) <= (uint64_t)epoch->epoch * worker->steps_per_epoch);
 }
 
+/* The first rank whose report of the oldest open epoch is awaited; worker_count: nobody's. */
 size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch) {
     if (!list_empty(&c->epochs)) {
         const struct epoch *epoch = epoch_of(c->epochs.next);
@@ -99,6 +100,17 @@ size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch) {
                 return i;
     }
     return c->worker_count;
+}
+
+bool epochs_settled(const struct coordinator *c, uint64_t clock) {
+    for (size_t i = 0; i < c->worker_count; i++) {
+        const struct worker *worker = &c->workers[i];
+        uint64_t epoch = worker->steps_per_epoch ? clock / worker->steps_per_epoch : 0;
+        if (worker_counts(worker) && epoch > worker->evaled && epoch >= worker->epoch_from &&
+            epoch > c->epoch_complete && worker_clock(worker) <= epoch * worker->steps_per_epoch)
+            return false;
+    }
+    return peers_hold_best(c);
 }
 
 static double ratio(double sum, uint64_t count) {
@@ -113,7 +125,7 @@ static bool epoch_better(const Graphps__EpochStatus *a, const Graphps__EpochStat
     return a->valid_loss < best->valid_loss;
 }
 
-static void epoch_close(struct coordinator *c, const struct epoch *epoch, uint64_t now_ms) {
+static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
     Graphps__EpochStatus *last = &c->last;
     last->epoch = epoch->epoch;
     last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
@@ -134,21 +146,20 @@ static void epoch_close(struct coordinator *c, const struct epoch *epoch, uint64
     metric_set(METRIC_VALID_ACCURACY, last->valid_accuracy);
     log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
               last->train_loss, last->valid_accuracy, c->best.epoch);
-
-    int64_t patience = c->config->train_patience;
-    if (epoch->epoch >= c->config->train_epochs)
-        coordinator_stop(c, "epochs", 0, now_ms);
-    else if (patience && c->best.epoch && epoch->epoch - c->best.epoch >= patience)
-        coordinator_stop(c, "early stop", 0, now_ms);
 }
 
 void epochs_advance(struct coordinator *c, uint64_t now_ms) {
     uint32_t number;
     while (!list_empty(&c->epochs) && epochs_owing(c, &number) == c->worker_count) {
         struct epoch *epoch = epoch_of(list_pop(&c->epochs));
-        epoch_close(c, epoch, now_ms);
+        epoch_close(c, epoch);
         mem_free(epoch);
     }
+    int64_t patience = c->config->train_patience;
+    if (c->epoch_complete >= c->config->train_epochs)
+        coordinator_stop(c, "epochs", 0, now_ms);
+    else if (patience && c->best.epoch && c->last.epoch - c->best.epoch >= patience)
+        coordinator_stop(c, "early stop", 0, now_ms);
 }
 
 void epochs_release(struct coordinator *c, uint64_t now_ms) {

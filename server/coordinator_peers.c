@@ -85,7 +85,7 @@ bool peers_done(const struct coordinator *c, uint64_t order) {
 }
 
 bool peers_hold_best(const struct coordinator *c) {
-    for (size_t i = 0; i < c->shard_count; i++)
+    for (size_t i = 0; c->best.epoch && i < c->shard_count; i++)
         if (c->peers[i].best_epoch != c->best.epoch)
             return false;
     return true;
@@ -195,8 +195,8 @@ static void leaving_advance(struct coordinator *c, uint64_t now_ms) {
         if (!peer->leaving || peer->leave_ordered)
             continue;
         /* One that it has not written yet will do. */
-        peer->leave_ordered = (c->writing && peer->generation != c->generation) ||
-                              peers_begin_generation(c, now_ms);
+        peer->leave_ordered =
+            (c->writing && peer->generation != c->generation) || peers_begin_generation(c, now_ms);
     }
 }
 
@@ -228,7 +228,7 @@ void peers_tick(struct coordinator *c, uint64_t now_ms) {
     for (size_t i = 1; i < c->shard_count; i++)
         if (c->phase < JOB_DRAINING &&
             now_ms - c->peers[i].heard_ms > (uint64_t)c->config->net_give_up_s * 1000) {
-            char reason[32];
+            char reason[64];
             snprintf(reason, sizeof reason, "shard %zu silent", i);
             coordinator_stop(c, reason, ERR_TIMEOUT, now_ms);
         }

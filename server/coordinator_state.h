@@ -62,7 +62,7 @@ struct peer {
     uint64_t *generations;
     size_t generation_count;
     uint64_t heard_ms;
-    void *conn;                 /* a reference, for orders unasked; NULL for ourselves */
+    void *conn;                  /* a reference, for orders unasked; NULL for ourselves */
     Graphps__ShardStatus status; /* strings are the arrays below */
     char state[16], address[300], http[300];
 };
@@ -89,7 +89,7 @@ struct coordinator {
     enum job_phase phase;
     uint64_t started_ms, ticked_ms; /* 0: not yet */
     uint64_t phase_ms;              /* since when in this phase */
-    char stop_reason[32];
+    char stop_reason[64];
     int finish_code; /* ERR_... that the processes end with, 0 */
     uint64_t warned_ms, waiting_since_ms;
 
@@ -115,7 +115,7 @@ struct coordinator {
     uint64_t generation_seen; /* highest number anybody has used */
     uint64_t generation_ms;   /* when it was ordered */
     uint64_t complete;
-    bool writing; /* `generation` is neither complete nor given up */
+    bool writing;        /* `generation` is neither complete nor given up */
     bool generation_due; /* bsp: to be ordered when all stand at a gate */
     bool final_begun;
     json_t *saved; /* the state as it was when `generation` was ordered */
@@ -139,6 +139,8 @@ void coordinator_advance(struct coordinator *c, uint64_t now_ms);
 bool worker_counts(const struct worker *worker);
 /* Finished steps as far as bounds are concerned. */
 uint64_t worker_clock(const struct worker *worker);
+void worker_hold(struct coordinator *c, struct held *held, void *conn, uint64_t id, uint64_t number,
+                 uint64_t now_ms);
 void worker_release(struct coordinator *c, struct held *held);
 /* The rank a message is of. ERR_RANGE, ERR_FENCED, ERR_NOT_ATTACHED. */
 int worker_heard(struct coordinator *c, uint32_t rank, uint64_t incarnation, uint64_t now_ms,
@@ -155,6 +157,9 @@ void workers_open_gates(struct coordinator *c, uint64_t now_ms);
 void epochs_advance(struct coordinator *c, uint64_t now_ms);
 void epochs_release(struct coordinator *c, uint64_t now_ms);
 void epochs_free(struct coordinator *c);
+size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch);
+/* Are all reports of the epochs that end at or before this clock in, and the best kept? */
+bool epochs_settled(const struct coordinator *c, uint64_t clock);
 
 /* coordinator_peers.c */
 void peers_order_changed(struct coordinator *c);

@@ -23,8 +23,8 @@ void worker_release(struct coordinator *c, struct held *held) {
     *held = (struct held){0};
 }
 
-static void worker_hold(struct coordinator *c, struct held *held, void *conn, uint64_t id,
-                        uint64_t number, uint64_t now_ms) {
+void worker_hold(struct coordinator *c, struct held *held, void *conn, uint64_t id, uint64_t number,
+                 uint64_t now_ms) {
     /* The same request sent again has been waiting since it came first. */
     uint64_t since_ms = held->conn && held->number == number ? held->since_ms : now_ms;
     c->server->ops->ref(c->server->ops_ctx, conn);
@@ -281,12 +281,18 @@ static bool gate_checkpoint(struct coordinator *c, uint64_t now_ms) {
     return c->writing && now_ms - c->generation_ms < (uint64_t)c->config->workers_lease_ms;
 }
 
-static bool gate_opens(struct coordinator *c, uint64_t clock, uint64_t slowest, uint64_t now_ms) {
+static bool gate_opens(struct coordinator *c, const struct held *gate, uint64_t slowest,
+                       uint64_t now_ms) {
+    uint64_t clock = gate->number;
     if (c->ssp)
         return clock <= slowest + (uint64_t)c->config->consistency_staleness;
     if (!c->bsp)
         return true;
-    return slowest >= clock && peers_done(c, c->roster_order) && !gate_checkpoint(c, now_ms);
+    if (slowest < clock || !peers_done(c, c->roster_order))
+        return false;
+    /* First the reports of the epoch that ends here, since the job may end with it. */
+    bool late = now_ms - gate->since_ms > (uint64_t)c->config->workers_lease_ms;
+    return (epochs_settled(c, clock) || late) && !gate_checkpoint(c, now_ms);
 }
 
 void workers_open_gates(struct coordinator *c, uint64_t now_ms) {
@@ -303,7 +309,7 @@ void workers_open_gates(struct coordinator *c, uint64_t now_ms) {
                         clock < worker_total(c, worker);
         if (promised)
             stop = false;
-        if (!stop && !promised && !gate_opens(c, clock, slowest, now_ms))
+        if (!stop && !promised && !gate_opens(c, &worker->gate, slowest, now_ms))
             continue;
         if (!stop)
             c->gate_end = max_u64(c->gate_end, clock + 1);

@@ -25,10 +25,11 @@ enum ledger_verdict {
     LEDGER_AHEAD,   /* beyond the window: the sender has too much in flight */
 };
 
-/* A worker says hello. A new incarnation with a higher attempt takes the rank (its sequences start
- * at 1). The same incarnation: lowest_unacked raises the floor (what the shard lost in a crash and
- * the worker will not send again: *ret_lost counts it). false: fenced (lower attempt, or the same
- * with another incarnation). */
+/* A worker says hello. The incarnation that holds the rank is always welcome (a higher attempt is
+ * noted). Another one with a higher attempt takes the rank, its sequences start at 1. Of both,
+ * lowest_unacked raises the floor: *ret_lost is how many sequences below it are neither applied nor
+ * pending here, which the shard lost in a crash and the worker will not send again. false: fenced
+ * (another incarnation, and its attempt is not higher). */
 bool ledger_hello(struct ledger_entry *entry, uint64_t attempt, uint64_t incarnation,
                   uint64_t lowest_unacked, uint64_t *ret_lost);
 enum ledger_verdict ledger_push(struct ledger_entry *entry, uint64_t incarnation,

@@ -24,6 +24,7 @@
 
 #define TICK_SERVING_MS 2 /* at most: finer than aggregation.max_wait_ms can matter */
 #define TICK_WAITING_MS 20
+#define READY_MS 500 /* between two looks at readiness, for the metric */
 
 struct shell {
     /* set at start, never changed */
@@ -43,6 +44,7 @@ struct shell {
     /* loop 0 only */
     uv_timer_t tick, grace;
     uv_signal_t signals[2];
+    uint64_t ready_ms; /* when to look next */
     bool signalled, stopping;
     int exit_code;
 };
@@ -167,12 +169,19 @@ static void shell_on_tick(uv_timer_t *timer) {
     if (shell->stopping) /* the link may have given up */
         return;
 
+    if (now_ms >= shell->ready_ms) {
+        char why[512];
+        metric_set(METRIC_READY, server_ready(shell->server, why, sizeof why));
+        shell->ready_ms = now_ms + READY_MS;
+    }
     int state = atomic_load(&shell->server->state);
     if (threads_aggregate(shell->threads, &err) < 0) {
         shell_fail(shell, &err);
     } else if (state == SERVER_FINISHED) {
-        log_info("finished", "interrupted=%s", shell->signalled ? "true" : "false");
-        shell_stop(shell, shell->signalled ? error_exit_code(ERR_INTERRUPTED) : 0);
+        const struct error *finish = &shell->server->finish; /* not changed after the state */
+        log_write(finish->code ? LOG_WARNING : LOG_INFO, "finished", "code=%s why=%s",
+                  error_name(finish->code), log_quote(finish->code ? error_text(finish) : "done"));
+        shell_stop(shell, error_exit_code(finish->code));
     } else {
         uint64_t most_ms = state == SERVER_SERVING ? TICK_SERVING_MS : TICK_WAITING_MS;
         uint64_t wait_ms = next_ms > now_ms ? next_ms - now_ms : 1;
@@ -190,12 +199,17 @@ static void shell_report(void *ctx) {
         link_report(shell->link);
 }
 
+static uint64_t shell_now_ns(void *ctx) {
+    return time_now_ns();
+}
+
 static const struct server_ops shell_server_ops = {
     .send = io_send,
     .ref = io_ref,
     .unref = io_unref,
     .work = shell_work,
     .report = shell_report,
+    .now_ns = shell_now_ns,
 };
 
 static json_t *shell_stats(void *ctx) {

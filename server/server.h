@@ -23,6 +23,8 @@ struct server_ops {
     void (*work)(void *ctx); /* server_work should be called soon, on a thread that may block */
     /* Shards k > 0: server_report should be sent soon, before the next one is due; may be NULL. */
     void (*report)(void *ctx);
+    /* Monotonic ns, for latency metrics alone; NULL: none are recorded. */
+    uint64_t (*now_ns)(void *ctx);
 };
 
 enum server_state {
@@ -63,20 +65,30 @@ struct server {
     struct block *blocks; /* [layout->shard's blocks] */
     size_t block_count;
     struct aggregator *aggregator;
-    struct buf **best; /* [block_count] or NULL */
-    uint32_t best_epoch;
-
     struct lock seats_lock; /* LOCK_LEDGER; guards seats */
     struct seat *seats;     /* [workers.count] */
 
-    struct lock orders_lock;   /* LOCK_ORDERS; guards the group below */
-    Graphps__PeerOrder *order; /* the newest one, owned copy */
-    uint64_t order_done;       /* carried out */
-    uint64_t generation;       /* newest written or restored */
+    struct lock orders_lock;     /* LOCK_ORDERS; guards the group below */
+    Graphps__PeerOrder order;    /* the newest one; roster and roster_from are owned */
+    _Atomic uint64_t order_done; /* its roster and best are carried out */
+    uint64_t heard_ms;           /* when shard 0 was last heard of; 0: not yet */
+    uint64_t reported_ms;        /* shard 0: when its own report last had a status */
+    uint64_t report_id;          /* shard 0: of its own reports */
+    uint64_t *generations;       /* on disk, ascending; looked at once, at the start */
+    size_t generation_count;
+    uint64_t generation; /* newest written or restored */
     uint64_t generation_failed;
-    uint64_t run;
+    uint64_t run;      /* 0 until it is restored or told to start fresh */
+    struct buf **best; /* [block_count] or NULL */
+    uint32_t best_epoch;
     bool leaving;
-    bool work_running;
+    uint64_t leave_generation; /* a generation above this is the last one */
+    bool work_running, finished;
+    struct error finish; /* why it is FINISHED; code 0: the job is done */
+
+    /* counts for status */
+    _Atomic uint64_t pushes_repeated;
+    atomic_uint connections;
 };
 
 /* job_dir is taken from the config; store: where checkpoints live. */
@@ -86,7 +98,8 @@ int server_new(const struct config *config, uint32_t shard, uint64_t incarnation
 struct server *server_free(struct server *server);
 
 /* Every few ms: aggregator_tick, coordinator_tick; shard 0 also reports to and orders itself.
- * Returns when it wants to be called again (absolute ms). */
+ * Returns when it wants to be called again (absolute ms). The process leaves when server->state is
+ * SERVER_FINISHED, shards k > 0 after a last report; its exit code is that of server->finish. */
 uint64_t server_tick(struct server *server, uint64_t now_ms);
 /* Slow work that is due: restore, checkpoint (cut, encode, write, prune). May block on the disk. */
 void server_work(struct server *server, uint64_t now_ms);
@@ -100,10 +113,26 @@ bool server_ready(struct server *server, char *why, size_t why_bytes);
 void server_status(struct server *server, Graphps__ShardStatus *ret); /* strings borrowed */
 json_t *server_stats_json(struct server *server, uint64_t now_ms);
 
-/* For sessions and the coordinator. */
+/* For sessions. */
 void server_send(struct server *server, void *conn, enum frame_type type,
                  const ProtobufCMessage *message);
 void server_send_error(struct server *server, void *conn, uint64_t id, int code, const char *text);
 /* The first worker's layout on a fresh shard, or a check against the one there is. ERR_WRONG_LAYOUT
  * names the first difference. */
 int server_declare_layout(struct server *server, const Graphps__Hello *hello, struct error *reterr);
+/* Shard 0: reports to its own coordinator and carries out what it orders, while there is news. */
+void server_self_report(struct server *server, uint64_t now_ms);
+/* All blocks of a push are applied: marks it and acknowledges. The aggregator's callback. */
+void server_applied(void *server, const struct push *push);
+
+/* Between server.c, server_orders.c and server_checkpoint.c. */
+const char *server_state_name(int state);
+bool server_work_due_locked(struct server *server); /* orders_lock is held */
+void server_set_state(struct server *server, enum server_state state);
+void server_finish(struct server *server, int code, const char *text);
+/* There is something to report, something to do. */
+void server_news(struct server *server);
+/* Layout (taken over), blocks and aggregator; weights from the checkpoint, or initial ones (NULL).
+ * Admission is held for writing. */
+void server_build_locked(struct server *server, struct layout *layout,
+                         const struct checkpoint *checkpoint);

@@ -117,6 +117,12 @@ int child_wait(struct child *child, int timeout_ms) {
     }
 }
 
+void child_expect(struct child *child, int code, int timeout_ms) {
+    child_wait(child, timeout_ms);
+    if (child->code != code)
+        child_fail(child, "ended with code %d instead of %d", child->code, code);
+}
+
 static bool log_has(const struct child *child, const char *text) {
     char *log = child_log(child);
     bool found = strstr(log, text) != NULL;

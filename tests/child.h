@@ -24,6 +24,8 @@ void child_start(struct child *child, const char *const *argv);
 void child_signal(struct child *child, int signal_number);
 /* Until it ends: its exit code, or 128 + signal. */
 int child_wait(struct child *child, int timeout_ms);
+/* The same, and fails the test when the code is another. */
+void child_expect(struct child *child, int code, int timeout_ms);
 /* Until text stands in the output of its present (or last) life. Fails when it ends before. */
 void child_wait_log(struct child *child, const char *text, int timeout_ms);
 /* Until the file is there. It must be in the log's directory. Fails when the child ends before. */

@@ -18,7 +18,8 @@ enum { PROCESSES_MAX = 32, SETS_MAX = 32, ADDRESS_BYTES = 64, ARGUMENTS_MAX = 2 
 struct member {
     struct child child;
     char port_file[512], http_port_file[512];
-    char address[ADDRESS_BYTES];      /* shards: "" until it listened once */
+    char address[ADDRESS_BYTES];      /* shards: "" until it listened once or is reserved */
+    int reserved;                     /* a socket bound to it, -1: none */
     char http_address[ADDRESS_BYTES]; /* of the present life, "" until asked for */
 };
 
@@ -29,6 +30,7 @@ struct cluster {
     struct member members[2][PROCESSES_MAX];
     char *sets[SETS_MAX];
     int set_count;
+    const char *number_from; /* an environment variable, NULL: the command line */
 };
 
 static struct member *member_of(struct cluster *cluster, enum cluster_role role, int number) {
@@ -58,6 +60,7 @@ struct cluster *cluster_new(int shards, int workers) {
             snprintf(member->http_port_file, sizeof member->http_port_file, "%s/%s.http",
                      cluster->dir, name);
             child_init(&member->child, name, log_path);
+            member->reserved = -1;
         }
     return cluster;
 }
@@ -66,8 +69,12 @@ struct cluster *cluster_free(struct cluster *cluster) {
     if (!cluster)
         return NULL;
     for (int role = 0; role < 2; role++)
-        for (int i = 0; i < cluster->counts[role]; i++)
-            child_stop(&cluster->members[role][i].child);
+        for (int i = 0; i < cluster->counts[role]; i++) {
+            struct member *member = &cluster->members[role][i];
+            child_stop(&member->child);
+            if (member->reserved >= 0)
+                close(member->reserved);
+        }
     for (int i = 0; i < cluster->set_count; i++)
         free(cluster->sets[i]);
     free(cluster);
@@ -96,6 +103,27 @@ void cluster_write_job(struct cluster *cluster, const char *format, ...) {
 void cluster_set(struct cluster *cluster, const char *assignment) {
     ck_assert_int_lt(cluster->set_count, SETS_MAX);
     cluster->sets[cluster->set_count++] = strdup(assignment);
+}
+
+/* A bound socket that does not listen keeps the port from everybody but those who also say
+ * SO_REUSEADDR and name it, as a listening shard does. */
+void cluster_reserve(struct cluster *cluster) {
+    for (int i = 0; i < cluster->counts[CLUSTER_SHARD]; i++) {
+        struct member *member = &cluster->members[CLUSTER_SHARD][i];
+        struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t len = sizeof at;
+        int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_msg(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
+                          bind(fd, (struct sockaddr *)&at, len) == 0 &&
+                          getsockname(fd, (struct sockaddr *)&at, &len) == 0,
+                      "cannot reserve a port: %s", strerror(errno));
+        member->reserved = fd;
+        snprintf(member->address, ADDRESS_BYTES, "127.0.0.1:%d", ntohs(at.sin_port));
+    }
+}
+
+void cluster_number_from(struct cluster *cluster, const char *variable) {
+    cluster->number_from = variable;
 }
 
 /* "servers.addresses=..." with a free port where a shard has not been up yet. */
@@ -140,8 +168,10 @@ void cluster_start_one(struct cluster *cluster, enum cluster_role role, int numb
     argv[argc++] = child_program(shard ? "graphps-server" : "graphps-worker");
     argv[argc++] = "--config";
     argv[argc++] = cluster->job_path;
-    argv[argc++] = shard ? "--shard" : "--rank";
-    argv[argc++] = number_text;
+    if (!cluster->number_from) {
+        argv[argc++] = shard ? "--shard" : "--rank";
+        argv[argc++] = number_text;
+    }
     argv[argc++] = "--http-port-file";
     argv[argc++] = member->http_port_file;
     if (shard) {
@@ -165,7 +195,11 @@ void cluster_start_one(struct cluster *cluster, enum cluster_role role, int numb
     unlink(member->port_file);
     unlink(member->http_port_file);
     member->http_address[0] = 0;
+    if (cluster->number_from)
+        setenv(cluster->number_from, number_text, 1);
     child_start(&member->child, argv);
+    if (cluster->number_from)
+        unsetenv(cluster->number_from);
     if (shard) {
         child_wait_file(&member->child, member->port_file, CLUSTER_TIMEOUT_MS);
         char was[ADDRESS_BYTES];
@@ -180,6 +214,10 @@ void cluster_start(struct cluster *cluster) {
     for (int role = 0; role < 2; role++)
         for (int i = 0; i < cluster->counts[role]; i++)
             cluster_start_one(cluster, role, i);
+}
+
+int cluster_count(const struct cluster *cluster, enum cluster_role role) {
+    return cluster->counts[role];
 }
 
 struct child *cluster_child(struct cluster *cluster, enum cluster_role role, int number) {

@@ -27,12 +27,20 @@ void cluster_write_job(struct cluster *cluster, const char *format, ...)
 /* One more --set for every process that is started after this. */
 void cluster_set(struct cluster *cluster, const char *assignment);
 
+/* Gives every shard its address before it is started, so that processes can be started in any
+ * order. The ports stay ours until cluster_free. */
+void cluster_reserve(struct cluster *cluster);
+/* Processes that are started after this read their number in this environment variable instead of
+ * on the command line; NULL: as before. */
+void cluster_number_from(struct cluster *cluster, const char *variable);
+
 /* Shard 0, the other shards, all workers. */
 void cluster_start(struct cluster *cluster);
 /* Starts one again or for the first time: a shard listens on the port it had; returns when it
- * listens. Shard 0 must have been started before any other process. */
+ * listens. Without cluster_reserve shard 0 must have been started before any other process. */
 void cluster_start_one(struct cluster *cluster, enum cluster_role role, int number);
 
+int cluster_count(const struct cluster *cluster, enum cluster_role role);
 struct child *cluster_child(struct cluster *cluster, enum cluster_role role, int number);
 void cluster_signal(struct cluster *cluster, enum cluster_role role, int number, int signal_number);
 /* SIGKILL, and gone when this returns. */

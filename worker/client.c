@@ -196,6 +196,14 @@ static void client_shut(struct client *client) {
             uv_close(handles[i], NULL);
 }
 
+static bool is_ready_locked(struct client *client) {
+    lock_assert_held(&client->lock);
+    for (size_t i = 0; i < client->link_count; i++)
+        if (!client->links[i].open)
+            return false;
+    return outbox_welcomed(client->outbox);
+}
+
 /* Runs before the loop sleeps, whatever woke it. */
 static void on_prepare(uv_prepare_t *prepare) {
     struct client *client = prepare->data;
@@ -211,6 +219,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     if (usage) {
         client->usage_ms = now_ms;
         outbox_set_usage(client->outbox, rss, peak);
+        metric_set(METRIC_READY, is_ready_locked(client));
     }
     uint64_t next_ms = outbox_tick(client->outbox, now_ms);
     lock_release(&client->lock);
@@ -455,9 +464,11 @@ int client_wait_gate(struct client *client, uint64_t *clock, bool *ret_stop, str
     return r;
 }
 
-bool client_stopped(struct client *client) {
+bool client_look(struct client *client, uint64_t *clock) {
     lock_take(&client->lock);
     bool stop = outbox_stop(client->outbox);
+    if (outbox_start_clock(client->outbox) > *clock)
+        *clock = outbox_start_clock(client->outbox);
     lock_release(&client->lock);
     return stop;
 }
@@ -544,11 +555,8 @@ json_t *client_stats_json(struct client *client) {
 }
 
 bool client_ready(struct client *client, char *why, size_t why_bytes) {
-    bool ready = true;
     lock_take(&client->lock);
-    for (size_t i = 0; i < client->link_count; i++)
-        ready = ready && client->links[i].open;
-    ready = ready && outbox_welcomed(client->outbox);
+    bool ready = is_ready_locked(client);
     if (!ready)
         culprit_locked(client, why, why_bytes);
     lock_release(&client->lock);

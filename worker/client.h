@@ -31,7 +31,8 @@ int client_wait_finished(struct client *client, uint64_t finished, struct error 
 /* Waits until step *clock may start. *clock is raised when this worker was counted as lost and its
  * steps up to there are done without it. *ret_stop: the job is over instead. */
 int client_wait_gate(struct client *client, uint64_t *clock, bool *ret_stop, struct error *reterr);
-bool client_stopped(struct client *client);
+/* The same without waiting, for whoever needs no gate: returns whether the job is over. */
+bool client_look(struct client *client, uint64_t *clock);
 /* Reports, and waits until shard 0 has it, or the job is over. */
 int client_eval(struct client *client, const Graphps__Eval *eval, struct error *reterr);
 /* Says goodbye and waits for the answer, at most timeout_ms. */

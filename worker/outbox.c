@@ -135,7 +135,9 @@ void outbox_advance(struct outbox *outbox, uint64_t now_ms) {
         outbox->finished = finished;
     for (size_t i = 0; i < shard_count; i++) {
         struct outbox_shard *shard = &outbox->shards[i];
-        while (shard->parcels && shard->parcels->clock < outbox->finished) {
+        /* One of a step that was jumped over may still be unanswered. */
+        while (shard->parcels && shard->parcels->clock < outbox->finished &&
+               !shard->parcels->request.open) {
             struct parcel *parcel = shard->parcels;
             shard->parcels = parcel->next;
             if (!shard->parcels)

@@ -203,7 +203,7 @@ static int step_begin(struct trainer *trainer, struct client *client, bool first
         r = client_wait_gate(client, clock, ret_stop, reterr);
     } else {
         r = client_wait_finished(client, *clock - 1, reterr);
-        *ret_stop = client_stopped(client);
+        *ret_stop = client_look(client, clock);
     }
     if (r < 0 || *ret_stop)
         return r;

@@ -608,6 +608,15 @@ START_TEST(jumps_to_a_later_start_clock) {
     answer_pushed(script, 0, NEXT(script, 0, PUSH, Push));
     ck_assert_uint_eq(outbox_finished(script->outbox), 7);
     ck_assert_uint_eq(NEXT(script, 0, CLOCK, Clock)->clock, 7);
+    /* A step that was being computed meanwhile is delivered all the same. */
+    push(script, 1, 1);
+    next_sent(script, 0, FRAME_PUSH);
+    script->now += RESEND_MS;
+    outbox_tick(script->outbox, script->now);
+    next_sent(script, 1, FRAME_PUSH);
+    next_sent(script, 1, FRAME_HELLO);
+    answer_pushed(script, 1, NEXT(script, 1, PUSH, Push));
+    ck_assert_uint_eq(outbox_pushes(script->outbox), 3);
     script_free(script);
 }
 END_TEST

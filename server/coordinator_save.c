@@ -1,0 +1,118 @@
+/* What a checkpoint keeps of the coordinator, and back. The state is that of the moment the
+ * generation was ordered, before any shard made its cut: a worker that restarts from it repeats at
+ * most steps that the weights hold, and in bsp those are known to be late. */
+#include <string.h>
+
+#include "server/coordinator_state.h"
+
+/* JSON integers are signed; the bits are kept. */
+static json_int_t as_json(uint64_t value) {
+    return (json_int_t)value;
+}
+
+static json_t *epoch_save(const Graphps__EpochStatus *epoch) {
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", (int)epoch->epoch, "train_loss",
+                     epoch->train_loss, "train_accuracy", epoch->train_accuracy, "valid_loss",
+                     epoch->valid_loss, "valid_accuracy", epoch->valid_accuracy, "test_accuracy",
+                     epoch->test_accuracy);
+}
+
+static json_t *model_save(const struct config *config) {
+    static const char *const kinds[] = {"gcn", "sage", "mlp"};
+    return json_pack("{s:s, s:I, s:I, s:b, s:s}", "kind", kinds[config->model_kind], "layers",
+                     (json_int_t)config->model_layers, "hidden", (json_int_t)config->model_hidden,
+                     "normalize_features", config->data_normalize_features, "snapshot",
+                     config->data_snapshot);
+}
+
+json_t *coordinator_snapshot(const struct coordinator *c) {
+    json_t *workers = json_array();
+    for (size_t i = 0; i < c->worker_count; i++) {
+        const struct worker *worker = &c->workers[i];
+        json_array_append_new(
+            workers, json_pack("{s:I, s:I, s:I, s:I, s:I}", "attempt", as_json(worker->attempt),
+                               "incarnation", as_json(worker->incarnation), "clock",
+                               as_json(worker_clock(worker)), "evaled", (json_int_t)worker->evaled,
+                               "steps_per_epoch", (json_int_t)worker->steps_per_epoch));
+    }
+    return json_pack("{s:o, s:o, s:o, s:s, s:I, s:o}", "model", model_save(c->config), "best",
+                     epoch_save(&c->best), "last", epoch_save(&c->last), "stop_reason",
+                     c->stop_reason, "epoch_complete", (json_int_t)c->epoch_complete, "workers",
+                     workers);
+}
+
+json_t *coordinator_save(struct coordinator *c) {
+    coordinator_lock(c);
+    json_t *state = c->saved ? json_incref(c->saved) : coordinator_snapshot(c);
+    coordinator_unlock(c);
+    return state;
+}
+
+static int epoch_load(const json_t *json, Graphps__EpochStatus *ret) {
+    int epoch;
+    if (json_unpack((json_t *)json, "{s:i, s:F, s:F, s:F, s:F, s:F}", "epoch", &epoch, "train_loss",
+                    &ret->train_loss, "train_accuracy", &ret->train_accuracy, "valid_loss",
+                    &ret->valid_loss, "valid_accuracy", &ret->valid_accuracy, "test_accuracy",
+                    &ret->test_accuracy) < 0 ||
+        epoch < 0)
+        return -1;
+    ret->epoch = (uint32_t)epoch;
+    return 0;
+}
+
+static int worker_load(const json_t *json, struct worker *ret) {
+    json_int_t attempt, incarnation, clock, evaled, steps;
+    if (json_unpack((json_t *)json, "{s:I, s:I, s:I, s:I, s:I}", "attempt", &attempt, "incarnation",
+                    &incarnation, "clock", &clock, "evaled", &evaled, "steps_per_epoch",
+                    &steps) < 0)
+        return -1;
+    ret->attempt = (uint64_t)attempt;
+    ret->incarnation = (uint64_t)incarnation;
+    ret->clock = ret->from = (uint64_t)clock;
+    ret->evaled = (uint32_t)evaled;
+    ret->steps_per_epoch = (uint32_t)steps;
+    ret->epoch_from = steps > 0 ? (uint32_t)((uint64_t)clock / (uint64_t)steps) + 1 : 1;
+    return 0;
+}
+
+int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr) {
+    Graphps__EpochStatus best = GRAPHPS__EPOCH_STATUS__INIT, last = GRAPHPS__EPOCH_STATUS__INIT;
+    json_t *saved;
+    json_int_t complete;
+    if (!state ||
+        json_unpack((json_t *)state, "{s:I, s:o}", "epoch_complete", &complete, "workers", &saved) <
+            0 ||
+        epoch_load(json_object_get(state, "best"), &best) < 0 ||
+        epoch_load(json_object_get(state, "last"), &last) < 0)
+        return error_set(reterr, ERR_FORMAT, "the coordinator's state is not what it should be");
+    if (json_array_size(saved) != c->worker_count)
+        return error_set(reterr, ERR_CONFIG,
+                         "the run was begun with %zu workers, workers.count is %zu; set it back, "
+                         "or give the new run another job.dir",
+                         json_array_size(saved), c->worker_count);
+    _cleanup_(mem_free_p) struct worker *workers = mem_array(c->worker_count, sizeof *workers);
+    for (size_t i = 0; i < c->worker_count; i++)
+        if (worker_load(json_array_get(saved, i), &workers[i]) < 0)
+            return error_set(reterr, ERR_FORMAT, "the coordinator's state of rank %zu is broken",
+                             i);
+    coordinator_lock(c);
+    memcpy(c->workers, workers, c->worker_count * sizeof *workers);
+    c->best = best;
+    c->last = last;
+    c->epoch_complete = (uint32_t)complete;
+    /* Ranks take part from where they are; the order goes out with the next change or report. */
+    workers_update_roster(c);
+    peers_order_changed(c);
+    coordinator_unlock(c);
+    return 0;
+}
+
+void coordinator_learn(struct coordinator *c, uint32_t rank, uint64_t attempt,
+                       uint64_t incarnation) {
+    coordinator_lock(c);
+    if (rank < c->worker_count && attempt > c->workers[rank].attempt) {
+        c->workers[rank].attempt = attempt;
+        c->workers[rank].incarnation = incarnation;
+    }
+    coordinator_unlock(c);
+}

@@ -1,0 +1,379 @@
+/* struct server: its life, its layout, its time, and what it says of itself. Orders of shard 0 are
+ * in server_orders.c, restoring and writing in server_checkpoint.c, a worker's messages in
+ * session.c. */
+#include "server/server.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/metrics.h"
+
+#define TICK_MS 100
+#define REPORT_GENERATIONS_MAX 1000
+
+int server_new(const struct config *config, uint32_t shard, uint64_t incarnation,
+               const char *address, const struct server_ops *ops, void *ops_ctx,
+               const struct checkpoint_store *store, struct server **ret, struct error *reterr) {
+    uint64_t *generations = NULL;
+    size_t count = 0;
+    int r = store->list(store->ctx, shard, (uint32_t)config->servers_count, &generations, &count,
+                        reterr);
+    if (r < 0)
+        return r;
+    struct server *server = mem_alloc(sizeof *server);
+    server->config = config;
+    server->shard = shard;
+    server->shards = (uint32_t)config->servers_count;
+    server->incarnation = incarnation;
+    snprintf(server->address, sizeof server->address, "%s", address);
+    server->ops = ops;
+    server->ops_ctx = ops_ctx;
+    server->store = *store;
+    server->generations = generations;
+    server->generation_count = count;
+    if (count > REPORT_GENERATIONS_MAX) { /* the newest are of use */
+        memmove(generations, generations + count - REPORT_GENERATIONS_MAX,
+                REPORT_GENERATIONS_MAX * sizeof *generations);
+        server->generation_count = REPORT_GENERATIONS_MAX;
+    }
+    roster_init(&server->roster, (size_t)config->workers_count);
+    server->rule = (struct block_rule){
+        .bsp = config->consistency_mode == CONSISTENCY_BSP,
+        .close_pushes = (uint32_t)config->aggregation_max_pushes,
+        .max_wait_ms = (uint32_t)config->aggregation_max_wait_ms,
+        .roster = &server->roster,
+    };
+    optimizer_init(&server->optimizer, config);
+    /* Pushes come without a pause; the cut must not wait for one. */
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&server->admission, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    lock_init(&server->seats_lock, LOCK_LEDGER, "seats");
+    lock_init(&server->orders_lock, LOCK_ORDERS, "orders");
+    server->seats = mem_array((size_t)config->workers_count, sizeof *server->seats);
+    graphps__peer_order__init(&server->order);
+    if (shard == 0)
+        server->coordinator = coordinator_new(config, server);
+    *ret = server;
+    return 0;
+}
+
+struct server *server_free(struct server *server) {
+    if (!server)
+        return NULL;
+    coordinator_free(server->coordinator);
+    aggregator_free(server->aggregator);
+    for (size_t i = 0; i < server->block_count; i++) {
+        block_done(&server->blocks[i]);
+        if (server->best)
+            buf_unref(server->best[i]);
+    }
+    mem_free(server->best);
+    mem_free(server->blocks);
+    layout_free(server->layout);
+    for (size_t i = 0; i < server->roster.workers; i++)
+        if (server->seats[i].conn)
+            server->ops->unref(server->ops_ctx, server->seats[i].conn);
+    mem_free(server->seats);
+    coordinator_order_done(&server->order);
+    mem_free(server->generations);
+    roster_done(&server->roster);
+    lock_done(&server->orders_lock);
+    lock_done(&server->seats_lock);
+    pthread_rwlock_destroy(&server->admission);
+    mem_free(server);
+    return NULL;
+}
+
+uint64_t server_tick(struct server *server, uint64_t now_ms) {
+    uint64_t next_ms = now_ms + TICK_MS;
+    pthread_rwlock_rdlock(&server->admission);
+    if (server->aggregator) {
+        uint64_t aggregator_ms = aggregator_tick(server->aggregator, now_ms);
+        if (aggregator_ms < next_ms)
+            next_ms = aggregator_ms;
+    }
+    pthread_rwlock_unlock(&server->admission);
+
+    if (server->coordinator) {
+        coordinator_tick(server->coordinator, now_ms);
+        server_self_report(server, now_ms);
+    }
+    lock_take(&server->orders_lock);
+    bool due = server_work_due_locked(server) && !server->work_running;
+    lock_release(&server->orders_lock);
+    if (due)
+        server->ops->work(server->ops_ctx);
+    return next_ms > now_ms ? next_ms : now_ms + 1;
+}
+
+void server_set_state(struct server *server, enum server_state state) {
+    pthread_rwlock_wrlock(&server->admission);
+    int before = atomic_load(&server->state);
+    if (before != SERVER_FINISHED)
+        atomic_store(&server->state, (int)state);
+    pthread_rwlock_unlock(&server->admission);
+    log_debug("shard state", "from=%s to=%s", server_state_name(before), server_state_name(state));
+}
+
+const char *server_state_name(int state) {
+    static const char *const names[] = {"starting", "restoring", "waiting", "serving", "finished"};
+    return names[state];
+}
+
+/* --- frames --- */
+
+void server_send(struct server *server, void *conn, enum frame_type type,
+                 const ProtobufCMessage *message) {
+    server->ops->send(server->ops_ctx, conn, frame_out_new(type, message, NULL, 0));
+}
+
+void server_send_error(struct server *server, void *conn, uint64_t id, int code, const char *text) {
+    Graphps__Error error = GRAPHPS__ERROR__INIT;
+    error.id = id;
+    error.code = (uint32_t)-code;
+    error.text = (char *)(text && *text ? text : error_sentence(code));
+    error.retryable = error_retryable(code);
+    metric_add(METRIC_ERRORS_SENT, 1);
+    server_send(server, conn, FRAME_ERROR, &error.base);
+}
+
+void server_applied(void *ctx, const struct push *push) {
+    struct server *server = ctx;
+    lock_take(&server->seats_lock);
+    struct seat *seat = &server->seats[push->rank];
+    ledger_apply(&seat->ledger, push->incarnation, push->sequence);
+    void *conn = seat->ledger.incarnation == push->incarnation ? seat->conn : NULL;
+    if (conn)
+        server->ops->ref(server->ops_ctx, conn);
+    lock_release(&server->seats_lock);
+
+    bool late = push->count > 0 && atomic_load(&push->late) == push->count;
+    metric_add(late ? METRIC_PUSH_LATE : METRIC_PUSH_APPLIED, 1);
+    if (server->ops->now_ns)
+        metric_record(METRIC_PUSH_LATENCY,
+                      server->ops->now_ns(server->ops_ctx) - push->received_ns);
+    if (!conn)
+        return;
+    Graphps__Pushed pushed = GRAPHPS__PUSHED__INIT;
+    pushed.id = push->id;
+    pushed.sequence = push->sequence;
+    server_send(server, conn, FRAME_PUSHED, &pushed.base);
+    server->ops->unref(server->ops_ctx, conn);
+}
+
+/* --- the layout --- */
+
+void server_build_locked(struct server *server, struct layout *layout,
+                         const struct checkpoint *checkpoint) {
+    static const struct aggregator_ops ops = {.applied = server_applied};
+    uint32_t first = layout->shard_starts[server->shard];
+    size_t state_floats = optimizer_state_floats(&server->optimizer);
+    server->layout = layout;
+    server->block_count = layout->shard_starts[server->shard + 1] - first;
+    server->blocks = mem_array(server->block_count, sizeof *server->blocks);
+    for (size_t i = 0; i < server->block_count; i++) {
+        const struct layout_block *placed = &layout->blocks[layout->shard_blocks[first + i]];
+        struct block *block = &server->blocks[i];
+        struct buf *weights;
+        if (checkpoint) {
+            weights = buf_ref(checkpoint->weights[i]);
+        } else {
+            weights = buf_new(placed->floats * sizeof(float));
+            layout_init_block(layout, placed->id, server->seed, (float *)(void *)weights->data);
+        }
+        block_init(block, placed->id, placed->floats, layout->tensors[placed->tensor].decay,
+                   weights, state_floats);
+        if (checkpoint) {
+            block->version = checkpoint->versions[i];
+            block->clock = checkpoint->clocks[i];
+            block->steps = checkpoint->steps[i];
+            if (state_floats)
+                memcpy(block->state, checkpoint->state[i],
+                       state_floats * placed->floats * sizeof(float));
+        }
+    }
+    server->aggregator = aggregator_new(server->blocks, server->block_count, &server->rule,
+                                        &server->optimizer, &ops, server);
+}
+
+/* The tensors a worker declares, as the layout wants them. */
+static int hello_tensors(const Graphps__Hello *hello, struct tensor_spec *tensors,
+                         struct error *reterr) {
+    for (size_t i = 0; i < hello->n_tensors; i++) {
+        const Graphps__TensorSpec *spec = hello->tensors[i];
+        size_t len = strlen(spec->name);
+        if (len > LAYOUT_NAME_MAX)
+            return error_set(reterr, ERR_WRONG_LAYOUT, "tensor %zu: its name has %zu bytes", i,
+                             len);
+        memcpy(tensors[i].name, spec->name, len + 1);
+        tensors[i].rows = spec->rows;
+        tensors[i].cols = spec->cols;
+        tensors[i].init = spec->init == GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
+                              ? TENSOR_GLOROT_UNIFORM
+                              : TENSOR_ZEROS;
+        tensors[i].decay = spec->decay;
+    }
+    return 0;
+}
+
+/* The first thing in which a worker's tensors and ours are not the same. */
+static int layout_difference(const struct server *server, const Graphps__Hello *hello,
+                             struct error *reterr) {
+    const struct layout *layout = server->layout;
+    for (size_t i = 0; i < layout->tensor_count && i < hello->n_tensors; i++) {
+        const struct tensor_spec *ours = &layout->tensors[i];
+        const Graphps__TensorSpec *theirs = hello->tensors[i];
+        if (strcmp(ours->name, theirs->name) != 0)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor %zu is '%.63s', the run has '%s' there", hello->rank,
+                             i, theirs->name, ours->name);
+        if (ours->rows != theirs->rows || ours->cols != theirs->cols)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor '%s' is %u x %u, the run has %u x %u", hello->rank,
+                             ours->name, theirs->rows, theirs->cols, ours->rows, ours->cols);
+        if ((int)ours->init != (int)theirs->init || ours->decay != theirs->decay)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor '%s' has another initialisation or decay than the "
+                             "run",
+                             hello->rank, ours->name);
+    }
+    if (layout->tensor_count != hello->n_tensors)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u: %zu tensors, the run has %zu",
+                         hello->rank, hello->n_tensors, layout->tensor_count);
+    return error_set(reterr, ERR_WRONG_LAYOUT,
+                     "rank %u: the same tensors, cut in another way; servers.block_bytes must be "
+                     "the same on all",
+                     hello->rank);
+}
+
+static int layout_check(const struct server *server, const Graphps__Hello *hello,
+                        struct error *reterr) {
+    if (hello->layout_hash != server->layout->hash)
+        return layout_difference(server, hello, reterr);
+    if (hello->seed != server->seed)
+        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, the run has %llu",
+                         hello->rank, (unsigned long long)hello->seed,
+                         (unsigned long long)server->seed);
+    if (strcmp(hello->snapshot_digest, server->snapshot_digest) != 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "rank %u: its snapshot (%.16s...) is not the one this run trains on "
+                         "(%.16s...); give the run the same data.snapshot everywhere, or another "
+                         "job.dir",
+                         hello->rank, hello->snapshot_digest, server->snapshot_digest);
+    return 0;
+}
+
+static int layout_begin_locked(struct server *server, const Graphps__Hello *hello,
+                               struct error *reterr) {
+    if (hello->n_tensors == 0)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u declares no tensors", hello->rank);
+    if (hello->seed != (uint64_t)server->config->job_seed)
+        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, shard %u has %lld",
+                         hello->rank, (unsigned long long)hello->seed, server->shard,
+                         (long long)server->config->job_seed);
+    if (strlen(hello->snapshot_digest) >= sizeof server->snapshot_digest)
+        return error_set(reterr, ERR_LIMIT, "rank %u: a snapshot digest of %zu bytes", hello->rank,
+                         strlen(hello->snapshot_digest));
+    _cleanup_(mem_free_p) struct tensor_spec *tensors =
+        mem_array(hello->n_tensors, sizeof *tensors);
+    struct layout *layout;
+    int r = hello_tensors(hello, tensors, reterr);
+    if (r == 0)
+        r = layout_new(tensors, hello->n_tensors, (uint32_t)server->config->servers_block_bytes,
+                       server->shards, &layout, reterr);
+    if (r < 0)
+        return r;
+    if (layout->hash != hello->layout_hash) {
+        layout_free(layout);
+        return error_set(reterr, ERR_WRONG_LAYOUT,
+                         "rank %u: its tensors are cut in another way here; servers.block_bytes "
+                         "and servers.count must be the same on all",
+                         hello->rank);
+    }
+    server->seed = hello->seed;
+    snprintf(server->snapshot_digest, sizeof server->snapshot_digest, "%s", hello->snapshot_digest);
+    server_build_locked(server, layout, NULL);
+    atomic_store(&server->state, SERVER_SERVING);
+    log_info("layout declared", "by_rank=%u tensors=%zu parameters=%llu blocks_here=%zu",
+             hello->rank, layout->tensor_count, (unsigned long long)layout->floats,
+             server->block_count);
+    return 0;
+}
+
+int server_declare_layout(struct server *server, const Graphps__Hello *hello,
+                          struct error *reterr) {
+    if (atomic_load(&server->state) == SERVER_WAITING) {
+        pthread_rwlock_wrlock(&server->admission);
+        int r = 0;
+        if (atomic_load(&server->state) == SERVER_WAITING)
+            r = layout_begin_locked(server, hello, reterr);
+        pthread_rwlock_unlock(&server->admission);
+        if (r < 0)
+            return r;
+    }
+    int r;
+    pthread_rwlock_rdlock(&server->admission);
+    if (!server->layout)
+        r = error_set(reterr, ERR_NOT_READY, "shard %u is %s", server->shard,
+                      server_state_name(atomic_load(&server->state)));
+    else
+        r = layout_check(server, hello, reterr);
+    pthread_rwlock_unlock(&server->admission);
+    return r;
+}
+
+/* --- what it says of itself --- */
+
+void server_status(struct server *server, Graphps__ShardStatus *ret) {
+    graphps__shard_status__init(ret);
+    ret->shard = server->shard;
+    ret->state = (char *)server_state_name(atomic_load(&server->state));
+    ret->incarnation = server->incarnation;
+    ret->address = server->address;
+    ret->http = server->http;
+    pthread_rwlock_rdlock(&server->admission);
+    if (server->layout) {
+        ret->blocks = (uint32_t)server->block_count;
+        ret->parameters = server->layout->shard_floats[server->shard];
+        ret->updates = aggregator_updates(server->aggregator);
+    }
+    pthread_rwlock_unlock(&server->admission);
+    lock_take(&server->seats_lock);
+    for (size_t i = 0; i < server->roster.workers; i++)
+        ret->pushes_applied += server->seats[i].ledger.counted;
+    lock_release(&server->seats_lock);
+    lock_take(&server->orders_lock);
+    ret->generation = server->generation;
+    lock_release(&server->orders_lock);
+    ret->pushes_repeated = atomic_load(&server->pushes_repeated);
+    ret->bytes_in = metric_counter(METRIC_BYTES_IN);
+    ret->bytes_out = metric_counter(METRIC_BYTES_OUT);
+    ret->rss_bytes = process_rss_bytes();
+    ret->rss_peak_bytes = process_rss_peak_bytes();
+    ret->connections = atomic_load(&server->connections);
+    struct histogram *staleness = mem_alloc(sizeof *staleness);
+    metric_histogram(METRIC_STALENESS, staleness);
+    ret->staleness_mean = histogram_mean(staleness);
+    mem_free(staleness);
+}
+
+bool server_ready(struct server *server, char *why, size_t why_bytes) {
+    int state = atomic_load(&server->state);
+    if (state == SERVER_WAITING || state == SERVER_SERVING)
+        return true;
+    lock_take(&server->orders_lock);
+    bool told = server->order.restore;
+    lock_release(&server->orders_lock);
+    if (state == SERVER_STARTING && !told && server->shard > 0)
+        snprintf(why, why_bytes, "shard %u waits for shard 0 to say what to restore",
+                 server->shard);
+    else if (state == SERVER_STARTING && !told)
+        snprintf(why, why_bytes, "shard 0 waits for all shards to report");
+    else
+        snprintf(why, why_bytes, "shard %u is %s", server->shard, server_state_name(state));
+    return false;
+}

@@ -1,0 +1,544 @@
+/* A worker's or a shard's connection. Every message is checked whole before anything of it is
+ * believed; what it means is the ledger's, the aggregator's and the coordinator's matter. */
+#include "server/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/metrics.h"
+#include "server/coordinator.h"
+#include "server/server.h"
+
+enum session_state {
+    SESSION_OPEN,     /* nobody has said who he is */
+    SESSION_ATTACHED, /* a worker that said hello */
+    SESSION_PEER,     /* a shard */
+    SESSION_ENDED,
+};
+
+struct session {
+    struct server *server;
+    void *conn; /* borrowed */
+    char peer[64];
+    enum session_state state;
+    /* of the worker that is attached */
+    uint32_t rank;
+    uint64_t incarnation;
+};
+
+struct session *session_new(struct server *server, void *conn, const char *peer) {
+    struct session *session = mem_alloc(sizeof *session);
+    session->server = server;
+    session->conn = conn;
+    snprintf(session->peer, sizeof session->peer, "%s", peer);
+    atomic_fetch_add(&server->connections, 1);
+    return session;
+}
+
+static void session_set_state(struct session *session, enum session_state state) {
+    static const char *const names[] = {"open", "attached", "peer", "ended"};
+    if (session->state == state)
+        return;
+    log_debug("session", "peer=%s from=%s to=%s", session->peer, names[session->state],
+              names[state]);
+    session->state = state;
+}
+
+/* The seat forgets the connection, unless a newer one has it. */
+static void session_leave_seat(struct session *session) {
+    struct server *server = session->server;
+    lock_take(&server->seats_lock);
+    struct seat *seat = &server->seats[session->rank];
+    bool mine = seat->conn == session->conn;
+    if (mine)
+        seat->conn = NULL;
+    lock_release(&server->seats_lock);
+    if (mine)
+        server->ops->unref(server->ops_ctx, session->conn);
+}
+
+struct session *session_free(struct session *session) {
+    if (!session)
+        return NULL;
+    if (session->state == SESSION_ATTACHED)
+        session_leave_seat(session);
+    if (session->server->coordinator)
+        coordinator_disconnected(session->server->coordinator, session->conn);
+    session_set_state(session, SESSION_ENDED);
+    atomic_fetch_sub(&session->server->connections, 1);
+    mem_free(session);
+    return NULL;
+}
+
+/* A frame being handled. */
+struct call {
+    struct session *session;
+    struct server *server;
+    const struct frame_in *frame;
+    uint64_t now_ms, wall_ms, now_ns;
+};
+
+/* --- greeting --- */
+
+static int hello_check(const struct server *server, const Graphps__Hello *hello,
+                       struct error *reterr) {
+    const struct config *config = server->config;
+    if (strcmp(hello->job, config->job_name) != 0)
+        return error_set(reterr, ERR_WRONG_JOB, "shard %u belongs to job '%s', not '%.100s'",
+                         server->shard, config->job_name, hello->job);
+    if (hello->workers != config->workers_count)
+        return error_set(reterr, ERR_CONFIG,
+                         "rank %u: workers.count is %u there, shard %u has %lld", hello->rank,
+                         hello->workers, server->shard, (long long)config->workers_count);
+    if (hello->shards != server->shards)
+        return error_set(reterr, ERR_CONFIG, "rank %u: servers.count is %u there, shard %u has %u",
+                         hello->rank, hello->shards, server->shard, server->shards);
+    if (hello->rank >= config->workers_count)
+        return error_set(reterr, ERR_RANGE, "rank %u, the job has %lld workers", hello->rank,
+                         (long long)config->workers_count);
+    if (hello->incarnation == 0)
+        return error_set(reterr, ERR_PROTOCOL, "rank %u: incarnation 0", hello->rank);
+    if (server->shard > 0 && hello->attempt == 0)
+        return error_set(reterr, ERR_PROTOCOL,
+                         "rank %u: shard 0 is greeted first, it numbers the "
+                         "attempt",
+                         hello->rank);
+    int state = atomic_load(&server->state);
+    if (state == SERVER_STARTING || state == SERVER_RESTORING)
+        return error_set(reterr, ERR_NOT_READY, "shard %u is %s", server->shard,
+                         state == SERVER_STARTING ? "starting" : "restoring");
+    return 0;
+}
+
+/* Takes the seat for this connection, or says who has it. */
+static int hello_take_seat(struct call *call, const Graphps__Hello *hello, uint64_t attempt,
+                           struct error *reterr) {
+    struct server *server = call->server;
+    uint64_t lost = 0;
+    lock_take(&server->seats_lock);
+    struct seat *seat = &server->seats[hello->rank];
+    uint64_t holder = seat->ledger.attempt;
+    bool mine =
+        ledger_hello(&seat->ledger, attempt, hello->incarnation, hello->lowest_unacked, &lost);
+    void *before = NULL;
+    if (mine && seat->conn != call->session->conn) {
+        server->ops->ref(server->ops_ctx, call->session->conn);
+        before = seat->conn;
+        seat->conn = call->session->conn;
+    }
+    lock_release(&server->seats_lock);
+    if (before)
+        server->ops->unref(server->ops_ctx, before);
+    if (!mine)
+        return error_set(reterr, ERR_FENCED,
+                         "rank %u: a newer process (attempt %llu) has taken it, this one is %llu",
+                         hello->rank, (unsigned long long)holder, (unsigned long long)attempt);
+    if (lost > 0) {
+        log_warning("acknowledged pushes are not in the restored weights", "rank=%u pushes=%llu",
+                    hello->rank, (unsigned long long)lost);
+        metric_add(METRIC_PUSH_LOST, lost);
+    }
+    return 0;
+}
+
+/* A worker's clock is news to bsp: it will not push what is before it. */
+static void clock_reached(struct call *call, uint32_t rank, uint64_t clock) {
+    struct server *server = call->server;
+    if (!roster_reached(&server->roster, rank, clock) || !server->rule.bsp)
+        return;
+    pthread_rwlock_rdlock(&server->admission);
+    if (server->aggregator)
+        aggregator_recheck(server->aggregator, call->now_ms);
+    pthread_rwlock_unlock(&server->admission);
+}
+
+static int on_hello(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Hello *hello = (const Graphps__Hello *)message;
+    struct session *session = call->session;
+    struct server *server = call->server;
+    if (session->state == SESSION_ATTACHED &&
+        (hello->rank != session->rank || hello->incarnation != session->incarnation))
+        return error_set(reterr, ERR_PROTOCOL, "this connection is rank %u's", session->rank);
+    int r = hello_check(server, hello, reterr);
+    if (r == 0)
+        r = server_declare_layout(server, hello, reterr);
+    if (r < 0)
+        return r;
+    Graphps__Welcome welcome = GRAPHPS__WELCOME__INIT;
+    uint64_t attempt = hello->attempt;
+    if (server->coordinator) {
+        r = coordinator_hello(server->coordinator, session->conn, hello, call->now_ms,
+                              call->wall_ms, &welcome, reterr);
+        attempt = welcome.attempt;
+    }
+    if (r == 0)
+        r = hello_take_seat(call, hello, attempt, reterr);
+    if (r < 0)
+        return r;
+    session->rank = hello->rank;
+    session->incarnation = hello->incarnation;
+    session_set_state(session, SESSION_ATTACHED);
+    welcome.id = hello->id;
+    welcome.shard = server->shard;
+    welcome.shard_incarnation = server->incarnation;
+    server_send(server, session->conn, FRAME_WELCOME, &welcome.base);
+    clock_reached(call, hello->rank, hello->clock);
+    return 0;
+}
+
+/* --- push --- */
+
+/* The blocks of a request: ascending, all ours, a version each. Fills index with their places among
+ * the shard's blocks. Admission is held. */
+static int blocks_check(const struct server *server, const uint32_t *blocks, size_t count,
+                        size_t versions, uint32_t *index, struct error *reterr) {
+    if (count == 0 || count != versions)
+        return error_set(reterr, ERR_PROTOCOL, "%zu blocks with %zu versions", count, versions);
+    for (size_t i = 0; i < count; i++) {
+        if (blocks[i] >= server->layout->block_count)
+            return error_set(reterr, ERR_RANGE, "block %u, the layout has %zu", blocks[i],
+                             server->layout->block_count);
+        const struct layout_block *block = &server->layout->blocks[blocks[i]];
+        if (block->shard != server->shard)
+            return error_set(reterr, ERR_RANGE, "block %u is shard %u's, this is shard %u",
+                             blocks[i], block->shard, server->shard);
+        if (i > 0 && blocks[i] <= blocks[i - 1])
+            return error_set(reterr, ERR_PROTOCOL, "blocks that are not ascending (%u after %u)",
+                             blocks[i], blocks[i - 1]);
+        index[i] = block->shard_index;
+    }
+    return 0;
+}
+
+/* The gradients themselves. */
+static int push_check_payload(const struct call *call, const Graphps__Push *push,
+                              const uint32_t *index, struct error *reterr) {
+    const struct block *blocks = call->server->blocks;
+    size_t bytes = 0;
+    for (size_t i = 0; i < push->n_blocks; i++)
+        bytes += codec_bytes((enum codec)push->encoding, blocks[index[i]].floats);
+    if (bytes != call->frame->payload_bytes)
+        return error_set(reterr, ERR_PROTOCOL, "a payload of %zu bytes for blocks of %zu",
+                         call->frame->payload_bytes, bytes);
+    const uint8_t *at = call->frame->payload;
+    for (size_t i = 0; i < push->n_blocks; i++) {
+        size_t floats = blocks[index[i]].floats;
+        if (codec_check((enum codec)push->encoding, at, floats) < 0)
+            return error_set(reterr, ERR_NOT_FINITE,
+                             "rank %u: the gradient of block %u in step %llu is not finite; a "
+                             "smaller optimizer.lr may help",
+                             push->rank, push->blocks[i], (unsigned long long)push->clock);
+        at += codec_bytes((enum codec)push->encoding, floats);
+    }
+    return 0;
+}
+
+static int push_check(const struct call *call, const Graphps__Push *push, uint32_t *index,
+                      struct error *reterr) {
+    const struct session *session = call->session;
+    if (push->rank != session->rank || push->incarnation != session->incarnation)
+        return error_set(reterr, ERR_PROTOCOL, "a push of rank %u on rank %u's connection",
+                         push->rank, session->rank);
+    if (push->sequence == 0)
+        return error_set(reterr, ERR_PROTOCOL, "sequences start at 1");
+    if ((unsigned)push->encoding >= CODEC_END)
+        return error_set(reterr, ERR_PROTOCOL, "unknown encoding %u", (unsigned)push->encoding);
+    if (!isfinite((float)push->weight) || push->weight < 0)
+        return error_set(reterr, ERR_NOT_FINITE, "a push of weight %g", push->weight);
+    int r =
+        blocks_check(call->server, push->blocks, push->n_blocks, push->n_versions, index, reterr);
+    return r < 0 ? r : push_check_payload(call, push, index, reterr);
+}
+
+static void push_admit(struct call *call, const Graphps__Push *message, const uint32_t *index) {
+    struct push *push = push_new((uint32_t)message->n_blocks);
+    push->rank = message->rank;
+    push->incarnation = message->incarnation;
+    push->sequence = message->sequence;
+    push->id = message->id;
+    push->clock = message->clock;
+    push->weight = (float)message->weight;
+    push->codec = (enum codec)message->encoding;
+    push->received_ns = call->now_ns;
+    push->buf = buf_ref(call->frame->buf);
+    const uint8_t *at = call->frame->payload;
+    for (size_t i = 0; i < message->n_blocks; i++) {
+        push->parts[i].push = push;
+        push->parts[i].bytes = at;
+        push->parts[i].version = message->versions[i];
+        at += codec_bytes(push->codec, call->server->blocks[index[i]].floats);
+    }
+    aggregator_admit(call->server->aggregator, push, index, call->now_ms);
+}
+
+/* Admission is held for reading. */
+static int push_locked(struct call *call, const Graphps__Push *push, struct error *reterr) {
+    struct server *server = call->server;
+    if (!server->aggregator)
+        return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
+    _cleanup_(mem_free_p) uint32_t *index = mem_array(push->n_blocks + 1, sizeof *index);
+    int r = push_check(call, push, index, reterr);
+    if (r < 0) {
+        metric_add(METRIC_PUSH_REFUSED, 1);
+        return r;
+    }
+    lock_take(&server->seats_lock);
+    struct seat *seat = &server->seats[push->rank];
+    enum ledger_verdict verdict = ledger_push(&seat->ledger, push->incarnation, push->sequence);
+    lock_release(&server->seats_lock);
+
+    Graphps__Pushed pushed = GRAPHPS__PUSHED__INIT;
+    switch (verdict) {
+    case LEDGER_ADMIT:
+        push_admit(call, push, index);
+        return 0;
+    case LEDGER_PENDING:
+        atomic_fetch_add(&server->pushes_repeated, 1);
+        metric_add(METRIC_PUSH_REPEATED, 1);
+        return 0;
+    case LEDGER_APPLIED:
+        atomic_fetch_add(&server->pushes_repeated, 1);
+        metric_add(METRIC_PUSH_REPEATED, 1);
+        pushed.id = push->id;
+        pushed.sequence = push->sequence;
+        pushed.repeat = true;
+        server_send(server, call->session->conn, FRAME_PUSHED, &pushed.base);
+        return 0;
+    case LEDGER_FENCED:
+        return error_set(reterr, ERR_FENCED, "rank %u: a newer process has taken it", push->rank);
+    case LEDGER_AHEAD:
+        break;
+    }
+    return error_set(reterr, ERR_BUSY, "rank %u: more than %d pushes in flight", push->rank,
+                     LEDGER_WINDOW);
+}
+
+static int on_push(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Push *push = (const Graphps__Push *)message;
+    pthread_rwlock_rdlock(&call->server->admission);
+    int r = push_locked(call, push, reterr);
+    pthread_rwlock_unlock(&call->server->admission);
+    if (r == 0)
+        clock_reached(call, push->rank, push->clock);
+    return r;
+}
+
+/* --- pull --- */
+
+static int on_pull(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Pull *pull = (const Graphps__Pull *)message;
+    struct server *server = call->server;
+    /* The layout and the blocks, once there, stay; a block is read under its own lock. */
+    pthread_rwlock_rdlock(&server->admission);
+    bool ready = server->aggregator != NULL;
+    pthread_rwlock_unlock(&server->admission);
+    if (!ready)
+        return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
+    size_t count = pull->n_blocks;
+    _cleanup_(mem_free_p) uint32_t *index = mem_array(count + 1, sizeof *index);
+    int r = blocks_check(server, pull->blocks, count, pull->n_versions, index, reterr);
+    if (r < 0)
+        return r;
+    _cleanup_(mem_free_p) struct frame_out_piece *pieces = mem_array(count, sizeof *pieces);
+    _cleanup_(mem_free_p) uint32_t *blocks = mem_array(count, sizeof *blocks);
+    _cleanup_(mem_free_p) uint64_t *versions = mem_array(count, sizeof *versions);
+    size_t newer = 0, bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct buf *buf = block_read(&server->blocks[index[i]], &versions[newer]);
+        if (versions[newer] == pull->versions[i]) {
+            buf_unref(buf);
+            continue;
+        }
+        blocks[newer] = pull->blocks[i];
+        pieces[newer++] = (struct frame_out_piece){buf, buf->data, buf->len};
+        bytes += buf->len;
+    }
+    if (bytes > (size_t)server->config->net_max_frame_bytes) {
+        for (size_t i = 0; i < newer; i++)
+            buf_unref(pieces[i].buf);
+        return error_set(reterr, ERR_LIMIT,
+                         "%zu bytes of weights in one pull, net.max_frame_bytes is %lld; ask for "
+                         "fewer blocks at a time",
+                         bytes, (long long)server->config->net_max_frame_bytes);
+    }
+    Graphps__Weights weights = GRAPHPS__WEIGHTS__INIT;
+    weights.id = pull->id;
+    weights.n_blocks = weights.n_versions = newer;
+    weights.blocks = blocks;
+    weights.versions = versions;
+    weights.shard_incarnation = server->incarnation;
+    server->ops->send(server->ops_ctx, call->session->conn,
+                      frame_out_new(FRAME_WEIGHTS, &weights.base, pieces, newer));
+    metric_add(METRIC_PULLS, 1);
+    metric_add(METRIC_BLOCKS_SERVED, newer);
+    if (server->ops->now_ns)
+        metric_record(METRIC_PULL_LATENCY, server->ops->now_ns(server->ops_ctx) - call->now_ns);
+    return 0;
+}
+
+/* --- shard 0's --- */
+
+static int check_rank(const struct call *call, uint32_t rank, struct error *reterr) {
+    if (!call->server->coordinator)
+        return error_set(reterr, ERR_PROTOCOL,
+                         "a %s frame; only shard 0 takes it, this is shard "
+                         "%u",
+                         frame_type_name(call->frame->type), call->server->shard);
+    if (rank != call->session->rank)
+        return error_set(reterr, ERR_PROTOCOL, "a %s frame of rank %u on rank %u's connection",
+                         frame_type_name(call->frame->type), rank, call->session->rank);
+    return 0;
+}
+
+static int on_clock(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Clock *clock = (const Graphps__Clock *)message;
+    int r = check_rank(call, clock->rank, reterr);
+    if (r < 0)
+        return r;
+    return coordinator_clock(call->server->coordinator, call->session->conn, clock, call->now_ms,
+                             reterr);
+}
+
+static int on_eval(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Eval *eval = (const Graphps__Eval *)message;
+    int r = check_rank(call, eval->rank, reterr);
+    if (r < 0)
+        return r;
+    return coordinator_eval(call->server->coordinator, call->session->conn, eval, call->now_ms,
+                            reterr);
+}
+
+static int on_heartbeat(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Heartbeat *beat = (const Graphps__Heartbeat *)message;
+    int r = check_rank(call, beat->rank, reterr);
+    if (r < 0)
+        return r;
+    return coordinator_heartbeat(call->server->coordinator, call->session->conn, beat, call->now_ms,
+                                 reterr);
+}
+
+static int on_bye(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
+    const Graphps__Bye *bye = (const Graphps__Bye *)message;
+    int r = check_rank(call, bye->rank, reterr);
+    if (r < 0)
+        return r;
+    return coordinator_bye(call->server->coordinator, call->session->conn, bye, call->now_ms,
+                           reterr);
+}
+
+static int on_peer_report(struct call *call, const ProtobufCMessage *message,
+                          struct error *reterr) {
+    const Graphps__PeerReport *report = (const Graphps__PeerReport *)message;
+    if (!call->server->coordinator)
+        return error_set(reterr, ERR_CONFIG,
+                         "shards report to shard 0, this is shard %u; correct servers.addresses "
+                         "(shard 0 first)",
+                         call->server->shard);
+    if (report->shard == call->server->shard)
+        return error_set(reterr, ERR_CONFIG, "two processes are shard %u", report->shard);
+    Graphps__PeerOrder order = GRAPHPS__PEER_ORDER__INIT;
+    int r = coordinator_report(call->server->coordinator, call->session->conn, report, call->now_ms,
+                               &order, reterr);
+    if (r < 0)
+        return r;
+    session_set_state(call->session, SESSION_PEER);
+    server_send(call->server, call->session->conn, FRAME_PEER_ORDER, &order.base);
+    coordinator_order_done(&order);
+    return 0;
+}
+
+static int on_status_request(struct call *call, const ProtobufCMessage *message,
+                             struct error *reterr) {
+    const Graphps__StatusRequest *request = (const Graphps__StatusRequest *)message;
+    struct server *server = call->server;
+    if (strcmp(request->job, server->config->job_name) != 0)
+        return error_set(reterr, ERR_WRONG_JOB, "this is job '%s', not '%.100s'",
+                         server->config->job_name, request->job);
+    if (!server->coordinator)
+        return error_set(reterr, ERR_PROTOCOL, "shard 0 knows the job's state, this is shard %u",
+                         server->shard);
+    Graphps__Status status;
+    coordinator_status(server->coordinator, call->now_ms, &status);
+    status.id = request->id;
+    server_send(server, call->session->conn, FRAME_STATUS, &status.base);
+    coordinator_status_done(&status);
+    return 0;
+}
+
+/* --- the table --- */
+
+#define IN(state) (1u << SESSION_##state)
+
+static const struct handler {
+    unsigned states; /* it is allowed in */
+    int (*handle)(struct call *call, const ProtobufCMessage *message, struct error *reterr);
+} handlers[FRAME_TYPE_END] = {
+    [FRAME_HELLO] = {IN(OPEN) | IN(ATTACHED), on_hello},
+    [FRAME_PUSH] = {IN(ATTACHED), on_push},
+    [FRAME_PULL] = {IN(ATTACHED), on_pull},
+    [FRAME_CLOCK] = {IN(ATTACHED), on_clock},
+    [FRAME_EVAL] = {IN(ATTACHED), on_eval},
+    [FRAME_HEARTBEAT] = {IN(ATTACHED), on_heartbeat},
+    [FRAME_BYE] = {IN(ATTACHED), on_bye},
+    [FRAME_PEER_REPORT] = {IN(OPEN) | IN(PEER), on_peer_report},
+    [FRAME_STATUS_REQUEST] = {IN(OPEN) | IN(ATTACHED) | IN(PEER), on_status_request},
+};
+
+/* `id` is the first field of every message in graphps.proto; proto3's generated structs keep it
+ * right behind the base. */
+struct message_with_id {
+    ProtobufCMessage base;
+    uint64_t id;
+};
+
+static int session_dispatch(struct call *call, uint64_t *ret_id, struct error *reterr) {
+    struct session *session = call->session;
+    const struct handler *handler = &handlers[call->frame->type];
+    ProtobufCMessage *message = NULL;
+    int r = wire_unpack(call->frame, &message, reterr);
+    if (r < 0)
+        return r;
+    *ret_id = ((const struct message_with_id *)message)->id;
+    if (!handler->handle)
+        r = error_set(reterr, ERR_PROTOCOL, "a shard takes no %s frame",
+                      frame_type_name(call->frame->type));
+    else if (!(handler->states & (1u << session->state)) && session->state == SESSION_OPEN)
+        r = error_set(reterr, ERR_NOT_ATTACHED, "a %s frame before hello",
+                      frame_type_name(call->frame->type));
+    else if (!(handler->states & (1u << session->state)))
+        r = error_set(reterr, ERR_PROTOCOL, "a %s frame from a peer that may not send it",
+                      frame_type_name(call->frame->type));
+    else
+        r = handler->handle(call, message, reterr);
+    wire_free(message);
+    return r;
+}
+
+void session_frame(struct session *session, const struct frame_in *frame, uint64_t now_ms,
+                   uint64_t wall_ms) {
+    struct server *server = session->server;
+    struct call call = {
+        .session = session,
+        .server = server,
+        .frame = frame,
+        .now_ms = now_ms,
+        .wall_ms = wall_ms,
+        .now_ns = server->ops->now_ns ? server->ops->now_ns(server->ops_ctx) : 0,
+    };
+    struct error err = {0};
+    uint64_t id = 0;
+    int r = session_dispatch(&call, &id, &err);
+    if (r < 0) {
+        log_debug("refused", "peer=%s type=%s code=%s why=%s", session->peer,
+                  frame_type_name(frame->type), error_name(r), log_quote(error_text(&err)));
+        if (!error_retryable(r) && frame->type == FRAME_HELLO)
+            log_warning("a peer was refused", "peer=%s why=%s", session->peer,
+                        log_quote(error_text(&err)));
+        server_send_error(server, session->conn, id, r, error_text(&err));
+    }
+    if (server->coordinator && frame->type != FRAME_PUSH && frame->type != FRAME_PULL &&
+        coordinator_has_news(server->coordinator, atomic_load(&server->order_done)))
+        server_self_report(server, now_ms);
+}

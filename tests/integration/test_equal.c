@@ -1,0 +1,205 @@
+/* Sharing the work changes nothing: P workers in bsp end where one loop without any network ends,
+ * and where they end depends on the seed alone, to the bit, whatever crashes in between. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+#include "server/optimizer.h"
+#include "tests/job.h"
+#include "tests/test.h"
+#include "worker/graph/sampler.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/model.h"
+
+enum { NODES = 600, CLASSES = 5, FEATURES = 24, STEPS = 60 };
+
+static void make_graph(void) {
+    job_make_graph(NODES, CLASSES, FEATURES);
+    job_cut(1);
+    job_cut(2);
+    job_cut(4);
+}
+
+/* Momentum, since its update is linear in the gradient: rounding stays rounding. (adam divides by
+ * the gradient's own size, so that where it is 0 but for rounding, rounding decides the step.) */
+static struct cluster *new_job(int shards, int workers, int epochs) {
+    struct cluster *cluster = job_new(shards, workers, "bsp", epochs);
+    cluster_set(cluster, "optimizer.kind=momentum");
+    cluster_set(cluster, "optimizer.lr=0.2");
+    cluster_set(cluster, "optimizer.weight_decay=1e-4");
+    cluster_set(cluster, "model.input_dropout=0.2");
+    return cluster;
+}
+
+/* --- one process ------------------------------------------------------------------------------ */
+
+/* What a job of one process without servers would do, in its plainest form: the whole graph, the
+ * gradient, a step. */
+static float *train_alone(int steps, uint64_t *ret_floats) {
+    struct config *config = config_new();
+    struct snapshot *snapshot;
+    struct error err;
+    static const char *const sets[] = {"job.seed=7",
+                                       "model.hidden=16",
+                                       "model.dropout=0.5",
+                                       "model.input_dropout=0.2",
+                                       "optimizer.kind=momentum",
+                                       "optimizer.lr=0.2",
+                                       "optimizer.weight_decay=1e-4"};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
+        ck_assert_msg(config_set(config, sets[i], &err) == 0, "%s", err.text);
+    ck_assert_msg(snapshot_open(job_snapshot(), false, &snapshot, &err) == 0, "%s", err.text);
+    struct store *store = store_from_snapshot(snapshot, false);
+    struct model_spec spec;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    struct tensor_spec *tensors;
+    size_t count = model_tensors(&spec, &tensors);
+    struct layout *layout;
+    /* One block a tensor. */
+    ck_assert_msg(layout_new(tensors, count, 1 << 20, 1, &layout, &err) == 0, "%s", err.text);
+
+    struct optimizer optimizer;
+    optimizer_init(&optimizer, config);
+    size_t n = layout->floats, state_floats = optimizer_state_floats(&optimizer);
+    float *weights = mem_array(n, sizeof *weights), *next = mem_array(n, sizeof *next);
+    float *gradient = mem_array(n, sizeof *gradient);
+    float *state = mem_array(n * state_floats, sizeof *state);
+    for (size_t b = 0; b < layout->block_count; b++)
+        layout_init_block(layout, (uint32_t)b, (uint64_t)config->job_seed,
+                          weights + layout->blocks[b].offset);
+
+    kernels_set_threads(1);
+    struct full_batch *full = full_batch_new(store, spec.kind, spec.layers);
+    struct model *model = model_new(&spec);
+    struct batch batch = *full_batch_get(full);
+    for (int step = 0; step < steps; step++) {
+        batch.step = (uint64_t)step;
+        model_forward(model, &batch, weights, true, NULL);
+        model_backward(model, &batch, weights, gradient);
+        for (size_t b = 0; b < layout->block_count; b++) {
+            const struct layout_block *block = &layout->blocks[b];
+            optimizer_step(&optimizer, block->floats, weights + block->offset,
+                           gradient + block->offset, state + block->offset * state_floats,
+                           (uint64_t)step + 1, layout->tensors[block->tensor].decay,
+                           next + block->offset);
+        }
+        memcpy(weights, next, n * sizeof *weights);
+    }
+    model_free(model);
+    full_batch_free(full);
+    store_close(store);
+    snapshot_close(snapshot);
+    layout_free(layout);
+    mem_free(tensors);
+    mem_free(state);
+    mem_free(gradient);
+    mem_free(next);
+    config_free(config);
+    *ret_floats = n;
+    return weights;
+}
+
+/* --- the tests -------------------------------------------------------------------------------- */
+
+/* G11: P = 1, 2, 4 workers with 1, 2, 3 shards, dropout on, halo = layers: after 60 steps every
+ * weight is within 1e-3 of itself, or of the root mean square of all weights, of what one process
+ * without a network makes of it. */
+START_TEST(many_processes_equal_one) {
+    static const struct { int shards, workers; } rows[] = {{1, 1}, {2, 2}, {3, 4}};
+    uint64_t floats, alone_floats;
+    float *alone = train_alone(STEPS, &alone_floats);
+    struct cluster *cluster = new_job(rows[_i].shards, rows[_i].workers, STEPS);
+    cluster_start(cluster);
+    job_wait(cluster);
+    float *weights = job_weights(job_dir(cluster), "last", &floats);
+
+    ck_assert_uint_eq(floats, alone_floats);
+    double squares = 0, moved = 0;
+    for (uint64_t i = 0; i < floats; i++)
+        squares += (double)alone[i] * alone[i];
+    double scale = sqrt(squares / (double)floats);
+    uint64_t before_floats;
+    float *before = train_alone(STEPS - 1, &before_floats);
+    for (uint64_t i = 0; i < floats; i++)
+        moved = fmax(moved, fabs((double)alone[i] - before[i]));
+    /* One step more or less would be seen. */
+    ck_assert_double_gt(moved, 3e-3 * scale);
+    test_floats_equal("weights", weights, alone, floats, 1e-3, 1e-3 * scale);
+    mem_free(before);
+    mem_free(weights);
+    mem_free(alone);
+    cluster_free(cluster);
+}
+END_TEST
+
+enum disturbance { NOTHING, WORKER_KILLED, WORKER_FROZEN };
+
+/* Trains with 2 workers and 2 shards, something happening in the middle; last and best weights, one
+ * after the other. */
+static float *train_disturbed(enum disturbance disturbance, uint64_t *ret_floats) {
+    struct cluster *cluster = new_job(2, 2, 300);
+    cluster_set(cluster, "checkpoint.every_s=1");
+    cluster_start(cluster);
+    if (disturbance != NOTHING) {
+        cluster_wait_log(cluster, CLUSTER_WORKER, 1, " sequence=30\n", CLUSTER_TIMEOUT_MS);
+        /* The others cannot go on without it, so this is the middle of the run. */
+        cluster_signal(cluster, CLUSTER_WORKER, 1, SIGSTOP);
+    }
+    if (disturbance == WORKER_KILLED) {
+        cluster_kill(cluster, CLUSTER_WORKER, 1);
+        cluster_start_one(cluster, CLUSTER_WORKER, 1);
+        cluster_wait_log(cluster, CLUSTER_WORKER, 1, "training step=", CLUSTER_TIMEOUT_MS);
+        ck_assert_uint_gt(
+            job_log_number(cluster_child(cluster, CLUSTER_WORKER, 1), "training step="), 0);
+    } else if (disturbance == WORKER_FROZEN) {
+        /* Until the other one asks what it is waiting for. */
+        cluster_wait_log(cluster, CLUSTER_WORKER, 0, "waiting for=", CLUSTER_TIMEOUT_MS);
+        cluster_signal(cluster, CLUSTER_WORKER, 1, SIGCONT);
+    }
+    job_wait(cluster);
+
+    uint64_t last_floats, best_floats;
+    float *last = job_weights(job_dir(cluster), "last", &last_floats);
+    float *best = job_weights(job_dir(cluster), "best", &best_floats);
+    ck_assert_uint_eq(last_floats, best_floats);
+    float *both = mem_array(last_floats + best_floats, sizeof *both);
+    memcpy(both, last, last_floats * sizeof *both);
+    memcpy(both + last_floats, best, best_floats * sizeof *both);
+    mem_free(last);
+    mem_free(best);
+    *ret_floats = last_floats + best_floats;
+    cluster_free(cluster);
+    return both;
+}
+
+/* G10: the same seed gives the same bits in bsp, again, with a worker killed and restarted in the
+ * middle, and with a worker that stood still. */
+START_TEST(the_same_seed_gives_the_same_bits) {
+    uint64_t floats, other_floats;
+    float *once = train_disturbed(NOTHING, &floats);
+    for (enum disturbance how = NOTHING; how <= WORKER_FROZEN; how++) {
+        float *other = train_disturbed(how, &other_floats);
+        ck_assert_uint_eq(other_floats, floats);
+        for (uint64_t i = 0; i < floats; i++)
+            ck_assert_msg(memcmp(&once[i], &other[i], sizeof once[i]) == 0,
+                          "disturbance %d: weight %llu is %.9g, was %.9g", how,
+                          (unsigned long long)i, (double)other[i], (double)once[i]);
+        mem_free(other);
+    }
+    mem_free(once);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("equal");
+    TCase *tests = tcase_create("equal");
+    tcase_set_timeout(tests, 280);
+    tcase_add_unchecked_fixture(tests, make_graph, NULL);
+    tcase_add_loop_test(tests, many_processes_equal_one, 0, 3);
+    tcase_add_test(tests, the_same_seed_gives_the_same_bits);
+    suite_add_tcase(suite, tests);
+    return test_run(suite);
+}

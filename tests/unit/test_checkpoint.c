@@ -1,0 +1,569 @@
+/* server/checkpoint*: what is saved comes back bit for bit; what is damaged is refused; generations
+ * on disk survive crashes and are put together again for export. */
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "common/config.h"
+#include "common/file.h"
+#include "common/rng.h"
+#include "server/checkpoint.h"
+
+static const struct tensor_spec tensors[] = {
+    {.name = "layer0.weight", .rows = 9, .cols = 8, .init = TENSOR_GLOROT_UNIFORM, .decay = true},
+    {.name = "layer0.bias", .rows = 1, .cols = 8},
+    {.name = "layer1.weight", .rows = 8, .cols = 5, .init = TENSOR_GLOROT_UNIFORM},
+};
+enum { FLOATS = 72 + 8 + 40, BLOCK_BYTES = 64 };
+
+static float value(uint64_t stream, uint64_t at) {
+    return rng_float(rng_at(rng_key(stream, 1), at)) - 0.5f;
+}
+
+/* A shard's checkpoint whose numbers are functions of their place: value(generation, .) the
+ * weights, value(1000 + best_epoch, .) the best ones. */
+static struct checkpoint *sample(uint32_t shard, uint32_t shards, uint64_t generation,
+                                 uint32_t best_epoch) {
+    struct layout *layout;
+    ck_assert_int_eq(layout_new(tensors, ARRAY_LEN(tensors), BLOCK_BYTES, shards, &layout, NULL),
+                     0);
+    uint32_t start = layout->shard_starts[shard];
+    struct checkpoint *c =
+        checkpoint_new(layout->shard_starts[shard + 1] - start, 3, ARRAY_LEN(tensors));
+    snprintf(c->job, sizeof c->job, "job \"%u\" Ω", 7);
+    snprintf(c->snapshot_digest, sizeof c->snapshot_digest, "0123456789abcdef");
+    c->run = UINT64_MAX - 5;
+    c->generation = generation;
+    c->shard = shard;
+    c->shards = shards;
+    c->block_bytes = BLOCK_BYTES;
+    c->seed = 4294967295;
+    c->optimizer_kind = OPTIMIZER_ADAM;
+    c->state_floats = 2;
+    c->best_epoch = best_epoch;
+    memcpy(c->tensors, tensors, sizeof tensors);
+    c->state = mem_array(c->block_count, sizeof *c->state);
+    if (best_epoch > 0)
+        c->best = mem_array(c->block_count, sizeof *c->best);
+    for (size_t i = 0; i < c->block_count; i++) {
+        const struct layout_block *block = &layout->blocks[layout->shard_blocks[start + i]];
+        c->block_ids[i] = block->id;
+        c->floats[i] = block->floats;
+        c->versions[i] = 1 + i;
+        c->clocks[i] = UINT64_MAX - i;
+        c->steps[i] = i * 1000000007;
+        c->weights[i] = buf_new(block->floats * sizeof(float));
+        c->state[i] = mem_array(block->floats, 2 * sizeof(float));
+        if (c->best)
+            c->best[i] = buf_new(block->floats * sizeof(float));
+        for (uint32_t k = 0; k < block->floats; k++) {
+            ((float *)(void *)c->weights[i]->data)[k] = value(generation, block->offset + k);
+            c->state[i][2 * k] = value(77, block->offset + k);
+            c->state[i][2 * k + 1] = value(78, block->offset + k);
+            if (c->best)
+                ((float *)(void *)c->best[i]->data)[k] =
+                    value(1000 + best_epoch, block->offset + k);
+        }
+    }
+    for (size_t i = 0; i < c->ledger_count; i++)
+        c->ledger[i] = (struct ledger_entry){.attempt = 1700000000000 + i,
+                                             .incarnation = UINT64_MAX - i * 12345,
+                                             .floor = i * 99,
+                                             .applied = 0xf00000000000000aull + i,
+                                             .pending = 5,
+                                             .counted = 100 + i};
+    if (shard == 0)
+        c->coordinator = json_pack("{s:i, s:[f, f]}", "epoch", (int)generation, "loss", 0.5, 0.25);
+    layout_free(layout);
+    return c;
+}
+
+/* A sample as bytes. */
+static struct buf *sample_bytes(uint32_t shard, uint32_t shards, uint64_t generation,
+                                uint32_t best_epoch) {
+    struct checkpoint *c = sample(shard, shards, generation, best_epoch);
+    struct buf *bytes = checkpoint_encode(c);
+    checkpoint_free(c);
+    return bytes;
+}
+
+static void check_same(const struct checkpoint *a, const struct checkpoint *b) {
+    ck_assert_str_eq(a->job, b->job);
+    ck_assert_str_eq(a->snapshot_digest, b->snapshot_digest);
+    ck_assert(a->run == b->run && a->generation == b->generation && a->shard == b->shard &&
+              a->shards == b->shards && a->block_bytes == b->block_bytes && a->seed == b->seed &&
+              a->optimizer_kind == b->optimizer_kind && a->state_floats == b->state_floats &&
+              a->best_epoch == b->best_epoch && a->tensor_count == b->tensor_count &&
+              a->block_count == b->block_count && a->ledger_count == b->ledger_count);
+    for (size_t i = 0; i < a->tensor_count; i++) {
+        const struct tensor_spec *x = &a->tensors[i], *y = &b->tensors[i];
+        ck_assert_str_eq(x->name, y->name);
+        ck_assert(x->rows == y->rows && x->cols == y->cols && x->init == y->init &&
+                  x->decay == y->decay);
+    }
+    for (size_t i = 0; i < a->block_count; i++) {
+        size_t bytes = a->floats[i] * sizeof(float);
+        ck_assert(a->block_ids[i] == b->block_ids[i] && a->floats[i] == b->floats[i] &&
+                  a->versions[i] == b->versions[i] && a->clocks[i] == b->clocks[i] &&
+                  a->steps[i] == b->steps[i]);
+        ck_assert_mem_eq(a->weights[i]->data, b->weights[i]->data, bytes);
+        ck_assert_uint_eq(b->weights[i]->len, bytes);
+        ck_assert_mem_eq(a->state[i], b->state[i], 2 * bytes);
+        if (a->best)
+            ck_assert_mem_eq(a->best[i]->data, b->best[i]->data, bytes);
+    }
+    for (size_t i = 0; i < a->ledger_count; i++) {
+        const struct ledger_entry *x = &a->ledger[i], *y = &b->ledger[i];
+        ck_assert(x->attempt == y->attempt && x->incarnation == y->incarnation &&
+                  x->floor == y->floor && x->applied == y->applied && x->counted == y->counted);
+        ck_assert_uint_eq(y->pending, 0);
+    }
+    ck_assert((a->best != NULL) == (b->best != NULL));
+    ck_assert((!a->coordinator && !b->coordinator) ||
+              json_equal(a->coordinator, b->coordinator) == 1);
+}
+
+/* Promise: everything but the pending bits comes back, with and without best weights, of shard 0
+ * and of others, and the same state has the same bytes. */
+START_TEST(round_trip) {
+    for (uint32_t shard = 0; shard < 2; shard++)
+        for (uint32_t best_epoch = 0; best_epoch < 2; best_epoch++) {
+            struct checkpoint *c = sample(shard, 2, 41, best_epoch), *again = NULL;
+            struct buf *bytes = checkpoint_encode(c);
+            struct error err = {0};
+            ck_assert_msg(checkpoint_decode(bytes->data, bytes->len, &again, &err) == 0, "%s",
+                          err.text);
+            check_same(c, again);
+            struct buf *twice = checkpoint_encode(again);
+            ck_assert_uint_eq(twice->len, bytes->len);
+            ck_assert_mem_eq(twice->data, bytes->data, bytes->len);
+            buf_unref(bytes);
+            buf_unref(twice);
+            checkpoint_free(c);
+            checkpoint_free(again);
+        }
+}
+END_TEST
+
+/* Promise: a peer's bytes that are no text do not make a checkpoint unreadable. */
+START_TEST(no_text) {
+    struct checkpoint *c = sample(1, 2, 1, 0), *again = NULL;
+    strcpy(c->snapshot_digest, "\xff\xfe");
+    struct buf *bytes = checkpoint_encode(c);
+    ck_assert_int_eq(checkpoint_decode(bytes->data, bytes->len, &again, NULL), 0);
+    ck_assert_str_eq(again->snapshot_digest, "?");
+    buf_unref(bytes);
+    checkpoint_free(c);
+    checkpoint_free(again);
+}
+END_TEST
+
+/* Promise: a shard without blocks and an optimizer without state are no special cases. */
+START_TEST(smallest) {
+    struct checkpoint *c = checkpoint_new(0, 0, 1), *again = NULL;
+    c->tensors[0] = tensors[1];
+    c->shards = 200;
+    c->shard = 199;
+    c->block_bytes = BLOCK_BYTES;
+    struct buf *bytes = checkpoint_encode(c);
+    ck_assert_int_eq(checkpoint_decode(bytes->data, bytes->len, &again, NULL), 0);
+    ck_assert(again->block_count == 0 && !again->state && !again->best && !again->coordinator);
+    buf_unref(bytes);
+    checkpoint_free(c);
+    checkpoint_free(again);
+}
+END_TEST
+
+static void refused(const uint8_t *bytes, size_t len, const char *what, size_t at) {
+    /* A copy of just this length, so that a read beyond it is seen. */
+    uint8_t *copy = malloc(len + 1);
+    memcpy(copy, bytes, len);
+    struct checkpoint *c = NULL;
+    struct error err = {0};
+    int r = checkpoint_decode(copy, len, &c, &err);
+    ck_assert_msg(r == ERR_FORMAT || r == ERR_CHECKSUM, "%s at %zu: %d", what, at, r);
+    ck_assert_ptr_null(c);
+    ck_assert_uint_gt(strlen(err.text), 0);
+    free(copy);
+}
+
+/* Promise: every truncation and every damaged byte is refused. */
+START_TEST(damaged) {
+    struct buf *bytes = sample_bytes(0, 4, 3, 2);
+    for (size_t len = 0; len < bytes->len; len++)
+        refused(bytes->data, len, "cut", len);
+    for (size_t at = 0; at < bytes->len; at++) {
+        bytes->data[at] ^= (uint8_t)(1u << at % 8);
+        refused(bytes->data, bytes->len, "flipped bit", at);
+        bytes->data[at] ^= (uint8_t)(1u << at % 8);
+    }
+    struct checkpoint *c;
+    ck_assert_int_eq(checkpoint_decode(bytes->data, bytes->len, &c, NULL), 0);
+    checkpoint_free(c);
+    buf_unref(bytes);
+}
+END_TEST
+
+/* bytes with another header and a checksum that fits: what only the decoder's own checks refuse. */
+static struct buf *with_header(const struct buf *bytes, const char *header, size_t header_len) {
+    uint64_t old_len, len = header_len;
+    memcpy(&old_len, bytes->data + 8, 8);
+    size_t body = bytes->len - 24 - old_len;
+    struct buf *forged = buf_new(24 + header_len + body);
+    memcpy(forged->data, bytes->data, 8);
+    memcpy(forged->data + 8, &len, 8);
+    memcpy(forged->data + 16, header, header_len);
+    memcpy(forged->data + 16 + header_len, bytes->data + 16 + old_len, body);
+    uint64_t sum = XXH3_64bits(forged->data, forged->len - 8);
+    memcpy(forged->data + forged->len - 8, &sum, 8);
+    return forged;
+}
+
+static json_t *header_of(const struct buf *bytes) {
+    uint64_t len;
+    memcpy(&len, bytes->data + 8, 8);
+    json_t *header = json_loadb((const char *)bytes->data + 16, len, 0, NULL);
+    ck_assert_ptr_nonnull(header);
+    return header;
+}
+
+/* Refuses a header with `key` (in `object`, part of header) set to value. */
+static void forged(const struct buf *bytes, json_t *header, json_t *object, const char *key,
+                   json_t *forged_value) {
+    json_t *before = json_incref(json_object_get(object, key));
+    ck_assert_ptr_nonnull(before);
+    if (forged_value)
+        json_object_set_new(object, key, forged_value);
+    else
+        json_object_del(object, key);
+    char *text = json_dumps(header, JSON_COMPACT);
+    struct buf *file = with_header(bytes, text, strlen(text));
+    refused(file->data, file->len, key, 0);
+    buf_unref(file);
+    free(text);
+    json_object_set_new(object, key, before);
+}
+
+/* Promise: a header that lies under a right checksum is refused before anything is allocated from
+ * its numbers: wrong types, counts, ranges, and every key missing. */
+START_TEST(lies) {
+    struct buf *bytes = sample_bytes(0, 4, 3, 2);
+    json_t *header = header_of(bytes), *blocks = json_object_get(header, "blocks");
+    static const char *const keys[] = {
+        "job",     "run",          "generation", "shard",           "shards",
+        "seed",    "state_floats", "optimizer",  "snapshot_digest", "block_bytes",
+        "tensors", "blocks",       "ledger",     "best_epoch",      "coordinator"};
+    static const char *const block_keys[] = {"ids", "floats", "versions", "clocks", "steps"};
+    ck_assert_uint_eq(json_object_size(header), ARRAY_LEN(keys));
+    for (size_t k = 0; k < ARRAY_LEN(keys); k++) {
+        forged(bytes, header, header, keys[k], NULL);
+        forged(bytes, header, header, keys[k], json_real(1.5));
+        if (strcmp(keys[k], "run") == 0 || strcmp(keys[k], "seed") == 0 ||
+            strcmp(keys[k], "generation") == 0) /* any 64 bits are a number there */
+            continue;
+        forged(bytes, header, header, keys[k], json_integer(-1));
+        forged(bytes, header, header, keys[k], json_integer(1ll << 40));
+    }
+    ck_assert_uint_eq(json_object_size(blocks), ARRAY_LEN(block_keys));
+    for (size_t k = 0; k < ARRAY_LEN(block_keys); k++) {
+        json_t *longer = json_deep_copy(json_object_get(blocks, block_keys[k]));
+        json_t *texts = json_deep_copy(longer);
+        json_array_append_new(longer, json_integer(9));
+        json_array_set_new(texts, 0, json_string("9"));
+        forged(bytes, header, blocks, block_keys[k], NULL);
+        forged(bytes, header, blocks, block_keys[k], json_array());
+        forged(bytes, header, blocks, block_keys[k], longer);
+        forged(bytes, header, blocks, block_keys[k], texts);
+    }
+    json_t *ids = json_deep_copy(json_object_get(blocks, "ids"));
+    json_array_set_new(ids, 1, json_incref(json_array_get(ids, 0)));
+    forged(bytes, header, blocks, "ids", ids);
+    json_t *floats = json_deep_copy(json_object_get(blocks, "floats"));
+    json_array_set_new(floats, 0, json_integer(15)); /* fewer than the body has */
+    forged(bytes, header, blocks, "floats", floats);
+    forged(bytes, header, header, "shard", json_integer(4));
+    forged(bytes, header, header, "optimizer", json_integer(OPTIMIZER_SGD)); /* has no state */
+    forged(bytes, header, header, "best_epoch", json_integer(0));
+    forged(bytes, header, header, "tensors", json_array());
+    forged(bytes, header, json_array_get(json_object_get(header, "tensors"), 0), "name",
+           json_string("a name that is longer than sixty-three bytes, which is the most a tensor"));
+    forged(bytes, header, json_array_get(json_object_get(header, "ledger"), 2), "floor",
+           json_null());
+    json_decref(header);
+
+    struct buf *file = with_header(bytes, "{\"job\":", 7);
+    refused(file->data, file->len, "no JSON", 0);
+    buf_unref(file);
+    file = with_header(bytes, "[]", 2);
+    refused(file->data, file->len, "no object", 0);
+    buf_unref(file);
+    buf_unref(bytes);
+}
+END_TEST
+
+/* --- on disk --- */
+
+static void store_put(const struct checkpoint_store *store, uint32_t shard, uint32_t shards,
+                      uint64_t generation, uint32_t best_epoch) {
+    struct buf *bytes = sample_bytes(shard, shards, generation, best_epoch);
+    struct error err = {0};
+    ck_assert_msg(store->write(store->ctx, generation, shard, shards, bytes, &err) == 0, "%s",
+                  err.text);
+    buf_unref(bytes);
+}
+
+/* The generations listed, as "1 2 3", compared. */
+static void store_lists(const struct checkpoint_store *store, uint32_t shard, uint32_t shards,
+                        const char *expected) {
+    uint64_t *generations;
+    size_t count;
+    struct error err = {0};
+    ck_assert_msg(store->list(store->ctx, shard, shards, &generations, &count, &err) == 0, "%s",
+                  err.text);
+    char text[256] = "", *at = text;
+    for (size_t i = 0; i < count; i++)
+        at += sprintf(at, i ? " %llu" : "%llu", (unsigned long long)generations[i]);
+    ck_assert_str_eq(text, expected);
+    mem_free(generations);
+}
+
+static const char *file_of(const char *dir, uint64_t generation, const char *name) {
+    static char path[600];
+    snprintf(path, sizeof path, "%s/checkpoints/%08llu/%s", dir, (unsigned long long)generation,
+             name);
+    return path;
+}
+
+static void damage(const char *path, size_t at) {
+    size_t len;
+    char *bytes = test_read_file(path, &len);
+    bytes[at] ^= 1;
+    test_write_file(path, bytes, len);
+    free(bytes);
+}
+
+/* Promise: what is written is read back; a missing directory is no generation, a missing file an
+ * error with its path. */
+START_TEST(store_files) {
+    const char *dir = test_tmpdir();
+    const char *job_dir = test_path(dir, "deep/job");
+    struct checkpoint_store store = checkpoint_store_files(job_dir);
+    store_lists(&store, 0, 2, "");
+    store_put(&store, 0, 2, 9, 0);
+    store_put(&store, 0, 2, 10, 0);
+    store_put(&store, 0, 2, 100000000, 0); /* more than 8 digits */
+    store_put(&store, 1, 2, 9, 0);
+    store_lists(&store, 0, 2, "9 10 100000000");
+    store_lists(&store, 1, 2, "9");
+    store_lists(&store, 0, 3, "");
+
+    struct buf *bytes = sample_bytes(0, 2, 10, 0), *read = NULL;
+    ck_assert_int_eq(store.read(store.ctx, 10, 0, 2, &read, NULL), 0);
+    ck_assert_uint_eq(read->len, bytes->len);
+    ck_assert_mem_eq(read->data, bytes->data, bytes->len);
+    buf_unref(read);
+    buf_unref(bytes);
+    struct error err = {0};
+    ck_assert_int_eq(store.read(store.ctx, 11, 0, 2, &read, &err), ERR_NOT_FOUND);
+    ck_assert_ptr_nonnull(strstr(err.text, "00000011/shard-0-of-2.ckpt"));
+}
+END_TEST
+
+/* Promise: a damaged file is not listed, nor what a killed writer left behind, nor a stranger's. */
+START_TEST(store_damaged) {
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
+    for (uint64_t generation = 1; generation <= 4; generation++)
+        store_put(&store, 0, 1, generation, 0);
+    damage(file_of(dir, 2, "shard-0-of-1.ckpt"), 700);
+    ck_assert_int_eq(truncate(file_of(dir, 3, "shard-0-of-1.ckpt"), 100), 0);
+    ck_assert_int_eq(rename(file_of(dir, 4, "shard-0-of-1.ckpt"),
+                            test_path(dir, "checkpoints/00000004/shard-0-of-1.ckpt.tmp-123")),
+                     0);
+    ck_assert_int_eq(mkdir(test_path(dir, "checkpoints/lost+found"), 0777), 0);
+    ck_assert_int_eq(mkdir(test_path(dir, "checkpoints/7"), 0777), 0);
+    store_lists(&store, 0, 1, "1");
+}
+END_TEST
+
+/* Promise: a write that fails says where, and leaves the older generations alone. */
+START_TEST(store_fails) {
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
+    store_put(&store, 0, 1, 1, 0);
+    test_write_file(test_path(dir, "checkpoints/00000002"), "x", 1); /* a file in the way */
+    struct buf *bytes = sample_bytes(0, 1, 2, 0);
+    struct error err = {0};
+    ck_assert_int_ne(store.write(store.ctx, 2, 0, 1, bytes, &err), 0);
+    ck_assert_ptr_nonnull(strstr(err.text, "checkpoint 2"));
+    ck_assert_ptr_nonnull(strstr(err.text, "00000002"));
+    buf_unref(bytes);
+    ck_assert_int_eq(unlink(test_path(dir, "checkpoints/00000002")), 0);
+    store_lists(&store, 0, 1, "1");
+}
+END_TEST
+
+/* Promise: prune keeps the newest up to the given one and whatever is newer, touches no other
+ * shard's files, sweeps a killed writer's, and removes directories that are empty then. */
+START_TEST(store_prune) {
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
+    for (uint64_t generation = 1; generation <= 6; generation++)
+        store_put(&store, 0, 2, generation, 0);
+    store_put(&store, 1, 2, 2, 0);
+    test_write_file(file_of(dir, 1, "shard-0-of-2.ckpt.tmp-99"), "x", 1);
+    ck_assert_int_eq(store.prune(store.ctx, 0, 2, 5, 2, NULL), 0);
+    store_lists(&store, 0, 2, "4 5 6");
+    store_lists(&store, 1, 2, "2");
+    ck_assert(!file_exists(test_path(dir, "checkpoints/00000001")));
+    ck_assert(file_exists(test_path(dir, "checkpoints/00000002")));
+    ck_assert(!file_exists(test_path(dir, "checkpoints/00000003")));
+    ck_assert_int_eq(store.prune(store.ctx, 1, 2, 2, 1, NULL), 0);
+    store_lists(&store, 1, 2, "2");
+    ck_assert_int_eq(store.prune(store.ctx, 1, 2, 5, 0, NULL), 0);
+    ck_assert(!file_exists(test_path(dir, "checkpoints/00000002")));
+    ck_assert_int_eq(store.prune(store.ctx, 0, 2, 3, 1, NULL), 0);
+    store_lists(&store, 0, 2, "4 5 6");
+}
+END_TEST
+
+/* --- put together --- */
+
+static int collect(const char *path, bool best, float *model, uint64_t *ret_generation,
+                   struct error *err) {
+    struct tensor_spec *specs = NULL;
+    size_t count = 0;
+    float *weights = NULL;
+    json_t *coordinator = NULL;
+    int r =
+        checkpoint_collect(path, best, &specs, &count, &weights, ret_generation, &coordinator, err);
+    if (r == 0) {
+        ck_assert_uint_eq(count, ARRAY_LEN(tensors));
+        for (size_t i = 0; i < count; i++)
+            ck_assert_str_eq(specs[i].name, tensors[i].name);
+        memcpy(model, weights, FLOATS * sizeof *model);
+        ck_assert_int_eq(json_integer_value(json_object_get(coordinator, "epoch")),
+                         (json_int_t)*ret_generation);
+    } else
+        ck_assert(!specs && !weights && !coordinator && err->text[0]);
+    mem_free(specs);
+    mem_free(weights);
+    json_decref(coordinator);
+    return r;
+}
+
+static void collects(const char *path, bool best, uint64_t generation, uint64_t stream) {
+    float model[FLOATS], expected[FLOATS];
+    uint64_t got;
+    struct error err = {0};
+    ck_assert_msg(collect(path, best, model, &got, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(got, generation);
+    for (size_t i = 0; i < FLOATS; i++)
+        expected[i] = value(stream, i);
+    test_floats_equal("model", model, expected, FLOATS, 0, 0);
+}
+
+static void collect_fails(const char *path, bool best, int code, const char *says) {
+    float model[FLOATS];
+    uint64_t got;
+    struct error err = {0};
+    ck_assert_int_eq(collect(path, best, model, &got, &err), code);
+    ck_assert_msg(strstr(err.text, says) != NULL, "'%s' does not say '%s'", err.text, says);
+}
+
+/* Promise: the shards' blocks, of 1, 2 or 3 shards, make the whole model, every float in its place;
+ * an incomplete or damaged generation gives way to the one before it. */
+START_TEST(collect_newest) {
+    uint32_t shards = (uint32_t)_i;
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
+    for (uint64_t generation = 5; generation <= 6; generation++)
+        for (uint32_t shard = 0; shard < shards; shard++)
+            store_put(&store, shard, shards, generation, 4);
+    collects(dir, false, 6, 6);
+    collects(dir, true, 6, 1004);
+    collects(test_path(dir, "checkpoints/00000005"), false, 5, 5);
+
+    char last[64];
+    snprintf(last, sizeof last, "shard-%u-of-%u.ckpt", shards - 1, shards);
+    if (shards > 1) {
+        store_put(&store, 0, shards, 7, 4); /* the others were killed before they wrote it */
+        collects(dir, false, 6, 6);
+        collect_fails(test_path(dir, "checkpoints/00000007"), false, ERR_NOT_FOUND, "shard-1-of-");
+    }
+    damage(file_of(dir, 6, last), 900);
+    collects(dir, false, 5, 5);
+    collect_fails(test_path(dir, "checkpoints/00000006"), false, ERR_CHECKSUM, last);
+    ck_assert_int_eq(unlink(file_of(dir, 5, last)), 0);
+    collect_fails(dir, false, shards > 1 ? ERR_NOT_FOUND : ERR_CHECKSUM, "no generation before");
+}
+END_TEST
+
+/* Promise: what cannot be put together is refused with the reason: nothing there, no best weights,
+ * files of two runs or of two moments. */
+START_TEST(collect_refuses) {
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
+    collect_fails(test_path(dir, "nowhere"), false, ERR_NOT_FOUND, "nowhere");
+    collect_fails(dir, false, ERR_NOT_FOUND, "no checkpoint");
+    store_put(&store, 0, 2, 3, 0);
+    store_put(&store, 1, 2, 3, 0);
+    collects(dir, false, 3, 3);
+    collect_fails(dir, true, ERR_NOT_FOUND, "best");
+
+    /* Best weights of two epochs: the latest can still be had, the best only of the one before. */
+    store_put(&store, 0, 2, 4, 1);
+    store_put(&store, 1, 2, 4, 1);
+    store_put(&store, 0, 2, 5, 2);
+    store_put(&store, 1, 2, 5, 3);
+    collects(dir, false, 5, 5);
+    collects(dir, true, 4, 1001);
+    collect_fails(test_path(dir, "checkpoints/00000005"), true, ERR_FORMAT, "best");
+
+    /* Shard 1's file is of another generation, or is shard 0's. */
+    struct buf *bytes = sample_bytes(1, 2, 4, 0);
+    test_write_file(file_of(dir, 3, "shard-1-of-2.ckpt"), bytes->data, bytes->len);
+    collect_fails(test_path(dir, "checkpoints/00000003"), false, ERR_FORMAT, "generation");
+    buf_unref(bytes);
+    bytes = sample_bytes(0, 2, 3, 0);
+    test_write_file(file_of(dir, 3, "shard-1-of-2.ckpt"), bytes->data, bytes->len);
+    collect_fails(test_path(dir, "checkpoints/00000003"), false, ERR_FORMAT, "shard 0 of 2");
+    buf_unref(bytes);
+
+    /* Another number of shards wrote here too. */
+    store_put(&store, 0, 1, 5, 0);
+    collect_fails(test_path(dir, "checkpoints/00000005"), false, ERR_FORMAT, "shards");
+
+    /* Blocks that are not those of the tensors. */
+    struct checkpoint *c = sample(0, 1, 6, 0);
+    c->block_ids[c->block_count - 1]++;
+    bytes = checkpoint_encode(c);
+    ck_assert_int_eq(store.write(store.ctx, 6, 0, 1, bytes, NULL), 0);
+    collect_fails(test_path(dir, "checkpoints/00000006"), false, ERR_FORMAT, "blocks of shard 0");
+    buf_unref(bytes);
+    checkpoint_free(c);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("checkpoint");
+    TCase *tcase = tcase_create("checkpoint");
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, round_trip);
+    tcase_add_test(tcase, smallest);
+    tcase_add_test(tcase, no_text);
+    tcase_add_test(tcase, damaged);
+    tcase_add_test(tcase, lies);
+    tcase_add_test(tcase, store_files);
+    tcase_add_test(tcase, store_damaged);
+    tcase_add_test(tcase, store_fails);
+    tcase_add_test(tcase, store_prune);
+    tcase_add_loop_test(tcase, collect_newest, 1, 4);
+    tcase_add_test(tcase, collect_refuses);
+    suite_add_tcase(suite, tcase);
+    return test_run(suite);
+}

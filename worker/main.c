@@ -1,0 +1,339 @@
+/* graphps-worker: trains on one partition. Reads the job file, starts everything in order
+ * (partition, model, HTTP, client), trains, says goodbye, stops in reverse order. The loop is
+ * trainer.c's. */
+#include <argp.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/args.h"
+#include "common/file.h"
+#include "common/httpd.h"
+#include "common/ident.h"
+#include "common/lock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "common/rng.h"
+#include "proto/address.h"
+#include "worker/cpus.h"
+#include "worker/kernels/kernels.h"
+#include "worker/trainer.h"
+
+/* Without an answer on a living connection, a request is sent again after this time. */
+#define RESEND_MS 3000
+#define BYE_DONE_MS 10000
+#define SIGNAL_END SIGUSR1 /* ends the signal thread */
+
+struct shell {
+    /* set at start, never changed */
+    struct args_job job;
+    const char *rank_text, *http_port_file;
+    struct config *config;
+    int rank;
+    struct store *store;
+    struct trainer *trainer;
+    struct httpd *httpd;
+    struct client *client;
+    struct client *_Atomic published; /* for other threads: the client, while it lives */
+    atomic_bool signalled;
+    pthread_t signals;
+};
+
+/* ---- the command line ---- */
+
+const char *argp_program_version = "graphps-worker " GRAPHPS_VERSION;
+
+enum { KEY_HTTP_PORT_FILE = 256 };
+
+static const struct argp_option shell_options[] = {
+    {"rank", 'r', "R", 0,
+     "Which worker this is, from 0 (else GRAPHPS_RANK, else JOB_COMPLETION_INDEX, else the number "
+     "that ends the host name)",
+     0},
+    {"http-port-file", KEY_HTTP_PORT_FILE, "FILE", 0, "Write the address of the HTTP pages to FILE",
+     0},
+    {0},
+};
+
+static error_t shell_parse_option(int key, char *arg, struct argp_state *state) {
+    struct shell *shell = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &shell->job;
+        return 0;
+    case 'r':
+        shell->rank_text = arg;
+        return 0;
+    case KEY_HTTP_PORT_FILE:
+        shell->http_port_file = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s': no arguments are expected", arg);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child shell_children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+static const struct argp shell_argp = {
+    .options = shell_options,
+    .parser = shell_parse_option,
+    .doc = "One worker of a graphps job: computes gradients on its partition of the graph.\v"
+           "Exit codes: 0 the job is done, 70 internal error, 75 try again (interrupted, a shard "
+           "that cannot be reached), 76 the peers do not fit, 77 not allowed, 78 wrong "
+           "configuration.",
+    .children = shell_children,
+};
+
+static int shell_load_config(struct shell *shell, struct error *reterr) {
+    struct config_faults faults = {0};
+    int r = args_load_config(&shell->job, &shell->config, &faults, reterr);
+    for (size_t i = 0; i < faults.count; i++)
+        fprintf(stderr, "graphps-worker: %s\n", faults.texts[i]);
+    if (r < 0 && faults.count == 0)
+        fprintf(stderr, "graphps-worker: %s\n", error_text(reterr));
+    config_faults_done(&faults);
+    return r;
+}
+
+/* ---- signals ---- */
+
+/* All threads block them; this one takes them, so nothing is interrupted half-way. */
+static void *signals_run(void *ctx) {
+    struct shell *shell = ctx;
+    sigset_t set;
+    int number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGNAL_END);
+    while (sigwait(&set, &number) == 0 && number != SIGNAL_END) {
+        struct client *client = atomic_load(&shell->published);
+        if (!client || shell->signalled) {
+            log_warning("leaving at once", "signal=%s", log_quote(strsignal(number)));
+            _exit(error_exit_code(ERR_INTERRUPTED));
+        }
+        log_info("asked to end: finishing the step first", "signal=%s",
+                 log_quote(strsignal(number)));
+        shell->signalled = true;
+        client_interrupt(client);
+    }
+    return NULL;
+}
+
+/* Before any other thread starts. */
+static int signals_start(struct shell *shell, struct error *reterr) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGNAL_END);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int r = pthread_create(&shell->signals, NULL, signals_run, shell);
+    if (r != 0)
+        return error_set(reterr, ERR_IO, "cannot start a thread: %s", strerror(r));
+    return 0;
+}
+
+static void signals_stop(struct shell *shell) {
+    pthread_kill(shell->signals, SIGNAL_END);
+    pthread_join(shell->signals, NULL);
+}
+
+/* ---- being watched ---- */
+
+static json_t *shell_stats(void *ctx) {
+    struct shell *shell = ctx;
+    struct client *client = atomic_load(&shell->published);
+    json_t *stats = client ? client_stats_json(client) : json_object();
+    json_object_set_new(stats, "role", json_string("worker"));
+    json_object_set_new(stats, "rank", json_integer(shell->rank));
+    json_object_set_new(stats, "job", json_string(shell->config->job_name));
+    json_object_set_new(stats, "rss_bytes", json_integer((json_int_t)process_rss_bytes()));
+    json_object_set_new(stats, "rss_peak_bytes",
+                        json_integer((json_int_t)process_rss_peak_bytes()));
+    trainer_add_stats(shell->trainer, stats);
+    return stats;
+}
+
+static bool shell_ready(void *ctx, char *why, size_t why_bytes) {
+    struct client *client = atomic_load(&((struct shell *)ctx)->published);
+    if (client)
+        return client_ready(client, why, why_bytes);
+    snprintf(why, why_bytes, "the process is starting or leaving");
+    return false;
+}
+
+static const struct httpd_ops shell_httpd_ops = {.stats = shell_stats, .ready = shell_ready};
+
+static int shell_start_http(struct shell *shell, struct error *reterr) {
+    const struct config *config = shell->config;
+    if (!config->security_insecure && !address_is_loopback(config->http_host))
+        return error_set(reterr, ERR_NOT_ALLOWED,
+                         "http.host: %s is not a loopback address, and there are no credentials. "
+                         "Set security.insecure: true if the network is trusted",
+                         config->http_host);
+    int64_t port = config->http_port ? config->http_port + config->servers_count + shell->rank : 0;
+    if (port > UINT16_MAX)
+        return error_set(reterr, ERR_CONFIG,
+                         "http.port + servers.count + rank is %" PRId64 "; ports end at %d", port,
+                         UINT16_MAX);
+    int r = httpd_start(config->http_host, (uint16_t)port, "worker", shell->rank, &shell_httpd_ops,
+                        shell, &shell->httpd, reterr);
+    if (r < 0 || !shell->http_port_file)
+        return r;
+    _cleanup_(mem_free_p) char *line = mem_printf("%s\n", httpd_address(shell->httpd));
+    return file_write_whole(shell->http_port_file, line, strlen(line), reterr);
+}
+
+/* ---- starting ---- */
+
+static int shell_open_store(struct shell *shell, struct error *reterr) {
+    const struct config *config = shell->config;
+    if (!config->data_snapshot[0])
+        return error_set(reterr, ERR_CONFIG,
+                         "data.snapshot is not set: name a snapshot below %s (`graphps import` "
+                         "makes one)",
+                         config->data_root);
+    _cleanup_(mem_free_p) char *dir = NULL;
+    int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
+    if (r < 0)
+        return r;
+    r = store_open(dir, (uint32_t)config->workers_count, (uint32_t)config->data_halo,
+                   (uint32_t)shell->rank, config->data_verify, config->data_normalize_features,
+                   &shell->store, reterr);
+    if (r < 0)
+        return r;
+    const struct store *store = shell->store;
+    if (config->model_kind != MODEL_MLP && store->parts > 1 &&
+        store->halo < (uint64_t)config->model_layers)
+        log_warning("the halo is smaller than the model is deep: nodes at the border see only some "
+                    "of their neighbours",
+                    "halo=%u layers=%" PRId64 " option=data.halo", store->halo,
+                    config->model_layers);
+    if (store->train_nodes == 0)
+        log_warning("no training node in this partition", "owned=%" PRIu64, store->owned);
+    return 0;
+}
+
+static int shell_start(struct shell *shell, struct error *reterr) {
+    const struct config *config = shell->config;
+    int threads = config->train_threads ? (int)config->train_threads : cpus_available();
+    kernels_set_threads(threads);
+    int r = shell_open_store(shell, reterr);
+    if (r < 0)
+        return r;
+    const struct store *store = shell->store;
+    r = trainer_new(config, (uint32_t)shell->rank, store, &shell->trainer, reterr);
+    if (r < 0)
+        return r;
+    if ((r = shell_start_http(shell, reterr)) < 0)
+        return r;
+    struct outbox_spec spec = {
+        .job = config->job_name,
+        .snapshot_digest = store->digest,
+        .http = httpd_address(shell->httpd),
+        .rank = (uint32_t)shell->rank,
+        .workers = (uint32_t)config->workers_count,
+        .incarnation = rng_entropy(),
+        .seed = (uint64_t)config->job_seed,
+        .owned_nodes = store->owned,
+        .train_nodes = store->train_nodes,
+        .steps_per_epoch = trainer_steps_per_epoch(shell->trainer),
+        .layout = trainer_layout(shell->trainer),
+        .codec = config->push_encoding == ENCODING_INT8 ? CODEC_INT8 : CODEC_FP32,
+        .payload_max_bytes = (uint32_t)config->net_max_frame_bytes,
+        .resend_ms = RESEND_MS,
+    };
+    r = client_start(config, &spec, &shell->client, reterr);
+    if (r < 0)
+        return r;
+    atomic_store(&shell->published, shell->client);
+    log_info("worker is up",
+             "http=%s snapshot=%s owned=%" PRIu64 " halo=%" PRIu64 " training=%" PRIu64
+             " threads=%d kernels=%s incarnation=%016" PRIx64,
+             httpd_address(shell->httpd), store->snapshot_name, store->owned,
+             store->local - store->owned, store->train_nodes, threads, kernels()->name,
+             spec.incarnation);
+    return 0;
+}
+
+/* ---- running ---- */
+
+static int shell_train(struct shell *shell, struct error *reterr) {
+    int r = trainer_run(shell->trainer, shell->client, reterr);
+    if (r == 0 || r == ERR_INTERRUPTED) {
+        struct error err;
+        uint64_t timeout_ms =
+            r == 0 ? BYE_DONE_MS : (uint64_t)shell->config->checkpoint_grace_s * 1000 / 4;
+        /* Shard 0 may be gone by now; its lease on us ends by itself. */
+        if (client_bye(shell->client, r == 0, timeout_ms, &err) < 0)
+            log_warning("left without an answer", "why=%s", log_quote(error_text(&err)));
+    }
+    struct trainer_totals trained;
+    struct client_totals sent;
+    trainer_totals(shell->trainer, &trained);
+    client_totals(shell->client, &sent);
+    log_info(r == 0 ? "finished" : "stopped",
+             "steps=%" PRIu64 " seconds=%.3f compute_seconds=%.3f waited_seconds=%.3f "
+             "pushes=%" PRIu64 " bytes_pushed=%" PRIu64 " bytes_pulled=%" PRIu64
+             " peak_memory_bytes=%" PRIu64,
+             trained.steps, trained.seconds, trained.compute_s, sent.waited_s, sent.pushes,
+             sent.bytes_pushed, sent.bytes_pulled, process_rss_peak_bytes());
+    return r;
+}
+
+static int shell_run(struct shell *shell, struct error *reterr) {
+    int r = signals_start(shell, reterr);
+    if (r < 0) {
+        log_error("cannot start", "why=%s", log_quote(error_text(reterr)));
+        return r;
+    }
+    r = shell_start(shell, reterr);
+    if (r < 0) {
+        log_error("cannot start", "code=%s why=%s", error_name(r), log_quote(error_text(reterr)));
+    } else {
+        r = shell_train(shell, reterr);
+        if (r < 0)
+            log_error("giving up", "code=%s why=%s", error_name(r), log_quote(error_text(reterr)));
+    }
+    /* Nobody may look at the client any more when it goes. */
+    signals_stop(shell);
+    shell->httpd = httpd_stop(shell->httpd);
+    atomic_store(&shell->published, NULL);
+    shell->client = client_stop(shell->client);
+    shell->trainer = trainer_free(shell->trainer);
+    shell->store = store_close(shell->store);
+    return r;
+}
+
+int main(int argc, char **argv) {
+    struct shell shell = {0};
+    struct error err = {0};
+    argp_err_exit_status = error_exit_code(ERR_USAGE);
+    argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
+    mallopt(M_ARENA_MAX, 2); /* several threads, little heap each: memory stays near what is used */
+
+    int r = shell_load_config(&shell, &err);
+    if (r == 0) {
+        r = ident_rank(shell.rank_text, shell.config->workers_count, &shell.rank, &err);
+        if (r < 0)
+            fprintf(stderr, "graphps-worker: %s\n", error_text(&err));
+    }
+    if (r == 0) {
+        log_init("worker", shell.rank, (enum log_level)shell.config->log_level,
+                 strcmp(config_choice(shell.config, "log.format"), "json") == 0);
+        r = shell_run(&shell, &err);
+    }
+    config_free(shell.config);
+    args_job_done(&shell.job);
+    return error_exit_code(r);
+}
