@@ -224,7 +224,7 @@ static void on_error(struct outbox *outbox, uint32_t index, const Graphps__Error
     snprintf(shard->said, sizeof shard->said, "%s",
              error->text && *error->text ? error->text : error_sentence(-(int)error->code));
     uint32_t doublings = request->tries > 0 ? request->tries - 1 : 0;
-    uint64_t due_ms = now_ms + (OUTBOX_PAUSE_MS << (doublings < 4 ? doublings : 4));
+    uint64_t due_ms = now_ms + (OUTBOX_PAUSE_MS << (doublings < 2 ? doublings : 2));
     if (error->code == -ERR_NOT_ATTACHED && request != &shard->hello) {
         shard->welcomed = false;
         if (!shard->hello.open)

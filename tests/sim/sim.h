@@ -43,7 +43,7 @@ struct event {
     uint64_t at_ms, order;
     enum event_kind kind;
     struct proc *proc; /* NULL for EVENT_START and EVENT_ACCIDENT */
-    struct conn *conn; /* a reference, or NULL */
+    struct pipe *pipe; /* a reference, or NULL */
     bool to_client;
     uint32_t number; /* shard for EVENT_CONNECT; place for EVENT_START */
     struct buf *bytes;
@@ -51,7 +51,7 @@ struct event {
 
 /* A connection: the server's end is a session, the client's is a worker's outbox or a shard's
  * link. */
-struct conn {
+struct pipe {
     uint32_t refs;
     struct world *world;
     struct proc *client, *server;
@@ -83,12 +83,12 @@ struct proc {
     /* a shard */
     struct server *server;
     bool server_dying; /* its memory goes: nothing leaves it any more */
-    struct conn *link; /* k > 0: to shard 0 */
+    struct pipe *link; /* k > 0: to shard 0 */
     uint64_t report_id, reported_ms;
 
     /* a worker */
     struct outbox *outbox;
-    struct conn *conns[SIM_SHARDS];
+    struct pipe *pipes[SIM_SHARDS];
     uint64_t lives[SIM_SHARDS]; /* of the shard that welcomed it last */
     enum trainer_state state;
     uint64_t clock;
@@ -163,13 +163,13 @@ struct proc *proc_new(struct world *world, bool is_worker, uint32_t number);
 /* The process dies: its connections break, its memory goes. */
 void proc_kill(struct world *world, struct proc *proc);
 /* A client's attempt to connect to a shard. */
-void conn_start(struct proc *client, uint32_t shard);
+void pipe_start(struct proc *client, uint32_t shard);
 /* Both ends learn of it, later; what is under way is lost. */
-void conn_cut(struct conn *conn);
-void conn_ref(struct conn *conn);
-void conn_unref(struct conn *conn);
+void pipe_cut(struct pipe *pipe);
+void pipe_ref(struct pipe *pipe);
+void pipe_unref(struct pipe *pipe);
 /* Puts a frame on its way; takes it. */
-void conn_send(struct conn *conn, bool to_client, struct frame_out *frame);
+void pipe_send(struct pipe *pipe, bool to_client, struct frame_out *frame);
 /* Handles the next event; false when there is none. */
 bool sim_step(struct world *world);
 struct world *world_new(uint64_t seed, bool trace);
@@ -179,8 +179,8 @@ struct world *world_free(struct world *world);
 void shard_begin(struct proc *proc);
 void shard_end(struct proc *proc);
 void shard_tick(struct proc *proc);
-void shard_frame(struct conn *conn, const struct frame_in *frame);
-void shard_closed(struct conn *conn);
+void shard_frame(struct pipe *pipe, const struct frame_in *frame);
+void shard_closed(struct pipe *pipe);
 void shard_aggregate(struct proc *proc);
 void shard_work(struct proc *proc);
 void shard_report(struct proc *proc);
@@ -189,13 +189,13 @@ bool shard_over(struct world *world); /* shard 0 has ordered the end, or is gone
 void place_done(struct place *place);
 
 /* --- sim_worker.c --- */
-void worker_begin(struct proc *proc);
-void worker_end(struct proc *proc);
-void worker_tick(struct proc *proc);
-void worker_opened(struct proc *proc, uint32_t shard);
-void worker_closed(struct proc *proc, uint32_t shard);
-void worker_frame(struct conn *conn, const struct frame_in *frame);
-void worker_computed(struct proc *proc);
+void rank_begin(struct proc *proc);
+void rank_end(struct proc *proc);
+void rank_tick(struct proc *proc);
+void rank_opened(struct proc *proc, uint32_t shard);
+void rank_closed(struct proc *proc, uint32_t shard);
+void rank_frame(struct pipe *pipe, const struct frame_in *frame);
+void rank_computed(struct proc *proc);
 /* The gradient of float i, exact in binary; in bsp it depends on the weights too. */
 float sim_gradient(const struct world *world, uint32_t rank, uint64_t clock, uint64_t i,
                    float weight);
@@ -204,7 +204,7 @@ double sim_weight(uint32_t rank);
 /* --- sim_check.c --- */
 /* The world whose batches are watched; the test sets it before a run. */
 void check_watch(struct world *world);
-void check_sent(struct conn *conn, enum frame_type type, const ProtobufCMessage *message);
+void check_sent(struct pipe *pipe, enum frame_type type, const ProtobufCMessage *message);
 void check_saved(struct proc *proc, uint64_t generation, struct buf *bytes);
 void check_restored(struct proc *proc);
 void check_finished(struct proc *proc);
