@@ -25,8 +25,8 @@
 #include "worker/graph/catalog.h"
 #include "worker/graph/partition.h"
 
-#define POLL_MS 100
-#define STATUS_EVERY_MS 250
+#define POLL_MS 50
+#define STATUS_EVERY_MS 200
 
 enum { KEY_FRESH = 256 };
 
@@ -310,7 +310,6 @@ static int run_train(const struct config *config, const struct arguments *argume
         train_display_init(&run.display, time_now_ms());
         r = run_supervise(&run, reterr);
     }
-    launch_done(&run.launch);
     if (r == 0 && run.interrupted_ms) {
         r = error_set(reterr, ERR_INTERRUPTED,
                       "interrupted; the same command goes on from the last checkpoint in %s",

@@ -135,8 +135,12 @@ static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
         last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
         last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
         last->test_accuracy = ratio((double)epoch->test_correct, epoch->test_count);
-        if (epoch_better(last, &c->best)) {
+        /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that
+         * more reported replaces what was seen of a part. */
+        if (epoch->valid_count > c->best_valid_count ||
+            (epoch->valid_count == c->best_valid_count && epoch_better(last, &c->best))) {
             c->best = *last;
+            c->best_valid_count = epoch->valid_count;
             peers_order_changed(c);
         }
     }

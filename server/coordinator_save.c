@@ -35,10 +35,10 @@ json_t *coordinator_snapshot(const struct coordinator *c) {
                                as_json(worker_clock(worker)), "evaled", (json_int_t)worker->evaled,
                                "steps_per_epoch", (json_int_t)worker->steps_per_epoch));
     }
-    return json_pack("{s:o, s:o, s:o, s:s, s:I, s:o}", "model", model_save(c->config), "best",
-                     epoch_save(&c->best), "last", epoch_save(&c->last), "stop_reason",
-                     c->stop_reason, "epoch_complete", (json_int_t)c->epoch_complete, "workers",
-                     workers);
+    return json_pack("{s:o, s:o, s:I, s:o, s:s, s:I, s:o}", "model", model_save(c->config), "best",
+                     epoch_save(&c->best), "best_valid_count", as_json(c->best_valid_count), "last",
+                     epoch_save(&c->last), "stop_reason", c->stop_reason, "epoch_complete",
+                     (json_int_t)c->epoch_complete, "workers", workers);
 }
 
 json_t *coordinator_save(struct coordinator *c) {
@@ -78,10 +78,10 @@ static int worker_load(const json_t *json, struct worker *ret) {
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr) {
     Graphps__EpochStatus best = GRAPHPS__EPOCH_STATUS__INIT, last = GRAPHPS__EPOCH_STATUS__INIT;
     json_t *saved;
-    json_int_t complete;
+    json_int_t complete, best_valid_count;
     if (!state ||
-        json_unpack((json_t *)state, "{s:I, s:o}", "epoch_complete", &complete, "workers", &saved) <
-            0 ||
+        json_unpack((json_t *)state, "{s:I, s:I, s:o}", "epoch_complete", &complete,
+                    "best_valid_count", &best_valid_count, "workers", &saved) < 0 ||
         epoch_load(json_object_get(state, "best"), &best) < 0 ||
         epoch_load(json_object_get(state, "last"), &last) < 0)
         return error_set(reterr, ERR_FORMAT, "the coordinator's state is not what it should be");
@@ -98,6 +98,7 @@ int coordinator_load(struct coordinator *c, const json_t *state, struct error *r
     coordinator_lock(c);
     memcpy(c->workers, workers, c->worker_count * sizeof *workers);
     c->best = best;
+    c->best_valid_count = (uint64_t)best_valid_count;
     c->last = last;
     c->epoch_complete = (uint32_t)complete;
     /* Ranks take part from where they are; the order goes out with the next change or report. */

@@ -104,6 +104,7 @@ struct coordinator {
     struct list epochs; /* struct epoch, ascending */
     uint32_t epoch_complete;
     Graphps__EpochStatus last, best; /* epoch 0: none */
+    uint64_t best_valid_count; /* validation nodes behind best */
 
     struct peer *peers; /* [shard_count] */
     uint64_t run;       /* 0: not known yet */
