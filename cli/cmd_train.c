@@ -320,6 +320,7 @@ static int run_train(const struct config *config, const struct arguments *argume
     if (r < 0)
         catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
                         run.interrupted_ms ? "interrupted" : "failed", NAN, NAN, NULL);
+    launch_done(&run.launch);
     if (run.status)
         wire_free(&run.status->base);
     if (run.lock_fd >= 0)

@@ -284,6 +284,10 @@ static bool gate_checkpoint(struct coordinator *c, uint64_t now_ms) {
 static bool gate_opens(struct coordinator *c, const struct held *gate, uint64_t slowest,
                        uint64_t now_ms) {
     uint64_t clock = gate->number;
+    /* All begin together (or when the join time-out has passed): what the first to come would learn
+     * alone, from its part of the graph, the others would have to undo. */
+    if (c->phase == JOB_STARTING)
+        return false;
     if (c->ssp)
         return clock <= slowest + (uint64_t)c->config->consistency_staleness;
     if (!c->bsp)

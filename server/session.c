@@ -119,7 +119,7 @@ static int hello_take_seat(struct call *call, const Graphps__Hello *hello, uint6
     uint64_t lost = 0;
     lock_take(&server->seats_lock);
     struct seat *seat = &server->seats[hello->rank];
-    uint64_t holder = seat->ledger.attempt;
+    uint64_t holder = seat->ledger.attempt, older = seat->ledger.incarnation;
     bool mine =
         ledger_hello(&seat->ledger, attempt, hello->incarnation, hello->lowest_unacked, &lost);
     void *before = NULL;
@@ -129,8 +129,12 @@ static int hello_take_seat(struct call *call, const Graphps__Hello *hello, uint6
         seat->conn = call->session->conn;
     }
     lock_release(&server->seats_lock);
-    if (before)
+    if (before) {
+        /* It may be waiting for an acknowledgement that will not come: it is told. */
+        if (older != hello->incarnation)
+            server_send_error(server, before, 0, ERR_FENCED, "a newer process has taken this rank");
         server->ops->unref(server->ops_ctx, before);
+    }
     if (!mine)
         return error_set(reterr, ERR_FENCED,
                          "rank %u: a newer process (attempt %llu) has taken it, this one is %llu",

@@ -43,6 +43,7 @@ struct client {
     uv_timer_t tick;
     size_t link_count;
     struct link *links;
+    bool follow; /* async: what an acknowledged step changed is fetched at once */
     atomic_bool stopping, interrupted;
     int heartbeat;
     uint64_t jitter_key, jitter_count, usage_ms; /* the loop's thread only */
@@ -91,7 +92,10 @@ static void on_frame(struct conn *conn, const struct frame_in *frame, void *ctx)
     if (frame->type == FRAME_WELCOME)
         link->backoff_ms = BACKOFF_MIN_MS;
     lock_take(&client->lock);
+    uint64_t finished = outbox_finished(client->outbox);
     outbox_frame(client->outbox, link->shard, frame, time_now_ms());
+    if (client->follow && outbox_finished(client->outbox) > finished)
+        outbox_pull(client->outbox, time_now_ms());
     pthread_cond_broadcast(&client->changed);
     lock_release(&client->lock);
 }
@@ -252,6 +256,7 @@ int client_start(const struct config *config, const struct outbox_spec *spec, st
     struct client *client = mem_alloc(sizeof *client);
     client->config = config;
     client->link_count = count;
+    client->follow = config->consistency_mode == CONSISTENCY_ASYNC;
     client->links = mem_array(count, sizeof *client->links);
     client->jitter_key = rng_key(spec->incarnation, 0);
     lock_init(&client->lock, LOCK_CLIENT, "client");
@@ -392,24 +397,14 @@ int client_wait_welcome(struct client *client, uint64_t *ret_start_clock, struct
     return r;
 }
 
-void client_ask_weights(struct client *client) {
-    lock_take(&client->lock);
-    outbox_pull(client->outbox, time_now_ms());
-    lock_release(&client->lock);
-}
-
 static bool are_weights_current(const struct client *client, uint64_t number) {
     return outbox_weights_current(client->outbox);
-}
-
-static bool are_weights_held(const struct client *client, uint64_t number) {
-    return outbox_weights_held(client->outbox);
 }
 
 int client_weights(struct client *client, float *weights, bool fresh, struct error *reterr) {
     struct wait wait = {.what = "weights",
                         .timeout_ms = give_up_ms(client),
-                        .done = fresh ? are_weights_current : are_weights_held};
+                        .done = are_weights_current};
     lock_take(&client->lock);
     if (fresh || !outbox_weights_held(client->outbox))
         outbox_pull(client->outbox, time_now_ms());

@@ -20,10 +20,9 @@ struct client *client_stop(struct client *client); /* takes NULL */
  * returns the final error at once when there is one, and ERR_INTERRUPTED after client_interrupt:
  * at once, client_wait_finished only when checkpoint.grace_s / 2 have passed. */
 int client_wait_welcome(struct client *client, uint64_t *ret_start_clock, struct error *reterr);
-/* Asks every shard for newer weights, and does not wait. */
-void client_ask_weights(struct client *client);
-/* Copies the newest weights. fresh: asks for newer ones first and waits for the answer; else takes
- * what is held, waiting only until there is something. */
+/* Copies the newest weights. fresh: asks for newer ones first and waits for the answer; else waits
+ * for those only that have been asked for: in async the client asks by itself whenever a step is
+ * acknowledged, so they hold every acknowledged step. */
 int client_weights(struct client *client, float *weights, bool fresh, struct error *reterr);
 void client_push(struct client *client, const float *gradient, uint64_t clock, double weight);
 /* Waits until steps < finished are acknowledged. */

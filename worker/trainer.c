@@ -111,17 +111,12 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
     size_t floats = trainer->layout->floats;
     if (batch.train_count == 0) {
         /* Nothing to learn from here, but bsp counts on everybody. */
-        if (trainer->overlap)
-            client_ask_weights(client);
         memset(trainer->gradient, 0, floats * sizeof *trainer->gradient);
         client_push(client, trainer->gradient, clock, 0);
         return 0;
     }
     struct model_result result;
     model_forward(trainer->model, &batch, trainer->weights, true, &result);
-    /* The answer comes during the backward pass, and holds most of what the last push did. */
-    if (trainer->overlap)
-        client_ask_weights(client);
     model_backward(trainer->model, &batch, trainer->weights, trainer->gradient);
     if (!vec()->finite(trainer->gradient, floats))
         return error_set(reterr, ERR_NOT_FINITE,

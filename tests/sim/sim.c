@@ -2,7 +2,6 @@
 #include "tests/sim/sim.h"
 
 #include <inttypes.h>
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,13 +143,16 @@ void pipe_start(struct proc *client, uint32_t shard) {
         return;
     }
     struct pipe *pipe = mem_alloc(sizeof *pipe);
-    pipe->refs = 1;
+    pipe->refs = 2; /* its ends */
     pipe->world = world;
     pipe->client = client;
     pipe->server = server;
     pipe->shard = shard;
     pipe->client_open = pipe->server_open = true;
     pipe->session = session_new(server->server, pipe, client->is_worker ? "worker" : "shard");
+    if (server->served_count == ARRAY_LEN(server->served))
+        sim_fail(world, "too many connections");
+    server->served[server->served_count++] = pipe;
     if (client->is_worker)
         client->pipes[shard] = pipe;
     else
@@ -169,7 +171,7 @@ void pipe_cut(struct pipe *pipe) {
                               .to_client = end});
 }
 
-static void pipe_close_client(struct pipe *pipe) {
+void pipe_close_client(struct pipe *pipe) {
     struct proc *client = pipe->client;
     if (!pipe->client_open)
         return;
@@ -364,10 +366,6 @@ struct world *world_free(struct world *world) {
             proc_kill(world, world->procs[i]);
     while (world->event_count > 0) { /* they hold the last references */
         struct event event = event_pop(world);
-        if (event.kind == EVENT_CLOSED && event.to_client)
-            pipe_close_client(event.pipe);
-        else if (event.kind == EVENT_CLOSED)
-            shard_closed(event.pipe);
         buf_unref(event.bytes);
         if (event.pipe)
             pipe_unref(event.pipe);
@@ -376,6 +374,7 @@ struct world *world_free(struct world *world) {
         place_done(&world->places[i]);
     for (size_t i = 0; i < world->proc_count; i++)
         mem_free(world->procs[i]);
+    mem_free(world->sent);
     layout_free(world->layout);
     config_free(world->config);
     mem_free(world->events);

@@ -83,6 +83,11 @@ struct proc {
     /* a shard */
     struct server *server;
     bool server_dying; /* its memory goes: nothing leaves it any more */
+    bool restored;     /* the checker knows what */
+    bool crash_after_write;
+    uint64_t ending_ms; /* it has finished and leaves then */
+    struct pipe *served[64];
+    size_t served_count;
     struct pipe *link; /* k > 0: to shard 0 */
     uint64_t report_id, reported_ms;
 
@@ -92,15 +97,17 @@ struct proc {
     uint64_t lives[SIM_SHARDS]; /* of the shard that welcomed it last */
     enum trainer_state state;
     uint64_t clock;
-    bool first, leaving, fenced;
-    uint64_t finished; /* steps whose pushes were looked at */
+    bool first, leaving;
+    uint64_t finished; /* steps known to be finished; their pushes were looked at */
+    uint64_t told;     /* start_clock of the last Welcome on its way to it */
+    float *weights, *gradient;
 };
 
-/* A push in the weights of a shard's present line of life. */
+/* A push, and what of it is in the weights of a shard's present line of life. */
 struct applied {
     uint32_t rank;
     uint64_t incarnation, sequence, clock;
-    uint32_t blocks, merged, late; /* bits by shard_index: of the push, merged, late */
+    uint32_t merged; /* bits by shard_index */
 };
 struct lineage {
     size_t count, cap;
@@ -117,12 +124,19 @@ struct saved {
     struct saved *next;
 };
 
+/* A push that a worker has sent. */
+struct sent {
+    uint32_t shard, rank;
+    uint64_t incarnation, sequence, clock;
+    uint32_t blocks; /* bits by shard_index */
+};
+
 /* What outlives a shard's process: its disk, and the checker's notes on it. */
 struct place {
     struct saved *saved; /* newest first */
-    struct lineage lineage;
-    float *weights; /* [SIM_BLOCKS_MAX * 16] as they must be, by shard_index * 16 */
-    bool has_weights;
+    struct lineage lineage, lost; /* lost: was in the weights before a crash, is not now */
+    float *weights;               /* [SIM_BLOCKS_MAX * 16] as they must be, by shard_index * 16 */
+    bool over;                    /* the process ended because the job is done */
 };
 
 struct world {
@@ -145,10 +159,10 @@ struct world {
     bool starting_shard[SIM_SHARDS], starting_worker[SIM_WORKERS];
     struct place places[SIM_SHARDS];
     uint64_t accidents_end_ms;
-    uint64_t attempt_wall;
-    uint64_t clock_told[SIM_WORKERS]; /* start_clock of the last Welcome to the rank's process */
-    bool exact;                       /* nothing happened that bsp may notice */
-    uint64_t acks, merges, crashes, gates;
+    bool exact; /* nothing happened that bsp may notice */
+    struct sent *sent;
+    size_t sent_count, sent_cap;
+    uint64_t acks, repeats, merges, crashes, gates;
 };
 
 /* --- sim.c --- */
@@ -166,6 +180,7 @@ void proc_kill(struct world *world, struct proc *proc);
 void pipe_start(struct proc *client, uint32_t shard);
 /* Both ends learn of it, later; what is under way is lost. */
 void pipe_cut(struct pipe *pipe);
+void pipe_close_client(struct pipe *pipe);
 void pipe_ref(struct pipe *pipe);
 void pipe_unref(struct pipe *pipe);
 /* Puts a frame on its way; takes it. */
@@ -185,7 +200,6 @@ void shard_aggregate(struct proc *proc);
 void shard_work(struct proc *proc);
 void shard_report(struct proc *proc);
 void shard_link_frame(struct proc *proc, const struct frame_in *frame);
-bool shard_over(struct world *world); /* shard 0 has ordered the end, or is gone after it */
 void place_done(struct place *place);
 
 /* --- sim_worker.c --- */
@@ -201,11 +215,16 @@ float sim_gradient(const struct world *world, uint32_t rank, uint64_t clock, uin
                    float weight);
 double sim_weight(uint32_t rank);
 
+/* --- test_sim.c --- */
+void accident_happen(struct world *world);
+
 /* --- sim_check.c --- */
 /* The world whose batches are watched; the test sets it before a run. */
 void check_watch(struct world *world);
 void check_sent(struct pipe *pipe, enum frame_type type, const ProtobufCMessage *message);
-void check_saved(struct proc *proc, uint64_t generation, struct buf *bytes);
+void check_push_sent(struct proc *proc, uint32_t shard, const Graphps__Push *push);
+void check_saved(struct proc *proc, struct saved *saved);
 void check_restored(struct proc *proc);
+void lineage_done(struct lineage *lineage);
 void check_finished(struct proc *proc);
 void check_end(struct world *world);
