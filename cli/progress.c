@@ -27,8 +27,8 @@ static const char *format_count(const struct progress *progress, double count, c
     for (; count >= 1000 && i < 4; i++)
         count /= 1000;
     bool bytes = strcmp(progress->unit, "bytes") == 0;
-    snprintf(buf, buf_bytes, "%.*f %s%s", i ? 1 : 0, count, prefixes[i],
-             bytes ? "B" : progress->unit);
+    snprintf(buf, buf_bytes, "%.*f%s%s%s%s", i ? 1 : 0, count, bytes ? " " : "", prefixes[i],
+             bytes ? "B" : " ", bytes ? "" : progress->unit);
     return buf;
 }
 

@@ -13,6 +13,9 @@
 #define LEAVING_MS 5000
 /* A shard that said it is leaving and is silent for this long has left. */
 #define LEFT_MS 2000
+/* The last generation is tried so often, so far apart. */
+#define FINAL_TRIES 5
+#define FINAL_PAUSE_MS 500
 #define WAITING_LOG_MS 2000
 #define WAITING_LOG_AGAIN_MS 10000
 /* Time that passed between two ticks beyond this is ours, not the silence of others. */
@@ -47,6 +50,7 @@ struct coordinator *coordinator_free(struct coordinator *c) {
     for (size_t i = 0; i < c->worker_count; i++) {
         worker_release(c, &c->workers[i].gate);
         worker_release(c, &c->workers[i].eval);
+        worker_release(c, &c->workers[i].bye);
     }
     for (size_t i = 0; i < c->shard_count; i++) {
         coordinator_drop(c, c->peers[i].conn);
@@ -141,21 +145,44 @@ static bool others_know(const struct coordinator *c, uint64_t now_ms) {
     return true;
 }
 
+/* The last generation is begun, and again when it failed. True when there is nothing to wait for.
+ */
+static bool close_saved(struct coordinator *c, uint64_t now_ms) {
+    if (c->writing)
+        return false;
+    if (c->final_tries > 0 && c->complete == c->generation)
+        return true;
+    if (c->final_tries > 0 && now_ms - c->generation_ms < FINAL_PAUSE_MS)
+        return false;
+    if (c->final_tries == FINAL_TRIES) {
+        if (!c->finish_code)
+            c->finish_code = ERR_IO;
+        log_error("the last checkpoint could not be written; the one before it stays",
+                  "generation=%llu", (unsigned long long)c->complete);
+        return true;
+    }
+    c->final_tries += peers_begin_generation(c, now_ms);
+    return false;
+}
+
 static void close_advance(struct coordinator *c, uint64_t now_ms) {
-    bool possible = peers_restored(c);
+    /* A shard that restarts is waited for; one that never came or has left is not. */
+    bool possible = c->peers[0].restored;
     for (size_t i = 1; i < c->shard_count; i++)
         possible &= !peer_gone(&c->peers[i], now_ms);
-    if (possible && !c->final_begun && !c->writing)
-        c->final_begun = peers_begin_generation(c, now_ms);
     bool late = now_ms - c->phase_ms > (uint64_t)c->config->checkpoint_grace_s * 1000;
-    if (late && possible)
+    if (possible && !late && !close_saved(c, now_ms))
+        return;
+    bool saved = c->final_tries > 0 && c->complete == c->generation;
+    if (possible && late)
         log_warning("the last checkpoint is not complete in time", "generation=%llu grace_s=%lld",
                     (unsigned long long)c->generation, (long long)c->config->checkpoint_grace_s);
-    if (!possible || late || (c->final_begun && !c->writing)) {
-        phase_set(c, JOB_LEAVING, now_ms);
-        peers_order_changed(c);
-        c->finish_order = c->order;
-    }
+    /* Only a job whose end is on disk is done. */
+    if (!saved && !c->finish_code)
+        c->finish_code = late ? ERR_TIMEOUT : ERR_INTERRUPTED;
+    phase_set(c, JOB_LEAVING, now_ms);
+    peers_order_changed(c);
+    c->finish_order = c->order;
 }
 
 static void phase_advance(struct coordinator *c, uint64_t now_ms) {
@@ -181,6 +208,7 @@ void coordinator_advance(struct coordinator *c, uint64_t now_ms) {
     workers_update_roster(c);
     epochs_advance(c, now_ms);
     phase_advance(c, now_ms);
+    workers_release_byes(c);
     workers_open_gates(c, now_ms);
     epochs_release(c, now_ms);
     peers_send_orders(c);
@@ -188,13 +216,17 @@ void coordinator_advance(struct coordinator *c, uint64_t now_ms) {
 
 /* --- time --- */
 
-static void gap_forgive(struct coordinator *c, uint64_t gap_ms) {
+static void moment_shift(uint64_t *moment_ms, uint64_t gap_ms, uint64_t now_ms) {
+    *moment_ms = *moment_ms + gap_ms < now_ms ? *moment_ms + gap_ms : now_ms;
+}
+
+static void gap_forgive(struct coordinator *c, uint64_t gap_ms, uint64_t now_ms) {
     log_warning("this process stood still", "for_ms=%llu", (unsigned long long)gap_ms);
     for (size_t i = 0; i < c->worker_count; i++)
-        c->workers[i].heard_ms += gap_ms;
+        moment_shift(&c->workers[i].heard_ms, gap_ms, now_ms);
     for (size_t i = 0; i < c->shard_count; i++)
-        c->peers[i].heard_ms += gap_ms;
-    c->nobody_ms += gap_ms;
+        moment_shift(&c->peers[i].heard_ms, gap_ms, now_ms);
+    moment_shift(&c->nobody_ms, gap_ms, now_ms);
 }
 
 /* One line when somebody has been waited for a while, and again now and then (G2). */
@@ -238,7 +270,7 @@ void coordinator_tick(struct coordinator *c, uint64_t now_ms) {
     bool second = now_ms / 1000 != c->ticked_ms / 1000;
     c->ticked_ms = now_ms;
     if (gap_ms > TICK_GAP_MS)
-        gap_forgive(c, gap_ms);
+        gap_forgive(c, gap_ms, now_ms);
     workers_tick(c, now_ms);
     peers_tick(c, now_ms);
     coordinator_advance(c, now_ms);
@@ -263,6 +295,8 @@ void coordinator_disconnected(struct coordinator *c, void *conn) {
             worker_release(c, &c->workers[i].gate);
         if (c->workers[i].eval.conn == conn)
             worker_release(c, &c->workers[i].eval);
+        if (c->workers[i].bye.conn == conn)
+            worker_release(c, &c->workers[i].bye);
     }
     for (size_t i = 0; i < c->shard_count; i++)
         if (c->peers[i].conn == conn)

@@ -15,6 +15,13 @@ void epochs_free(struct coordinator *c) {
     struct list *node;
     while ((node = list_pop(&c->epochs)))
         mem_free(epoch_of(node));
+    mem_free(c->candidate);
+}
+
+static struct epoch *epoch_new(const struct coordinator *c, uint32_t number) {
+    struct epoch *epoch = mem_alloc(sizeof *epoch + c->worker_count * sizeof epoch->reported[0]);
+    epoch->epoch = number;
+    return epoch;
 }
 
 /* The open epoch of that number, made when there is none; they stand in ascending order. */
@@ -24,8 +31,7 @@ static struct epoch *epoch_get(struct coordinator *c, uint32_t number) {
         after = after->prev;
     if (after != &c->epochs && epoch_of(after)->epoch == number)
         return epoch_of(after);
-    struct epoch *epoch = mem_alloc(sizeof *epoch + c->worker_count * sizeof epoch->reported[0]);
-    epoch->epoch = number;
+    struct epoch *epoch = epoch_new(c, number);
     list_append(after, &epoch->node); /* before `after` */
     return epoch;
 }
@@ -66,7 +72,13 @@ int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eva
     int r = worker_heard(c, eval->rank, eval->incarnation, now_ms, &worker, reterr);
     if (r == 0)
         r = eval_check(c, eval, reterr);
-    if (r == 0) {
+    if (r == 0 && eval->candidate) {
+        struct epoch *candidate = c->candidate_open ? c->candidate : NULL;
+        if (candidate && candidate->epoch == eval->epoch && !candidate->reported[eval->rank])
+            epoch_add(candidate, eval);
+        worker_hold(c, &worker->eval, conn, eval->id, 0, now_ms);
+        coordinator_advance(c, now_ms);
+    } else if (r == 0) {
         if (eval->epoch > c->epoch_complete) {
             struct epoch *epoch = epoch_get(c, eval->epoch);
             if (!epoch->reported[eval->rank])
@@ -125,12 +137,9 @@ static bool epoch_better(const Graphps__EpochStatus *a, const Graphps__EpochStat
     return a->valid_loss < best->valid_loss;
 }
 
-static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
+/* Validation and test: of the epoch itself in bsp, of the candidate else. */
+static void epoch_judge(struct coordinator *c, const struct epoch *epoch) {
     Graphps__EpochStatus *last = &c->last;
-    last->epoch = epoch->epoch;
-    last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
-    last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
-    c->epoch_complete = epoch->epoch;
     if (epoch->valid_count > 0) {
         last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
         last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
@@ -140,16 +149,70 @@ static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
         if (epoch->valid_count > c->best_valid_count ||
             (epoch->valid_count == c->best_valid_count && epoch_better(last, &c->best))) {
             c->best = *last;
+            c->best.epoch = epoch->epoch;
             c->best_valid_count = epoch->valid_count;
             peers_order_changed(c);
         }
     }
+}
+
+static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
+    Graphps__EpochStatus *last = &c->last;
+    last->epoch = epoch->epoch;
+    last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
+    last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
+    c->epoch_complete = epoch->epoch;
+    epoch_judge(c, epoch);
     metric_set(METRIC_EPOCH, last->epoch);
     metric_set(METRIC_TRAIN_LOSS, last->train_loss);
     metric_set(METRIC_TRAIN_ACCURACY, last->train_accuracy);
     metric_set(METRIC_VALID_ACCURACY, last->valid_accuracy);
     log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
               last->train_loss, last->valid_accuracy, c->best.epoch);
+}
+
+/* --- candidates (async, ssp) --- */
+
+static bool candidate_owed(const struct coordinator *c, size_t rank) {
+    return worker_counts(&c->workers[rank]) && !c->candidate->reported[rank];
+}
+
+static bool candidate_complete(const struct coordinator *c) {
+    for (size_t i = 0; i < c->worker_count; i++)
+        if (candidate_owed(c, i))
+            return false;
+    return true;
+}
+
+/* The newest epoch that all have finished and that is to be evaluated; 0: none. */
+static uint32_t candidate_next(const struct coordinator *c) {
+    uint32_t every = (uint32_t)c->config->train_eval_every;
+    uint32_t last = (uint32_t)c->config->train_epochs;
+    return c->epoch_complete >= last ? last : c->epoch_complete / every * every;
+}
+
+static void candidates_advance(struct coordinator *c) {
+    if (c->candidate && !c->candidate_open)
+        c->candidate_open = peers_hold_candidate(c);
+    if (c->candidate_open && candidate_complete(c)) {
+        epoch_judge(c, c->candidate);
+        metric_set(METRIC_VALID_ACCURACY, c->last.valid_accuracy);
+        mem_free(c->candidate);
+        c->candidate = NULL;
+        c->candidate_open = false;
+    }
+    uint32_t next = candidate_next(c);
+    if (!c->candidate && next > c->candidate_epoch && c->phase < JOB_DRAINING &&
+        peers_restored(c) && peers_hold_best(c)) {
+        c->candidate = epoch_new(c, next);
+        c->candidate_epoch = next;
+        peers_order_changed(c);
+    }
+}
+
+/* Is there nothing more to be evaluated? */
+static bool candidates_done(const struct coordinator *c) {
+    return c->bsp || (!c->candidate && c->candidate_epoch >= (uint32_t)c->config->train_epochs);
 }
 
 void epochs_advance(struct coordinator *c, uint64_t now_ms) {
@@ -159,10 +222,14 @@ void epochs_advance(struct coordinator *c, uint64_t now_ms) {
         epoch_close(c, epoch);
         mem_free(epoch);
     }
+    if (!c->bsp)
+        candidates_advance(c);
     int64_t patience = c->config->train_patience;
-    if (c->epoch_complete >= c->config->train_epochs)
-        coordinator_stop(c, "epochs", 0, now_ms);
-    else if (patience && c->best.epoch && c->last.epoch - c->best.epoch >= patience)
+    int64_t judged = c->bsp ? c->last.epoch : c->candidate_epoch;
+    if (c->epoch_complete >= c->config->train_epochs) {
+        if (candidates_done(c))
+            coordinator_stop(c, "epochs", 0, now_ms);
+    } else if (patience && c->best.epoch && judged - c->best.epoch >= patience)
         coordinator_stop(c, "early stop", 0, now_ms);
 }
 
@@ -176,9 +243,15 @@ void epochs_release(struct coordinator *c, uint64_t now_ms) {
         bool late = now_ms - held->since_ms > (uint64_t)c->config->workers_lease_ms;
         if (c->bsp && c->phase < JOB_DRAINING && !known && !late)
             continue;
+        bool due = c->candidate_open && candidate_owed(c, i);
+        /* Whoever has done its last epoch stays until the last candidate is evaluated. */
+        if (!c->bsp && c->phase < JOB_DRAINING && !due &&
+            held->number >= (uint64_t)c->config->train_epochs && !candidates_done(c))
+            continue;
         Graphps__Evaled evaled = GRAPHPS__EVALED__INIT;
         evaled.id = held->id;
         evaled.epoch = (uint32_t)held->number;
+        evaled.candidate = due ? c->candidate_epoch : 0;
         coordinator_send(c, held->conn, FRAME_EVALED, &evaled.base);
         worker_release(c, held);
     }

@@ -45,6 +45,7 @@ void peers_fill_order(const struct coordinator *c, size_t shard, Graphps__PeerOr
     order->generation = c->generation;
     order->complete = c->complete;
     order->best_epoch = c->best.epoch;
+    order->candidate_epoch = c->candidate_epoch;
     order->finish = shard == 0 ? c->phase == JOB_OVER : c->phase >= JOB_LEAVING;
     order->finish_code = (uint32_t)-c->finish_code;
 }
@@ -87,6 +88,13 @@ bool peers_done(const struct coordinator *c, uint64_t order) {
 bool peers_hold_best(const struct coordinator *c) {
     for (size_t i = 0; c->best.epoch && i < c->shard_count; i++)
         if (c->peers[i].best_epoch != c->best.epoch)
+            return false;
+    return true;
+}
+
+bool peers_hold_candidate(const struct coordinator *c) {
+    for (size_t i = 0; i < c->shard_count; i++)
+        if (c->peers[i].candidate_epoch != c->candidate_epoch)
             return false;
     return true;
 }
@@ -293,6 +301,7 @@ static void peer_update(struct coordinator *c, struct peer *peer, void *conn,
     peer->generation = report->generation;
     peer->checkpoint_failed = report->checkpoint_failed;
     peer->best_epoch = report->best_epoch;
+    peer->candidate_epoch = report->candidate_epoch;
     mem_free(peer->generations);
     peer->generation_count = report->n_generations;
     peer->generations = mem_array(report->n_generations, sizeof *peer->generations);

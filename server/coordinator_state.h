@@ -37,7 +37,7 @@ struct worker {
     uint32_t epoch_from; /* the first epoch it reports */
     uint32_t evaled;     /* the newest it has reported */
     uint32_t steps_per_epoch;
-    struct held gate, eval;
+    struct held gate, eval, bye;
     Graphps__Heartbeat beat; /* the last one's numbers */
     uint64_t owned_nodes, train_nodes;
     char http[300];
@@ -58,7 +58,7 @@ struct peer {
     bool leave_ordered; /* a generation was ordered since it began to leave */
     uint64_t incarnation, report_id, run;
     uint64_t order, generation, checkpoint_failed;
-    uint32_t best_epoch;
+    uint32_t best_epoch, candidate_epoch;
     uint64_t *generations;
     size_t generation_count;
     uint64_t heard_ms;
@@ -104,7 +104,12 @@ struct coordinator {
     struct list epochs; /* struct epoch, ascending */
     uint32_t epoch_complete;
     Graphps__EpochStatus last, best; /* epoch 0: none */
-    uint64_t best_valid_count; /* validation nodes behind best */
+    uint64_t best_valid_count;       /* validation nodes behind best */
+    /* async, ssp: weights that all shards keep while the ranks evaluate them, each when it comes to
+     * the end of an epoch; nobody waits for that. The next one is chosen when this is decided. */
+    struct epoch *candidate;  /* being kept or evaluated, or NULL */
+    uint32_t candidate_epoch; /* the newest one ordered */
+    bool candidate_open;      /* all shards keep it */
 
     struct peer *peers; /* [shard_count] */
     uint64_t run;       /* 0: not known yet */
@@ -118,7 +123,7 @@ struct coordinator {
     uint64_t complete;
     bool writing;        /* `generation` is neither complete nor given up */
     bool generation_due; /* bsp: to be ordered when all stand at a gate */
-    bool final_begun;
+    unsigned final_tries;
     json_t *saved; /* the state as it was when `generation` was ordered */
     uint64_t finish_order;
 };
@@ -153,6 +158,8 @@ size_t workers_in(const struct coordinator *c, enum worker_state state);
 void workers_tick(struct coordinator *c, uint64_t now_ms);
 void workers_update_roster(struct coordinator *c);
 void workers_open_gates(struct coordinator *c, uint64_t now_ms);
+/* The last ones stay until the end is on disk: a shard 0 that dies before finds them again. */
+void workers_release_byes(struct coordinator *c);
 
 /* coordinator_epochs.c */
 void epochs_advance(struct coordinator *c, uint64_t now_ms);
@@ -170,6 +177,7 @@ void peers_send_orders(struct coordinator *c);
 /* Have all shards carried out the order of that number? */
 bool peers_done(const struct coordinator *c, uint64_t order);
 bool peers_hold_best(const struct coordinator *c);
+bool peers_hold_candidate(const struct coordinator *c);
 bool peers_restored(const struct coordinator *c);
 /* Orders a new generation, unless one is being written. */
 bool peers_begin_generation(struct coordinator *c, uint64_t now_ms);

@@ -116,7 +116,9 @@ static void worker_join(struct coordinator *c, struct worker *worker, const Grap
     bool lost = worker->state == WORKER_LOST;
     worker->clock = max_u64(worker->clock, hello->clock);
     if (lost)
-        worker->from = worker->clock = rejoin_clock(c, worker);
+        worker->clock = rejoin_clock(c, worker);
+    /* It will not push what is before; a shard that has lost those steps must not wait for them. */
+    worker->from = max_u64(worker->from, worker->clock);
     uint64_t epoch = worker_clock(worker) / hello->steps_per_epoch;
     /* A process that lives on at an epoch's end may still have to report it. */
     if (fresh || lost)
@@ -157,6 +159,7 @@ int coordinator_hello(struct coordinator *c, void *conn, const Graphps__Hello *h
         if (!same) {
             worker_release(c, &worker->gate);
             worker_release(c, &worker->eval);
+            worker_release(c, &worker->bye);
             if (worker->state == WORKER_LIVE)
                 log_warning("a newer process takes a rank", "rank=%u attempt=%llu before=%llu",
                             hello->rank, (unsigned long long)attempt,
@@ -245,13 +248,25 @@ int coordinator_bye(struct coordinator *c, void *conn, const Graphps__Bye *bye, 
         worker->heard_ms = now_ms;
         worker_release(c, &worker->gate);
         worker_release(c, &worker->eval);
-        Graphps__Goodbye goodbye = GRAPHPS__GOODBYE__INIT;
-        goodbye.id = bye->id;
-        coordinator_send(c, conn, FRAME_GOODBYE, &goodbye.base);
+        worker_hold(c, &worker->bye, conn, bye->id, 0, now_ms);
         coordinator_advance(c, now_ms);
     }
     coordinator_unlock(c);
     return r;
+}
+
+void workers_release_byes(struct coordinator *c) {
+    bool last = c->phase < JOB_DRAINING ? workers_in(c, WORKER_LIVE) == 0 : c->phase < JOB_LEAVING;
+    for (size_t i = 0; i < c->worker_count; i++) {
+        struct worker *worker = &c->workers[i];
+        bool stay = last && worker->state == WORKER_DONE && c->finish_code == 0;
+        if (!worker->bye.conn || stay)
+            continue;
+        Graphps__Goodbye goodbye = GRAPHPS__GOODBYE__INIT;
+        goodbye.id = worker->bye.id;
+        coordinator_send(c, worker->bye.conn, FRAME_GOODBYE, &goodbye.base);
+        worker_release(c, &worker->bye);
+    }
 }
 
 /* --- roster and gates --- */

@@ -70,8 +70,11 @@ struct server *server_free(struct server *server) {
         block_done(&server->blocks[i]);
         if (server->best)
             buf_unref(server->best[i]);
+        if (server->candidate)
+            buf_unref(server->candidate[i]);
     }
     mem_free(server->best);
+    mem_free(server->candidate);
     mem_free(server->blocks);
     layout_free(server->layout);
     for (size_t i = 0; i < server->roster.workers; i++)

@@ -79,8 +79,8 @@ struct server {
     uint64_t generation; /* newest written or restored */
     uint64_t generation_failed;
     uint64_t run;      /* 0 until it is restored or told to start fresh */
-    struct buf **best; /* [block_count] or NULL */
-    uint32_t best_epoch;
+    struct buf **best, **candidate; /* [block_count] or NULL */
+    uint32_t best_epoch, candidate_epoch;
     bool leaving;
     uint64_t leave_generation; /* a generation above this is the last one */
     bool work_running, finished;

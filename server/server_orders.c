@@ -32,6 +32,7 @@ static void report_fill(struct server *server, uint64_t id, Graphps__PeerReport 
     report->generation = server->generation;
     report->checkpoint_failed = server->generation_failed;
     report->best_epoch = server->best_epoch;
+    report->candidate_epoch = server->candidate_epoch;
     report->leaving = server->leaving;
     report->run = server->run;
     lock_release(&server->orders_lock);
@@ -125,14 +126,28 @@ static bool order_roster(struct roster *roster, const Graphps__PeerOrder *order)
     return changed;
 }
 
-/* The weights as published now become the best. orders_lock is held, admission for reading. */
-static void order_best_locked(struct server *server, uint32_t epoch) {
-    if (!server->best)
-        server->best = mem_array(server->block_count, sizeof *server->best);
+/* orders_lock is held, admission for reading. */
+static void keep_present_locked(struct server *server, struct buf ***kept) {
+    if (!*kept)
+        *kept = mem_array(server->block_count, sizeof **kept);
     for (size_t i = 0; i < server->block_count; i++) {
         uint64_t version;
-        buf_unref(server->best[i]);
-        server->best[i] = block_read(&server->blocks[i], &version);
+        buf_unref((*kept)[i]);
+        (*kept)[i] = block_read(&server->blocks[i], &version);
+    }
+}
+
+/* The candidate of that epoch becomes the best; without one (bsp) the weights as published now. */
+static void order_best_locked(struct server *server, uint32_t epoch) {
+    if (server->candidate && server->candidate_epoch == epoch) {
+        struct buf **old = server->best;
+        server->best = server->candidate;
+        server->candidate = old;
+        for (size_t i = 0; old && i < server->block_count; i++)
+            old[i] = buf_unref(old[i]);
+        /* Whoever still pulls the candidate finds it under the best. */
+    } else {
+        keep_present_locked(server, &server->best);
     }
     server->best_epoch = epoch;
 }
@@ -156,6 +171,12 @@ void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint
             aggregator_recheck(server->aggregator, now_ms);
         if (order->best_epoch && order->best_epoch != server->best_epoch && server->aggregator) {
             order_best_locked(server, order->best_epoch);
+            news = true;
+        }
+        if (order->candidate_epoch != server->candidate_epoch && server->aggregator) {
+            if (order->candidate_epoch)
+                keep_present_locked(server, &server->candidate);
+            server->candidate_epoch = order->candidate_epoch;
             news = true;
         }
         news |= server->order_done != order->order;

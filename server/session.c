@@ -331,6 +331,18 @@ static int on_push(struct call *call, const ProtobufCMessage *message, struct er
 
 /* --- pull --- */
 
+/* A block's weights as kept for the evaluation of an epoch, NULL when they are not. */
+static struct buf *kept_block(struct server *server, uint32_t epoch, uint32_t index) {
+    struct buf *buf = NULL;
+    lock_take(&server->orders_lock);
+    if (server->best_epoch == epoch && server->best)
+        buf = buf_ref(server->best[index]);
+    else if (server->candidate_epoch == epoch && server->candidate)
+        buf = buf_ref(server->candidate[index]);
+    lock_release(&server->orders_lock);
+    return buf;
+}
+
 static int on_pull(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
     const Graphps__Pull *pull = (const Graphps__Pull *)message;
     struct server *server = call->server;
@@ -350,7 +362,11 @@ static int on_pull(struct call *call, const ProtobufCMessage *message, struct er
     _cleanup_(mem_free_p) uint64_t *versions = mem_array(count, sizeof *versions);
     size_t newer = 0, bytes = 0;
     for (size_t i = 0; i < count; i++) {
-        struct buf *buf = block_read(&server->blocks[index[i]], &versions[newer]);
+        struct buf *buf = pull->candidate ? kept_block(server, pull->candidate, index[i]) : NULL;
+        if (buf)
+            versions[newer] = pull->candidate;
+        else
+            buf = block_read(&server->blocks[index[i]], &versions[newer]);
         if (versions[newer] == pull->versions[i]) {
             buf_unref(buf);
             continue;

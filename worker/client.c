@@ -402,9 +402,8 @@ static bool are_weights_current(const struct client *client, uint64_t number) {
 }
 
 int client_weights(struct client *client, float *weights, bool fresh, struct error *reterr) {
-    struct wait wait = {.what = "weights",
-                        .timeout_ms = give_up_ms(client),
-                        .done = are_weights_current};
+    struct wait wait = {
+        .what = "weights", .timeout_ms = give_up_ms(client), .done = are_weights_current};
     lock_take(&client->lock);
     if (fresh || !outbox_weights_held(client->outbox))
         outbox_pull(client->outbox, time_now_ms());
@@ -413,6 +412,29 @@ int client_weights(struct client *client, float *weights, bool fresh, struct err
         outbox_copy(client->outbox, weights);
     lock_release(&client->lock);
     return r;
+}
+
+static bool is_candidate_held(const struct client *client, uint64_t number) {
+    return outbox_candidate_held(client->outbox);
+}
+
+int client_candidate(struct client *client, uint32_t epoch, float *weights, struct error *reterr) {
+    struct wait wait = {
+        .what = "weights to evaluate", .timeout_ms = give_up_ms(client), .done = is_candidate_held};
+    lock_take(&client->lock);
+    outbox_pull_candidate(client->outbox, epoch, time_now_ms());
+    int r = wait_locked(client, &wait, reterr);
+    if (r == 0)
+        outbox_copy_candidate(client->outbox, weights);
+    lock_release(&client->lock);
+    return r;
+}
+
+uint32_t client_candidate_due(struct client *client) {
+    lock_take(&client->lock);
+    uint32_t epoch = outbox_candidate_due(client->outbox);
+    lock_release(&client->lock);
+    return epoch;
 }
 
 void client_push(struct client *client, const float *gradient, uint64_t clock, double weight) {
@@ -435,6 +457,21 @@ int client_wait_finished(struct client *client, uint64_t finished, struct error 
     int r = wait_locked(client, &wait, reterr);
     lock_release(&client->lock);
     return r;
+}
+
+bool client_settled(struct client *client, uint64_t finished, uint64_t timeout_ms) {
+    uint64_t until_ms = time_now_ms() + timeout_ms;
+    struct error err;
+    lock_take(&client->lock);
+    uint64_t now_ms = until_ms - timeout_ms;
+    while (outbox_finished(client->outbox) < finished && now_ms < until_ms &&
+           !client->interrupted && outbox_error(client->outbox, &err) == 0) {
+        lock_wait(&client->lock, &client->changed, (int64_t)(until_ms - now_ms));
+        now_ms = time_now_ms();
+    }
+    bool settled = outbox_finished(client->outbox) >= finished;
+    lock_release(&client->lock);
+    return settled;
 }
 
 static bool may_start(const struct client *client, uint64_t clock) {

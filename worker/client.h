@@ -27,12 +27,18 @@ int client_weights(struct client *client, float *weights, bool fresh, struct err
 void client_push(struct client *client, const float *gradient, uint64_t clock, double weight);
 /* Waits until steps < finished are acknowledged. */
 int client_wait_finished(struct client *client, uint64_t finished, struct error *reterr);
+/* The same for at most timeout_ms, and without an error: were they acknowledged? */
+bool client_settled(struct client *client, uint64_t finished, uint64_t timeout_ms);
 /* Waits until step *clock may start. *clock is raised when this worker was counted as lost and its
  * steps up to there are done without it. *ret_stop: the job is over instead. */
 int client_wait_gate(struct client *client, uint64_t *clock, bool *ret_stop, struct error *reterr);
 /* The same without waiting, for whoever needs no gate: returns whether the job is over. */
 bool client_look(struct client *client, uint64_t *clock);
 /* Reports, and waits until shard 0 has it, or the job is over. */
+/* Copies the weights that the shards keep as the candidate of an epoch. */
+int client_candidate(struct client *client, uint32_t epoch, float *weights, struct error *reterr);
+/* The candidate that the last client_eval was told to evaluate, 0: none. */
+uint32_t client_candidate_due(struct client *client);
 int client_eval(struct client *client, const Graphps__Eval *eval, struct error *reterr);
 /* Says goodbye and waits for the answer, at most timeout_ms. */
 int client_bye(struct client *client, bool done, uint64_t timeout_ms, struct error *reterr);

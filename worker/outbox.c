@@ -92,6 +92,7 @@ struct outbox *outbox_free(struct outbox *outbox) {
         mem_free(shard->chunks);
     }
     mem_free(outbox->shards);
+    mem_free(outbox->candidate);
     mem_free(outbox->residual);
     mem_free(outbox->held);
     mem_free(outbox->copied);
@@ -222,16 +223,18 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     send_frame(outbox, index, &parcel->request, frame, now_ms);
 }
 
-static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk, uint64_t now_ms) {
+static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk,
+                      struct request *request, uint64_t now_ms) {
     _cleanup_(mem_free_p) uint64_t *versions = mem_array(chunk->count, sizeof *versions);
     Graphps__Pull pull = GRAPHPS__PULL__INIT;
-    pull.id = chunk->pull.id;
+    pull.id = request->id;
     pull.n_blocks = pull.n_versions = chunk->count;
     pull.blocks = outbox->spec.layout->shard_blocks + chunk->first;
     pull.versions = versions;
-    for (uint32_t i = 0; i < chunk->count; i++)
+    pull.candidate = request == &chunk->kept ? outbox->candidate_epoch : 0;
+    for (uint32_t i = 0; i < chunk->count && !pull.candidate; i++)
         versions[i] = outbox->versions[pull.blocks[i]];
-    send_message(outbox, index, &chunk->pull, FRAME_PULL, &pull.base, now_ms);
+    send_message(outbox, index, request, FRAME_PULL, &pull.base, now_ms);
 }
 
 static bool request_due(const struct request *request, uint64_t now_ms) {
@@ -299,9 +302,13 @@ void outbox_flush(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
     for (; parcel && parcel->sequence < window; parcel = parcel->next)
         if (request_due(&parcel->request, now_ms))
             send_push(outbox, index, parcel, now_ms);
-    for (uint32_t i = 0; i < shard->chunk_count; i++)
-        if (request_due(&shard->chunks[i].pull, now_ms))
-            send_pull(outbox, index, &shard->chunks[i], now_ms);
+    for (uint32_t i = 0; i < shard->chunk_count; i++) {
+        struct chunk *chunk = &shard->chunks[i];
+        if (request_due(&chunk->pull, now_ms))
+            send_pull(outbox, index, chunk, &chunk->pull, now_ms);
+        if (request_due(&chunk->kept, now_ms))
+            send_pull(outbox, index, chunk, &chunk->kept, now_ms);
+    }
     if (index == 0)
         flush_coordinator(outbox, now_ms);
 }
@@ -362,8 +369,10 @@ static struct outlook shard_outlook(const struct outbox *outbox, uint32_t index)
     uint64_t window = parcel ? parcel->sequence + OUTBOX_WINDOW : 0;
     for (; parcel && parcel->sequence < window; parcel = parcel->next)
         outlook_fold(&outlook, &parcel->request);
-    for (uint32_t i = 0; i < shard->chunk_count; i++)
+    for (uint32_t i = 0; i < shard->chunk_count; i++) {
         outlook_fold(&outlook, &shard->chunks[i].pull);
+        outlook_fold(&outlook, &shard->chunks[i].kept);
+    }
     if (index == 0) {
         outlook_fold(&outlook, &outbox->bye);
         if (!outbox->bye.id) {
@@ -471,8 +480,19 @@ void outbox_pull(struct outbox *outbox, uint64_t now_ms) {
     flush_all(outbox, now_ms);
 }
 
+void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_ms) {
+    if (!outbox->candidate)
+        outbox->candidate = mem_array(outbox->spec.layout->floats, sizeof(float));
+    outbox->candidate_epoch = epoch;
+    for (uint32_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        for (uint32_t k = 0; k < outbox->shards[i].chunk_count; k++)
+            outbox_ask(outbox, &outbox->shards[i].chunks[k].kept, now_ms, now_ms);
+    flush_all(outbox, now_ms);
+}
+
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms) {
     assert(!outbox->eval.open);
+    outbox->evaled = 0;
     outbox->eval_message = *eval;
     outbox->eval_message.rank = outbox->spec.rank;
     outbox->eval_message.incarnation = outbox->spec.incarnation;
@@ -489,6 +509,10 @@ void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms) {
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes, uint64_t rss_peak_bytes) {
     outbox->rss_bytes = rss_bytes;
     outbox->rss_peak_bytes = rss_peak_bytes;
+}
+
+void outbox_copy_candidate(const struct outbox *outbox, float *weights) {
+    memcpy(weights, outbox->candidate, outbox->spec.layout->floats * sizeof *weights);
 }
 
 void outbox_copy(struct outbox *outbox, float *weights) {

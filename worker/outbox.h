@@ -65,6 +65,10 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
  * while one is, asks again after it. */
 void outbox_pull(struct outbox *outbox, uint64_t now_ms);
 /* id, rank, incarnation are filled in. The one before must be answered (outbox_evaled). */
+/* Asks every shard for the weights it keeps as the candidate of an epoch; no other pull may be
+ * open. They are there for outbox_copy_candidate once outbox_candidate_held says so; the weights
+ * held stay as they are. */
+void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_ms);
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms);
 void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms);
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes,
@@ -89,12 +93,17 @@ uint64_t outbox_finished(const struct outbox *outbox);
 /* May step `clock` start, by shard 0's gate? stop: the job is over. */
 bool outbox_gate_open(const struct outbox *outbox, uint64_t clock);
 bool outbox_stop(const struct outbox *outbox);
-uint32_t outbox_evaled(const struct outbox *outbox); /* highest epoch answered */
+bool outbox_candidate_held(const struct outbox *outbox);
+void outbox_copy_candidate(const struct outbox *outbox, float *weights); /* [layout->floats] */
+/* The epoch whose candidate the last answer to an evaluation asked for, 0: none. */
+uint32_t outbox_candidate_due(const struct outbox *outbox);
+/* Epoch of the last evaluation once it is answered, 0 before. */
+uint32_t outbox_evaled(const struct outbox *outbox);
 bool outbox_said_goodbye(const struct outbox *outbox);
 /* 0, or the final error. */
 int outbox_error(const struct outbox *outbox, struct error *reterr);
-/* Whom it waits for, as a sentence ("shard 1: no answer to push 17 for 812 ms"), "" for nobody; and since
- * when. */
+/* Whom it waits for, as a sentence ("shard 1: no answer to push 17 for 812 ms"), "" for nobody; and
+ * since when. */
 const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *buf,
                            size_t buf_bytes, uint64_t *ret_since_ms);
 uint64_t outbox_bytes_pushed(const struct outbox *outbox);

@@ -33,8 +33,10 @@ static void shard_due_now(struct outbox *outbox, uint32_t index, uint64_t now_ms
     struct outbox_shard *shard = &outbox->shards[index];
     for (struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
         request_due_now(&parcel->request, now_ms);
-    for (uint32_t i = 0; i < shard->chunk_count; i++)
+    for (uint32_t i = 0; i < shard->chunk_count; i++) {
         request_due_now(&shard->chunks[i].pull, now_ms);
+        request_due_now(&shard->chunks[i].kept, now_ms);
+    }
     if (index > 0)
         return;
     request_due_now(&outbox->clock, now_ms);
@@ -54,9 +56,12 @@ static void shard_reborn(struct outbox *outbox, uint32_t index, uint64_t now_ms)
         outbox_ask(outbox, &parcel->request, now_ms, now_ms);
         parcel->request.sent = sent;
     }
-    for (uint32_t i = 0; i < shard->chunk_count; i++)
-        if (shard->chunks[i].pull.open)
-            outbox_ask(outbox, &shard->chunks[i].pull, shard->chunks[i].pull.since_ms, now_ms);
+    for (uint32_t i = 0; i < shard->chunk_count; i++) {
+        struct request *pulls[] = {&shard->chunks[i].pull, &shard->chunks[i].kept};
+        for (size_t k = 0; k < ARRAY_LEN(pulls); k++)
+            if (pulls[k]->open)
+                outbox_ask(outbox, pulls[k], pulls[k]->since_ms, now_ms);
+    }
 }
 
 static int on_welcome(struct outbox *outbox, uint32_t index, const Graphps__Welcome *welcome,
@@ -150,17 +155,23 @@ static int weights_check(const struct outbox *outbox, uint32_t index, const stru
     return 0;
 }
 
+static bool request_is(const struct request *request, uint64_t id) {
+    return request->open && request->id == id;
+}
+
 static int on_weights(struct outbox *outbox, uint32_t index, const Graphps__Weights *weights,
                       const struct frame_in *frame, uint64_t now_ms, struct error *reterr) {
     const struct layout *layout = outbox->spec.layout;
     struct outbox_shard *shard = &outbox->shards[index];
     uint32_t c = 0;
-    while (c < shard->chunk_count &&
-           !(shard->chunks[c].pull.open && shard->chunks[c].pull.id == weights->id))
+    while (c < shard->chunk_count && !request_is(&shard->chunks[c].pull, weights->id) &&
+           !request_is(&shard->chunks[c].kept, weights->id))
         c++;
     if (c == shard->chunk_count || weights->shard_incarnation != shard->incarnation)
         return 0;
     struct chunk *chunk = &shard->chunks[c];
+    bool kept = request_is(&chunk->kept, weights->id);
+    struct request *request = kept ? &chunk->kept : &chunk->pull;
     int r = weights_check(outbox, index, chunk, weights, frame, reterr);
     if (r < 0)
         return r;
@@ -171,7 +182,12 @@ static int on_weights(struct outbox *outbox, uint32_t index, const Graphps__Weig
                     "optimizer.lr");
         return 0;
     }
-    for (size_t i = 0; i < weights->n_blocks; i++) {
+    for (size_t i = 0; i < weights->n_blocks && kept; i++) {
+        const struct layout_block *block = &layout->blocks[weights->blocks[i]];
+        memcpy(outbox->candidate + block->offset, payload, block->floats * sizeof(float));
+        payload += block->floats;
+    }
+    for (size_t i = 0; i < weights->n_blocks && !kept; i++) {
         const struct layout_block *block = &layout->blocks[weights->blocks[i]];
         memcpy(outbox->weights + block->offset, payload, block->floats * sizeof(float));
         payload += block->floats;
@@ -182,8 +198,8 @@ static int on_weights(struct outbox *outbox, uint32_t index, const Graphps__Weig
     outbox->changed++;
     outbox->bytes_pulled += FRAME_HEADER_BYTES + frame->message_bytes + frame->payload_bytes;
     shard->said[0] = 0;
-    chunk->pull.open = false;
-    record_latency(outbox, METRIC_PULL_LATENCY, &chunk->pull);
+    request->open = false;
+    record_latency(outbox, METRIC_PULL_LATENCY, request);
     for (uint32_t i = 0; i < shard->chunk_count; i++)
         if (shard->chunks[i].pull.open)
             return 0;
@@ -200,8 +216,10 @@ static struct request *request_find(struct outbox *outbox, uint32_t index, uint6
         if (parcel->request.open && parcel->request.id == id)
             return &parcel->request;
     for (uint32_t i = 0; i < shard->chunk_count; i++)
-        if (shard->chunks[i].pull.open && shard->chunks[i].pull.id == id)
+        if (request_is(&shard->chunks[i].pull, id))
             return &shard->chunks[i].pull;
+        else if (request_is(&shard->chunks[i].kept, id))
+            return &shard->chunks[i].kept;
     struct request *others[] = {&outbox->clock, &outbox->eval, &outbox->heartbeat, &outbox->bye};
     for (size_t i = 0; index == 0 && i < ARRAY_LEN(others); i++)
         if (others[i]->open && others[i]->id == id)
@@ -269,6 +287,7 @@ static int outbox_answer(struct outbox *outbox, uint32_t index, const struct fra
         if (outbox->eval.open && evaled->id == outbox->eval.id) {
             outbox->eval.open = false;
             outbox->evaled = outbox->eval_message.epoch;
+            outbox->candidate_due = evaled->candidate;
         }
         return 0;
     }

@@ -38,6 +38,7 @@ struct parcel {
 struct chunk {
     uint32_t first, count; /* layout->shard_blocks[first .. first + count - 1] */
     struct request pull;
+    struct request kept; /* the pull of a candidate */
 };
 
 struct outbox_shard {
@@ -69,6 +70,9 @@ struct outbox {
     bool has_copied;
     bool *held; /* [block_count] at least once */
     size_t held_count;
+    float *candidate;         /* [layout->floats], made when first needed */
+    uint32_t candidate_epoch; /* the one that was asked for */
+    uint32_t candidate_due;
     uint64_t changed;
     float *residual; /* [layout->floats], int8 only */
 

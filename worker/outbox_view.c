@@ -48,6 +48,18 @@ bool outbox_stop(const struct outbox *outbox) {
     return outbox->stop;
 }
 
+bool outbox_candidate_held(const struct outbox *outbox) {
+    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        for (uint32_t k = 0; k < outbox->shards[i].chunk_count; k++)
+            if (outbox->shards[i].chunks[k].kept.open)
+                return false;
+    return outbox->candidate_epoch != 0;
+}
+
+uint32_t outbox_candidate_due(const struct outbox *outbox) {
+    return outbox->candidate_due;
+}
+
 uint32_t outbox_evaled(const struct outbox *outbox) {
     return outbox->evaled;
 }
@@ -93,8 +105,10 @@ const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *b
         const struct outbox_shard *shard = &outbox->shards[i];
         for (const struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next)
             oldest_fold(&oldest, &parcel->request, i, "no answer to push", parcel->sequence);
-        for (uint32_t c = 0; c < shard->chunk_count; c++)
+        for (uint32_t c = 0; c < shard->chunk_count; c++) {
             oldest_fold(&oldest, &shard->chunks[c].pull, i, "no answer to a pull", 0);
+            oldest_fold(&oldest, &shard->chunks[c].kept, i, "no answer to a pull", 0);
+        }
     }
     if (oldest.since_ms == UINT64_MAX) {
         oldest_fold(&oldest, &outbox->eval, 0, "no answer to the report of epoch",

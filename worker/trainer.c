@@ -2,8 +2,10 @@
  * network fails, is the client's matter.
  *
  * bsp, ssp   gate(c), fresh weights, forward, backward, push(c), all acknowledged
- * async      step c computes on the weights that came while step c - 1 computed; its push is under
- *            way while step c + 1 computes; at most one step is unacknowledged when one begins. */
+ * async      push(c) is under way while step c + 1 computes, so that computing hides the network;
+ *            at most one step is unacknowledged when one begins. But what a worker has not seen of
+ *            its own last step makes its next one worse: where the acknowledgement comes within
+ *            half the time that a step computes, it is waited for. */
 #include "worker/trainer.h"
 
 #include <inttypes.h>
@@ -18,6 +20,7 @@
 #include "worker/model/model.h"
 
 #define LOG_EVERY_MS 1000
+#define SETTLE_PAUSE_MAX 8 /* steps between two tries */
 
 struct trainer {
     /* set at start, never changed */
@@ -34,6 +37,8 @@ struct trainer {
     float *weights, *gradient;
     Graphps__Eval eval; /* sums of the epoch at hand */
     uint64_t log_ms;
+    uint64_t compute_ns; /* of the last step */
+    uint32_t settle_pause, settle_skip;
 
     /* LOCK_TRAINER; guards the group below, which others may look at */
     struct lock lock;
@@ -158,24 +163,68 @@ static void epoch_log(struct trainer *trainer, const Graphps__Eval *eval) {
                  ratio(eval->train_correct, eval->train_count));
 }
 
-/* Evaluates when it is time to, reports to shard 0, waits for its answer. */
-static int epoch_end(struct trainer *trainer, struct client *client, struct error *reterr) {
+static void evaluate(struct trainer *trainer, const float *weights, Graphps__Eval *eval) {
+    struct model_result result;
+    model_forward(trainer->model, full_batch_get(trainer->full), weights, false, &result);
+    eval->valid_loss_sum = result.loss_sum[SPLIT_VALID];
+    eval->valid_correct = result.correct[SPLIT_VALID];
+    eval->valid_count = result.count[SPLIT_VALID];
+    eval->test_correct = result.correct[SPLIT_TEST];
+    eval->test_count = result.count[SPLIT_TEST];
+}
+
+/* bsp: everybody stands, so the weights of this moment are what all evaluate. */
+static int report_standing(struct trainer *trainer, struct client *client, struct error *reterr) {
     Graphps__Eval *eval = &trainer->eval;
     if (eval->epoch % (uint64_t)trainer->config->train_eval_every == 0 ||
         eval->epoch == trainer->epochs) {
         int r = client_weights(client, trainer->weights, true, reterr);
         if (r < 0)
             return r;
-        struct model_result result;
-        model_forward(trainer->model, full_batch_get(trainer->full), trainer->weights, false,
-                      &result);
-        eval->valid_loss_sum = result.loss_sum[SPLIT_VALID];
-        eval->valid_correct = result.correct[SPLIT_VALID];
-        eval->valid_count = result.count[SPLIT_VALID];
-        eval->test_correct = result.correct[SPLIT_TEST];
-        eval->test_count = result.count[SPLIT_TEST];
+        evaluate(trainer, trainer->weights, eval);
     }
-    int r = client_eval(client, eval, reterr);
+    return client_eval(client, eval, reterr);
+}
+
+/* async, ssp: the weights move while we look. Shard 0 says when a set of them is kept aside, and
+ * each worker evaluates that set when it comes to the end of an epoch. After the last epoch it
+ * stays until the last set has come. */
+static int report_moving(struct trainer *trainer, struct client *client, struct error *reterr) {
+    Graphps__Eval *eval = &trainer->eval;
+    for (;;) {
+        int r = client_eval(client, eval, reterr);
+        uint32_t epoch = client_candidate_due(client);
+        if (r < 0 || epoch == 0)
+            return r;
+        r = client_candidate(client, epoch, trainer->weights, reterr);
+        if (r < 0)
+            return r;
+        Graphps__Eval report = GRAPHPS__EVAL__INIT;
+        report.epoch = epoch;
+        report.candidate = true;
+        evaluate(trainer, trainer->weights, &report);
+        r = client_eval(client, &report, reterr);
+        if (r < 0)
+            return r;
+        eval->valid_loss_sum = report.valid_loss_sum;
+        eval->valid_correct = report.valid_correct;
+        eval->valid_count = report.valid_count;
+        eval->test_correct = report.test_correct;
+        eval->test_count = report.test_count;
+        if (eval->epoch < trainer->epochs || epoch >= trainer->epochs)
+            return 0;
+        /* It asks again; what it found is reported. */
+        eval->valid_loss_sum = 0;
+        eval->valid_correct = eval->valid_count = eval->test_correct = eval->test_count = 0;
+    }
+}
+
+/* Reports to shard 0 and waits for its answer. */
+static int epoch_end(struct trainer *trainer, struct client *client, struct error *reterr) {
+    Graphps__Eval *eval = &trainer->eval;
+    int r = trainer->config->consistency_mode == CONSISTENCY_BSP
+                ? report_standing(trainer, client, reterr)
+                : report_moving(trainer, client, reterr);
     if (r < 0)
         return r;
     epoch_log(trainer, eval);
@@ -188,6 +237,24 @@ static int epoch_end(struct trainer *trainer, struct client *client, struct erro
 
 /* --- the loop --- */
 
+/* Async: waits for the acknowledgement of all steps before clock if that is cheap. Whether it is
+ * shows by trying: after a failure it is not tried again for a while. */
+static void step_settle(struct trainer *trainer, struct client *client, uint64_t clock) {
+    uint64_t budget_ms = trainer->compute_ns / 2000000;
+    if (trainer->settle_skip > 0) {
+        trainer->settle_skip--;
+        return;
+    }
+    if (client_settled(client, clock, budget_ms)) {
+        trainer->settle_pause = 0;
+        return;
+    }
+    trainer->settle_pause = trainer->settle_pause ? 2 * trainer->settle_pause : 1;
+    if (trainer->settle_pause > SETTLE_PAUSE_MAX)
+        trainer->settle_pause = SETTLE_PAUSE_MAX;
+    trainer->settle_skip = trainer->settle_pause;
+}
+
 /* Waits until step *clock may start; *clock is raised when the others are ahead. */
 static int step_begin(struct trainer *trainer, struct client *client, bool first, uint64_t *clock,
                       bool *ret_stop, struct error *reterr) {
@@ -197,6 +264,7 @@ static int step_begin(struct trainer *trainer, struct client *client, bool first
     if (!trainer->overlap || first) {
         r = client_wait_gate(client, clock, ret_stop, reterr);
     } else {
+        step_settle(trainer, client, *clock);
         r = client_wait_finished(client, *clock - 1, reterr);
         *ret_stop = client_look(client, clock);
     }
@@ -229,7 +297,7 @@ static int train(struct trainer *trainer, struct client *client, uint64_t *clock
         r = step_compute(trainer, client, *clock, reterr);
         if (r < 0)
             return r;
-        compute_ns = time_now_ns() - compute_ns;
+        compute_ns = trainer->compute_ns = time_now_ns() - compute_ns;
         ++*clock;
         if (!trainer->overlap) {
             r = client_wait_finished(client, *clock, reterr);

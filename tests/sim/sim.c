@@ -62,8 +62,8 @@ void sim_at(struct world *world, uint64_t delay_ms, struct event event) {
         pipe_ref(event.pipe);
     if (world->event_count == world->event_cap) {
         size_t cap = world->event_cap ? world->event_cap * 2 : 256;
-        world->events = mem_resize(world->events, world->event_cap * sizeof event,
-                                   cap * sizeof event);
+        world->events =
+            mem_resize(world->events, world->event_cap * sizeof event, cap * sizeof event);
         world->event_cap = cap;
     }
     size_t i = world->event_count++;

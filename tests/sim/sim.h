@@ -68,6 +68,8 @@ enum trainer_state {
     TRAINER_COMPUTE,
     TRAINER_FINISHED,
     TRAINER_EVAL,
+    TRAINER_CANDIDATE,  /* async, ssp: the weights kept for evaluation are pulled */
+    TRAINER_CANDIDATED, /* their report is under way */
     TRAINER_LAST,
     TRAINER_BYE,
 };
@@ -98,6 +100,7 @@ struct proc {
     enum trainer_state state;
     uint64_t clock;
     bool first, leaving;
+    uint32_t candidate; /* the epoch whose kept weights it evaluates */
     uint64_t finished; /* steps known to be finished; their pushes were looked at */
     uint64_t told;     /* start_clock of the last Welcome on its way to it */
     float *weights, *gradient;
@@ -133,7 +136,7 @@ struct sent {
 
 /* What outlives a shard's process: its disk, and the checker's notes on it. */
 struct place {
-    struct saved *saved; /* newest first */
+    struct saved *saved;          /* newest first */
     struct lineage lineage, lost; /* lost: was in the weights before a crash, is not now */
     float *weights;               /* [SIM_BLOCKS_MAX * 16] as they must be, by shard_index * 16 */
     bool over;                    /* the process ended because the job is done */

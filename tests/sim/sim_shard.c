@@ -78,11 +78,19 @@ void place_done(struct place *place) {
     mem_free(place->weights);
 }
 
+static void notice_restored(struct proc *proc) {
+    if (!proc->restored && proc->server->run) {
+        proc->restored = true;
+        check_restored(proc);
+    }
+}
+
 static int disk_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
                       const struct buf *bytes, struct error *reterr) {
     struct proc *proc = ctx;
     struct world *world = proc->world;
-    if (sim_chance(world, 40)) {
+    notice_restored(proc); /* both may happen in one call of server_work */
+    if (world->now_ms < world->accidents_end_ms && sim_chance(world, 60)) {
         sim_trace(world, "shard %u: disk full at generation %" PRIu64, shard, generation);
         return error_set(reterr, ERR_IO, "no space left (simulated)");
     }
@@ -145,8 +153,11 @@ static int disk_prune(void *ctx, uint32_t shard, uint32_t shards, uint64_t newes
 /* --- the process --- */
 
 void shard_begin(struct proc *proc) {
-    struct checkpoint_store store = {
-        .ctx = proc, .write = disk_write, .read = disk_read, .list = disk_list, .prune = disk_prune};
+    struct checkpoint_store store = {.ctx = proc,
+                                     .write = disk_write,
+                                     .read = disk_read,
+                                     .list = disk_list,
+                                     .prune = disk_prune};
     struct error err;
     char address[32];
     snprintf(address, sizeof address, "shard-%u", proc->number);
@@ -177,9 +188,9 @@ void shard_end(struct proc *proc) {
         serve_end(proc, pipe);
     }
     if (proc->link) {
-        sim_at(world, sim_random(world, 30),
-               (struct event){
-                   .kind = EVENT_CLOSED, .proc = proc->link->server, .pipe = proc->link});
+        sim_at(
+            world, sim_random(world, 30),
+            (struct event){.kind = EVENT_CLOSED, .proc = proc->link->server, .pipe = proc->link});
         pipe_close_client(proc->link);
     }
     proc->server = server_free(proc->server);
@@ -193,7 +204,8 @@ static void shard_leave(struct proc *proc) {
     struct error finish = proc->server->finish;
     uint32_t number = proc->number;
     sim_trace(world, "shard %u ends: %s", number, finish.code ? finish.text : "done");
-    if (finish.code && finish.code != ERR_INTERRUPTED)
+    bool disk_full = finish.code == ERR_IO && proc->server->leaving;
+    if (finish.code && finish.code != ERR_INTERRUPTED && !disk_full)
         sim_fail(world, "shard %u gave up: %s", number, error_text(&finish));
     world->places[number].over = finish.code == 0;
     proc_kill(world, proc);
@@ -263,10 +275,7 @@ void shard_work(struct proc *proc) {
     struct world *world = proc->world;
     proc->crash_after_write = false;
     server_work(proc->server, world->now_ms);
-    if (!proc->restored && proc->server->run) {
-        proc->restored = true;
-        check_restored(proc);
-    }
+    notice_restored(proc);
     if (proc->crash_after_write) {
         sim_trace(world, "shard %u crashes while it writes", proc->number);
         world->exact = false;

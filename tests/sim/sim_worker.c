@@ -19,9 +19,8 @@ double sim_weight(uint32_t rank) {
 static void ops_send(void *ctx, uint32_t shard, struct frame_out *frame) {
     struct proc *proc = ctx;
     if (frame->head->data[5] == FRAME_PUSH) {
-        Graphps__Push *push =
-            graphps__push__unpack(NULL, frame->head->len - FRAME_HEADER_BYTES,
-                                  frame->head->data + FRAME_HEADER_BYTES);
+        Graphps__Push *push = graphps__push__unpack(NULL, frame->head->len - FRAME_HEADER_BYTES,
+                                                    frame->head->data + FRAME_HEADER_BYTES);
         check_push_sent(proc, shard, push);
         graphps__push__free_unpacked(push, NULL);
     }
@@ -88,18 +87,24 @@ static void trainer_push(struct proc *proc) {
     struct world *world = proc->world;
     for (uint64_t i = 0; i < world->layout->floats; i++)
         proc->gradient[i] = sim_gradient(world, proc->number, proc->clock, i, proc->weights[i]);
-    outbox_push(proc->outbox, proc->gradient, proc->clock, sim_weight(proc->number),
-                world->now_ms);
+    outbox_push(proc->outbox, proc->gradient, proc->clock, sim_weight(proc->number), world->now_ms);
     proc->clock++;
 }
 
-static void trainer_eval(struct proc *proc) {
-    uint32_t epoch = (uint32_t)(proc->clock / proc->world->steps_per_epoch);
+static uint32_t trainer_epoch(const struct proc *proc) {
+    return (uint32_t)(proc->clock / proc->world->steps_per_epoch);
+}
+
+static void trainer_eval(struct proc *proc, uint32_t epoch, bool candidate) {
+    bool valid = candidate || proc->world->config->consistency_mode == CONSISTENCY_BSP;
     Graphps__Eval eval = GRAPHPS__EVAL__INIT;
     eval.epoch = epoch;
-    eval.train_loss_sum = 10.0 / epoch;
-    eval.train_count = eval.valid_count = eval.test_count = 10;
-    eval.valid_correct = rng_mix(proc->world->seed + epoch) % 5 + (epoch < 5 ? epoch : 5);
+    eval.candidate = candidate;
+    eval.train_loss_sum = candidate ? 0 : 10.0 / epoch;
+    eval.train_count = candidate ? 0 : 10;
+    eval.valid_count = eval.test_count = valid ? 10 : 0;
+    eval.valid_correct =
+        valid ? rng_mix(proc->world->seed + epoch) % 5 + (epoch < 5 ? epoch : 5) : 0;
     outbox_eval(proc->outbox, &eval, proc->world->now_ms);
 }
 
@@ -123,9 +128,8 @@ static bool trainer_move(struct proc *proc) {
             proc->state = TRAINER_LAST;
             return true;
         }
-        bool open = !overlap || proc->first
-                        ? outbox_gate_open(outbox, proc->clock)
-                        : outbox_finished(outbox) + 1 >= proc->clock;
+        bool open = !overlap || proc->first ? outbox_gate_open(outbox, proc->clock)
+                                            : outbox_finished(outbox) + 1 >= proc->clock;
         if (!open)
             return false;
         proc->first = false;
@@ -148,14 +152,36 @@ static bool trainer_move(struct proc *proc) {
             return false;
         proc->state = TRAINER_GATE;
         if (proc->clock % world->steps_per_epoch == 0) {
-            trainer_eval(proc);
+            trainer_eval(proc, trainer_epoch(proc), false);
             proc->state = TRAINER_EVAL;
         }
         return true;
     case TRAINER_EVAL:
-        if (outbox_evaled(outbox) < proc->clock / world->steps_per_epoch)
+        if (outbox_evaled(outbox) != trainer_epoch(proc))
             return false;
         proc->state = TRAINER_GATE;
+        proc->candidate = outbox_candidate_due(outbox);
+        if (proc->candidate) {
+            outbox_pull_candidate(outbox, proc->candidate, world->now_ms);
+            proc->state = TRAINER_CANDIDATE;
+        }
+        return true;
+    case TRAINER_CANDIDATE:
+        if (!outbox_candidate_held(outbox))
+            return false;
+        outbox_copy_candidate(outbox, proc->weights);
+        trainer_eval(proc, proc->candidate, true);
+        proc->state = TRAINER_CANDIDATED;
+        return true;
+    case TRAINER_CANDIDATED:
+        if (outbox_evaled(outbox) != proc->candidate)
+            return false;
+        proc->state = TRAINER_GATE;
+        if (trainer_epoch(proc) >= world->config->train_epochs &&
+            proc->candidate < world->config->train_epochs) {
+            trainer_eval(proc, trainer_epoch(proc), false);
+            proc->state = TRAINER_EVAL;
+        }
         return true;
     case TRAINER_LAST:
         if (outbox_finished(outbox) < proc->clock)
@@ -170,8 +196,7 @@ static bool trainer_move(struct proc *proc) {
 
 static void start_again(struct world *world, uint32_t rank, uint64_t delay_ms) {
     world->starting_worker[rank] = true;
-    sim_at(world, delay_ms,
-           (struct event){.kind = EVENT_START, .number = rank, .to_client = true});
+    sim_at(world, delay_ms, (struct event){.kind = EVENT_START, .number = rank, .to_client = true});
 }
 
 /* After anything happened to the outbox. */
@@ -193,8 +218,8 @@ static void trainer_step(struct proc *proc) {
         if (newest && !world->starting_worker[rank])
             start_again(world, rank, 100);
     } else if (outbox_said_goodbye(proc->outbox)) {
-        sim_trace(world, "worker %u is %s at step %" PRIu64, rank,
-                  proc->leaving ? "away" : "done", proc->clock);
+        sim_trace(world, "worker %u is %s at step %" PRIu64, rank, proc->leaving ? "away" : "done",
+                  proc->clock);
         bool leaving = proc->leaving, newest = world->workers[rank] == proc;
         if (newest)
             world->rank_done[rank] = !leaving;

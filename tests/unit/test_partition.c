@@ -207,7 +207,9 @@ END_TEST
 
 static const char *write_and_import(const char *root, const char *edges, int train) {
     static struct import_summary summary;
-    const char *dir = test_tmpdir();
+    char dir[300];
+    snprintf(dir, sizeof dir, "%s/small", root);
+    ck_assert_int_eq(dir_make(dir, NULL), 0);
     char features[600] = "id,x\n", labels[600] = "id,label\n", trains[600] = "id\n";
     for (int i = 0; i < 12; i++) {
         sprintf(features + strlen(features), "v%d,%d\n", i, i);
@@ -225,14 +227,15 @@ static const char *write_and_import(const char *root, const char *edges, int tra
                                            .root = root,
                                            .name = "small",
                                            .version = "1.0.0",
+                                           .overwrite = true,
                                            .undirected = true};
     struct error err = {0};
     ck_assert_msg(import_run(&options, NULL, NULL, &summary, &err) == 0, "%s", err.text);
     return summary.dir;
 }
 
-static void check_spread(const char *edges, int train, uint32_t parts) {
-    struct snapshot *s = open_snapshot(write_and_import(test_tmpdir(), edges, train));
+static void check_spread(const char *root, const char *edges, int train, uint32_t parts) {
+    struct snapshot *s = open_snapshot(write_and_import(root, edges, train));
     make(s, parts, 1, 1);
     for (uint32_t k = 0; k < parts; k++) {
         struct store *store = open_store(s->dir, parts, 1, k);
@@ -253,17 +256,18 @@ START_TEST(test_spread) {
         for (int j = 0; j < i; j++)
             sprintf(clique + strlen(clique), "v%d,v%d\n", i, j);
     static const uint32_t parts[] = {2, 3, 4, 5, 12};
+    const char *root = test_tmpdir();
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-        check_spread("source,target\n", 5, parts[i]);
-        check_spread(star, 5, parts[i]);
-        check_spread(clique, 5, parts[i]);
+        check_spread(root, "source,target\n", 5, parts[i]);
+        check_spread(root, star, 5, parts[i]);
+        check_spread(root, clique, 5, parts[i]);
     }
 }
 END_TEST
 
 /* The same where only nodes can be balanced. */
 START_TEST(test_no_training_nodes) {
-    check_spread("source,target\nv0,v1\nv1,v2\nv5,v6\n", 0, 4);
+    check_spread(test_tmpdir(), "source,target\nv0,v1\nv1,v2\nv5,v6\n", 0, 4);
 }
 END_TEST
 

@@ -79,44 +79,49 @@ static void spread(uint64_t nodes, const idx_t *weights, size_t stride, uint32_t
     }
 }
 
-int assign_owners(const struct snapshot *s, uint32_t parts, uint64_t seed, int32_t *owner,
-                  struct error *reterr) {
-    memset(owner, 0, s->nodes * sizeof *owner);
-    if (parts == 1)
-        return 0;
-    if (s->edges == 0) { /* nothing to cut */
-        for (uint64_t i = 0; i < s->nodes; i++)
-            owner[i] = (int32_t)(i * parts / s->nodes);
-        return 0;
-    }
+/* weights: per node 1, and 1 for a training node. */
+static int cut(const struct snapshot *s, uint32_t parts, uint64_t seed, idx_t *weights,
+               bool any_train, int32_t *owner, struct error *reterr) {
     _cleanup_(mem_free_p) idx_t *xadj = NULL;
     _cleanup_(mem_free_p) idx_t *adjncy = NULL;
     int r = symmetrize(s, &xadj, &adjncy, reterr);
     if (r < 0)
         return r;
-    const int32_t *labels = s->labels.data;
-    const uint8_t *split = s->split.data;
-    _cleanup_(mem_free_p) idx_t *weights = mem_array(2 * s->nodes, sizeof *weights);
-    uint64_t train = 0;
-    for (uint64_t i = 0; i < s->nodes; i++) {
-        weights[2 * i] = 1;
-        weights[2 * i + 1] = split[i] == SPLIT_TRAIN && labels[i] >= 0;
-        train += (uint64_t)weights[2 * i + 1];
-    }
     idx_t options[METIS_NOPTIONS];
     METIS_SetDefaultOptions(options);
     options[METIS_OPTION_SEED] = (idx_t)(seed & INT32_MAX);
     options[METIS_OPTION_NUMBERING] = 0;
     /* A weight that is 0 everywhere cannot be balanced: without training nodes only nodes count. */
-    idx_t count = (idx_t)s->nodes, constraints = train ? 2 : 1, k = (idx_t)parts, objective = 0;
-    r = METIS_PartGraphKway(&count, &constraints, xadj, adjncy, train ? weights : NULL, NULL, NULL,
-                            &k, NULL, NULL, options, &objective, owner);
+    idx_t count = (idx_t)s->nodes, constraints = any_train ? 2 : 1, k = (idx_t)parts, objective = 0;
+    r = METIS_PartGraphKway(&count, &constraints, xadj, adjncy, any_train ? weights : NULL, NULL,
+                            NULL, &k, NULL, NULL, options, &objective, owner);
     if (r == METIS_ERROR_MEMORY)
         return error_set(reterr, ERR_NO_MEMORY, "METIS ran out of memory cutting %s@%s", s->name,
                          s->version);
     if (r != METIS_OK)
         return error_set(reterr, ERR_INTERNAL, "METIS could not cut %s@%s into %u parts (%d)",
                          s->name, s->version, parts, r);
+    return 0;
+}
+
+int assign_owners(const struct snapshot *s, uint32_t parts, uint64_t seed, int32_t *owner,
+                  struct error *reterr) {
+    memset(owner, 0, s->nodes * sizeof *owner);
+    if (parts == 1)
+        return 0;
+    const int32_t *labels = s->labels.data;
+    const uint8_t *split = s->split.data;
+    _cleanup_(mem_free_p) idx_t *weights = mem_array(2 * s->nodes, sizeof *weights);
+    bool any_train = false;
+    for (uint64_t i = 0; i < s->nodes; i++) {
+        weights[2 * i] = 1;
+        weights[2 * i + 1] = split[i] == SPLIT_TRAIN && labels[i] >= 0;
+        any_train |= weights[2 * i + 1];
+        owner[i] = (int32_t)(i * parts / s->nodes); /* stays where there is no edge to cut */
+    }
+    int r = s->edges ? cut(s, parts, seed, weights, any_train, owner, reterr) : 0;
+    if (r < 0)
+        return r;
     spread(s->nodes, weights, 2, parts, owner);
     spread(s->nodes, weights + 1, 2, parts, owner);
     return 0;

@@ -1,0 +1,119 @@
+#!/bin/sh
+# graphps import, partition and inspect as a user meets them: what they print, their exit codes, and
+# what they say when something is wrong. Usage: graph.sh GRAPHPS
+set -eu
+graphps=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() {
+    echo "FAILED: $*" >&2
+    echo "--- output" >&2
+    cat out >&2
+    exit 1
+}
+# run CODE ARGUMENT...: output and errors go to the file out.
+run() {
+    expected=$1
+    shift
+    code=0
+    "$graphps" "$@" >out 2>&1 || code=$?
+    [ "$code" = "$expected" ] || fail "graphps $*: exit code $code, not $expected"
+}
+# says TEXT: it stands in the output of the last run.
+says() {
+    grep -qF -- "$1" out || fail "the output does not say: $1"
+}
+
+# A ring of 20 named nodes with a chord each, listed once; two classes, three splits.
+mkdir source
+awk 'BEGIN {
+    print "source,target" >"source/edges.csv"
+    print "id,left,right" >"source/features.csv"
+    print "id,label" >"source/labels.csv"
+    for (k = 0; k < 3; k++)
+        print "id" >("source/" substr("train,valid,test,", 6 * k + 1, k < 2 ? 5 : 4) ".csv")
+    for (i = 0; i < 20; i++) {
+        print "v" i ",v" (i + 1) % 20 >"source/edges.csv"
+        print "v" i ",v" (i + 3) % 20 >"source/edges.csv"
+        print "v" i "," (i < 10) "," (i >= 10) / 2 >"source/features.csv"
+        print "v" i "," (i < 10 ? "low" : "high") >"source/labels.csv"
+        print "v" i >("source/" (i % 4 == 0 ? "train" : i % 4 == 1 ? "valid" : "test") ".csv")
+    }
+    print "v3,v3" >"source/edges.csv"
+}'
+
+run 0 import --format csv source --name ring --version 1.0.0
+says "imported ring@1.0.0"
+says "40 (41 read; dropped: 1 self-loops, 0 repeats)"
+says "symmetric  no"
+says "import it with --undirected"
+run 78 import --format csv source --name ring --version 1.0.0
+says "exists already"
+gzip source/edges.csv
+run 0 import --format csv source --name ring --version 1.1.0 --undirected
+says "where      graphps-data/snapshots/ring@1.1.0"
+says "nodes      20"
+says "80 (41 read, inverses added; dropped: 1 self-loops, 0 repeats)"
+says "symmetric  yes"
+says "5 train, 5 valid, 10 test"
+grep -q hint out && fail "a hint without a reason"
+
+run 0 partition ring --parts 2 --halo 1
+says "cutting ring@1.1.0 (20 nodes, 80 edges) into 2 parts"
+says "partitioning 2x1: 2 parts, halo of 1 hops, seed 1, edge cut "
+run 0 partition ring@1.1.0 --parts 2 --halo 1
+says "it was there already"
+run 78 partition ring --parts 2 --halo 1 --seed 7
+says "cut with seed 1; remove it to have it cut with seed 7"
+run 78 partition ring --parts 21
+says "21 parts of ring@1.1.0: there must be 1 to 20"
+run 78 partition ring --parts two
+says "--parts is a number from 1 to 4096, not \"two\""
+run 78 partition circle --parts 2
+says "there is: ring@1.0.0, ring@1.1.0"
+
+run 0 inspect ring
+says "snapshot    ring@1.1.0"
+says "edges       80, symmetric: yes"
+says "in-degree   min 4, mean 4.00, max 4;"
+says "isolated    0 nodes"
+says "features    2 a node, 50.00 % of them not zero"
+says "splits      5 train, 5 valid, 10 test, 0 in none; 0 nodes without a label"
+says "classes     2"
+grep -Eq "^ +0 +10 +2 +2 +6  high$" out || fail "no row of class high"
+grep -Eq "^ +1 +10 +3 +3 +4  low$" out || fail "no row of class low"
+says "partitioning 2x1:"
+# The parts own all 20 nodes and all 5 training nodes.
+awk '/^partitioning/ { parts = 1 }
+    parts && ($1 == 0 || $1 == 1) { owned += $2; train += $3 }
+    END { exit !(owned == 20 && train == 5) }' out || fail "the parts do not add up"
+
+# A changed byte in a snapshot or a part is found, and the file is named.
+part=graphps-data/snapshots/ring@1.1.0/partitions/2x1/part-1/features.npy
+printf 'x' | dd of=$part bs=1 seek=140 conv=notrunc 2>dd.log
+run 78 inspect ring
+says "part-1/features.npy: checksum mismatch"
+run 0 inspect ring --no-verify
+says "(not verified)"
+
+# Faults of the user's files and command lines.
+gzip -d source/edges.csv.gz
+echo "v1,v99" >>source/edges.csv
+run 78 import --format csv source --name ring --version 2.0.0
+says "graphps import: source/edges.csv:43: target \"v99\" is no id in features.csv"
+[ ! -e graphps-data/snapshots/ring@2.0.0 ] || fail "a faulty import left a snapshot"
+run 78 import --format tsv source --name ring --version 2.0.0
+says "--format is ogb, csv or npy, not \"tsv\""
+run 78 import --format csv source --name ring
+says "give a directory, --format, --name and --version"
+run 78 import --format csv nowhere --name ring --version 2.0.0
+says "nowhere: there is no such directory"
+run 78 import --format ogb source --name ring --version 2.0.0
+says "has neither raw/ nor ogb/raw/"
+for command in import partition inspect; do
+    run 0 $command --help
+    says "Usage: graphps $command"
+done
+echo "graphps import, partition and inspect: passed"
