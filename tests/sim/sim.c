@@ -375,6 +375,7 @@ struct world *world_free(struct world *world) {
     for (size_t i = 0; i < world->proc_count; i++)
         mem_free(world->procs[i]);
     mem_free(world->sent);
+    mem_free(world->candidate_weights);
     layout_free(world->layout);
     config_free(world->config);
     mem_free(world->events);

@@ -101,8 +101,8 @@ struct proc {
     uint64_t clock;
     bool first, leaving;
     uint32_t candidate; /* the epoch whose kept weights it evaluates */
-    uint64_t finished; /* steps known to be finished; their pushes were looked at */
-    uint64_t told;     /* start_clock of the last Welcome on its way to it */
+    uint64_t finished;  /* steps known to be finished; their pushes were looked at */
+    uint64_t told;      /* start_clock of the last Welcome on its way to it */
     float *weights, *gradient;
 };
 
@@ -162,7 +162,9 @@ struct world {
     bool starting_shard[SIM_SHARDS], starting_worker[SIM_WORKERS];
     struct place places[SIM_SHARDS];
     uint64_t accidents_end_ms;
-    bool exact; /* nothing happened that bsp may notice */
+    bool exact;         /* nothing happened that bsp may notice */
+    uint32_t candidate; /* the epoch whose kept weights were seen last, 0: forget */
+    float *candidate_weights;
     struct sent *sent;
     size_t sent_count, sent_cap;
     uint64_t acks, repeats, merges, crashes, gates;
@@ -230,4 +232,5 @@ void check_saved(struct proc *proc, struct saved *saved);
 void check_restored(struct proc *proc);
 void lineage_done(struct lineage *lineage);
 void check_finished(struct proc *proc);
+void check_candidate(struct proc *proc);
 void check_end(struct world *world);

@@ -306,6 +306,21 @@ void check_finished(struct proc *proc) {
     proc->finished = finished;
 }
 
+/* Everybody evaluates the same weights, while no shard has died: one that starts again keeps none.
+ */
+void check_candidate(struct proc *proc) {
+    struct world *world = proc->world;
+    size_t bytes = world->layout->floats * sizeof(float);
+    if (!world->candidate_weights)
+        world->candidate_weights = mem_alloc(bytes);
+    if (world->exact && world->candidate == proc->candidate &&
+        memcmp(world->candidate_weights, proc->weights, bytes) != 0)
+        sim_fail(world, "worker %u evaluates other weights than the others in epoch %u",
+                 proc->number, proc->candidate);
+    world->candidate = proc->candidate;
+    memcpy(world->candidate_weights, proc->weights, bytes);
+}
+
 /* --- checkpoints --- */
 
 static uint64_t blocks_clock(const struct checkpoint *saved) {
@@ -382,6 +397,7 @@ void check_restored(struct proc *proc) {
         sim_fail(world, "shard %u restored a generation that is not there", proc->number);
     sim_trace(world, "shard %u has restored generation %" PRIu64, proc->number,
               proc->server->generation);
+    world->candidate = 0;
     struct lineage before = place->lineage;
     place->lineage = (struct lineage){0};
     if (saved)

@@ -170,6 +170,7 @@ static bool trainer_move(struct proc *proc) {
         if (!outbox_candidate_held(outbox))
             return false;
         outbox_copy_candidate(outbox, proc->weights);
+        check_candidate(proc);
         trainer_eval(proc, proc->candidate, true);
         proc->state = TRAINER_CANDIDATED;
         return true;
