@@ -219,11 +219,6 @@ static void print_bytes(const char *what, uint64_t bytes) {
 
 static void run_print_summary(const struct run *run, const struct model_facts *facts,
                               const char *model_path) {
-    uint64_t pushed = 0, pulled = 0;
-    for (size_t i = 0; run->status && i < run->status->n_workers; i++) {
-        pushed += run->status->workers[i]->bytes_pushed;
-        pulled += run->status->workers[i]->bytes_pulled;
-    }
     printf("\n");
     if (facts->best_epoch > 0)
         printf(
@@ -237,8 +232,8 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
         printf("%s %s ", i ? "," : "", run->launch.processes[i].name);
         print_bytes("", run->launch.processes[i].peak_bytes);
     }
-    print_bytes("\ntraffic          pushed ", pushed);
-    print_bytes(", pulled ", pulled);
+    print_bytes("\ntraffic          pushed ", facts->bytes_pushed);
+    print_bytes(", pulled ", facts->bytes_pulled);
     printf("\nmodel            %s\n", model_path);
 }
 
@@ -266,13 +261,14 @@ static int run_finish(struct run *run, struct error *reterr) {
         fprintf(stderr, "graphps train: the catalog was not updated: %s\n", error_text(&catalog));
 
     _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
-    json_t *result = json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:s, s:s}", "job",
-                               config->job_name, "snapshot", config->data_snapshot, "best_epoch",
-                               (int)facts.best_epoch, "last_epoch", (int)facts.last_epoch,
-                               "valid_accuracy", json_number(facts.valid_accuracy), "test_accuracy",
-                               json_number(facts.test_accuracy), "wall_s",
-                               (double)(time_now_ms() - run->started_ms) / 1000, "model", model,
-                               "stop_reason", facts.stop_reason);
+    json_t *result = json_pack(
+        "{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:I, s:I, s:s, s:s}", "job", config->job_name,
+        "snapshot", config->data_snapshot, "best_epoch", (int)facts.best_epoch, "last_epoch",
+        (int)facts.last_epoch, "valid_accuracy", json_number(facts.valid_accuracy), "test_accuracy",
+        json_number(facts.test_accuracy), "wall_s",
+        (double)(time_now_ms() - run->started_ms) / 1000, "bytes_pushed",
+        (json_int_t)facts.bytes_pushed, "bytes_pulled", (json_int_t)facts.bytes_pulled, "model",
+        model, "stop_reason", facts.stop_reason);
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(result);
     r = file_write_whole(path, text, strlen(text), reterr);

@@ -23,6 +23,14 @@ static void facts_read(const json_t *coordinator, struct model_facts *facts) {
     facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
     facts->valid_accuracy = facts->best_epoch ? number_of(best, "valid_accuracy") : NAN;
     facts->test_accuracy = facts->best_epoch ? number_of(best, "test_accuracy") : NAN;
+    size_t rank;
+    json_t *worker;
+    json_array_foreach(json_object_get(coordinator, "workers"), rank, worker) {
+        double pushed = number_of(worker, "bytes_pushed"),
+               pulled = number_of(worker, "bytes_pulled");
+        facts->bytes_pushed += pushed > 0 ? (uint64_t)pushed : 0;
+        facts->bytes_pulled += pulled > 0 ? (uint64_t)pulled : 0;
+    }
     const char *reason = json_string_value(json_object_get(coordinator, "stop_reason"));
     snprintf(facts->stop_reason, sizeof facts->stop_reason, "%s", reason ? reason : "");
 }

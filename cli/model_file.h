@@ -14,6 +14,7 @@ struct model_facts {
     double valid_accuracy, test_accuracy; /* of the best epoch */
     char stop_reason[64];
     uint64_t generation;
+    uint64_t bytes_pushed, bytes_pulled; /* by all workers */
     bool best; /* these are the best weights, not the last ones */
 };
 

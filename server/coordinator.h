@@ -61,7 +61,8 @@ void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
  *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}   from the
  * config "best", "last": {"epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy",
- * "test_accuracy"} (epoch 0: none) "stop_reason": "" while the run goes on and what else the
+ * "test_accuracy"} (epoch 0: none) "workers": [{"bytes_pushed", "bytes_pulled", ...}], by rank
+ *   "stop_reason": "" while the run goes on and what else the
  * coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);

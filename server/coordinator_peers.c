@@ -15,10 +15,10 @@ void peers_order_changed(struct coordinator *c) {
 }
 
 /* The newest generation a shard holds that is not beyond the others' newest; 0: none. */
-static uint64_t peer_restore(const struct coordinator *c, const struct peer *peer) {
+static uint64_t peer_newest(const struct peer *peer, uint64_t complete) {
     uint64_t newest = 0;
     for (size_t i = 0; i < peer->generation_count; i++)
-        if (peer->generations[i] <= c->complete && peer->generations[i] > newest)
+        if (peer->generations[i] <= complete && peer->generations[i] > newest)
             newest = peer->generations[i];
     return newest;
 }
@@ -32,7 +32,7 @@ void peers_fill_order(const struct coordinator *c, size_t shard, Graphps__PeerOr
         order->restore_generation = c->restore;
     } else if (c->peers[0].restored && c->run && peer->known) {
         order->restore = true;
-        order->restore_generation = peer_restore(c, peer);
+        order->restore_generation = peer_newest(peer, c->complete);
     }
     order->roster_epoch = c->roster_epoch;
     order->roster = mem_array(c->worker_count, sizeof *order->roster);
@@ -132,18 +132,20 @@ static uint64_t newest_common(const struct coordinator *c) {
  * without us and we join it; else all shards have to be heard. */
 static void restore_decide(struct coordinator *c) {
     const struct peer *own = &c->peers[0];
-    uint64_t run = 0, restore = 0;
+    uint64_t run = 0, restore = 0, ordered = 0;
     bool all = true, any = false;
     for (size_t i = 0; i < c->shard_count; i++) {
         all &= c->peers[i].known;
         any |= c->peers[i].generation_count > 0;
         if (!run && c->peers[i].restored)
             run = c->peers[i].run;
+        if (c->peers[i].restored && c->peers[i].ordered > ordered)
+            ordered = c->peers[i].ordered;
     }
     if (!own->known || (!run && !all))
         return;
     if (run) {
-        restore = own->generation_count ? own->generations[own->generation_count - 1] : 0;
+        restore = peer_newest(own, ordered);
     } else {
         restore = newest_common(c);
         /* Random and ours alone. While a generation is restored, the run is in its file. */
@@ -299,6 +301,7 @@ static void peer_update(struct coordinator *c, struct peer *peer, void *conn,
     peer->run = report->run;
     peer->order = report->order;
     peer->generation = report->generation;
+    peer->ordered = report->ordered;
     peer->checkpoint_failed = report->checkpoint_failed;
     peer->best_epoch = report->best_epoch;
     peer->candidate_epoch = report->candidate_epoch;

@@ -29,11 +29,14 @@ json_t *coordinator_snapshot(const struct coordinator *c) {
     json_t *workers = json_array();
     for (size_t i = 0; i < c->worker_count; i++) {
         const struct worker *worker = &c->workers[i];
-        json_array_append_new(
-            workers, json_pack("{s:I, s:I, s:I, s:I, s:I}", "attempt", as_json(worker->attempt),
-                               "incarnation", as_json(worker->incarnation), "clock",
-                               as_json(worker_clock(worker)), "evaled", (json_int_t)worker->evaled,
-                               "steps_per_epoch", (json_int_t)worker->steps_per_epoch));
+        json_array_append_new(workers, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                                                 "bytes_pushed", as_json(worker->beat.bytes_pushed),
+                                                 "bytes_pulled", as_json(worker->beat.bytes_pulled),
+                                                 "attempt", as_json(worker->attempt), "incarnation",
+                                                 as_json(worker->incarnation), "clock",
+                                                 as_json(worker_clock(worker)), "evaled",
+                                                 (json_int_t)worker->evaled, "steps_per_epoch",
+                                                 (json_int_t)worker->steps_per_epoch));
     }
     return json_pack("{s:o, s:o, s:I, s:o, s:s, s:I, s:o}", "model", model_save(c->config), "best",
                      epoch_save(&c->best), "best_valid_count", as_json(c->best_valid_count), "last",

@@ -57,7 +57,7 @@ struct peer {
     bool restored, leaving;
     bool leave_ordered; /* a generation was ordered since it began to leave */
     uint64_t incarnation, report_id, run;
-    uint64_t order, generation, checkpoint_failed;
+    uint64_t order, generation, checkpoint_failed, ordered;
     uint32_t best_epoch, candidate_epoch;
     uint64_t *generations;
     size_t generation_count;

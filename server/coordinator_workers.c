@@ -245,6 +245,9 @@ int coordinator_bye(struct coordinator *c, void *conn, const Graphps__Bye *bye, 
                      bye->rank, (unsigned long long)worker->clock);
         if (worker->state != WORKER_DONE)
             worker->state = state;
+        worker->beat.bytes_pushed = bye->bytes_pushed;
+        worker->beat.bytes_pulled = bye->bytes_pulled;
+        worker->beat.pushes = bye->pushes;
         worker->heard_ms = now_ms;
         worker_release(c, &worker->gate);
         worker_release(c, &worker->eval);

@@ -35,6 +35,8 @@ static void report_fill(struct server *server, uint64_t id, Graphps__PeerReport 
     report->candidate_epoch = server->candidate_epoch;
     report->leaving = server->leaving;
     report->run = server->run;
+    report->ordered = server->order.generation > server->order.complete ? server->order.generation
+                                                                        : server->order.complete;
     lock_release(&server->orders_lock);
 }
 

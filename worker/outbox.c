@@ -256,6 +256,9 @@ static void flush_coordinator(struct outbox *outbox, uint64_t now_ms) {
         bye.rank = spec->rank;
         bye.incarnation = spec->incarnation;
         bye.done = outbox->bye_done;
+        bye.bytes_pushed = outbox->bytes_pushed;
+        bye.bytes_pulled = outbox->bytes_pulled;
+        bye.pushes = outbox->pushes;
         send_message(outbox, 0, &outbox->bye, FRAME_BYE, &bye.base, now_ms);
     }
     if (outbox->bye.id) /* it has left: nothing of the rest may bring it back */
@@ -493,6 +496,7 @@ void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_m
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms) {
     assert(!outbox->eval.open);
     outbox->evaled = 0;
+    outbox->candidate_due = 0;
     outbox->eval_message = *eval;
     outbox->eval_message.rank = outbox->spec.rank;
     outbox->eval_message.incarnation = outbox->spec.incarnation;

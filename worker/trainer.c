@@ -211,7 +211,9 @@ static int report_moving(struct trainer *trainer, struct client *client, struct 
         eval->valid_count = report.valid_count;
         eval->test_correct = report.test_correct;
         eval->test_count = report.test_count;
-        if (eval->epoch < trainer->epochs || epoch >= trainer->epochs)
+        uint64_t clock = 0;
+        if (eval->epoch < trainer->epochs || epoch >= trainer->epochs ||
+            client_look(client, &clock))
             return 0;
         /* It asks again; what it found is reported. */
         eval->valid_loss_sum = 0;

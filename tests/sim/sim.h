@@ -86,7 +86,7 @@ struct proc {
     struct server *server;
     bool server_dying; /* its memory goes: nothing leaves it any more */
     bool restored;     /* the checker knows what */
-    bool crash_after_write;
+    bool crash_after_write, work_wanted;
     uint64_t ending_ms; /* it has finished and leaves then */
     struct pipe *served[64];
     size_t served_count;
@@ -103,6 +103,7 @@ struct proc {
     uint32_t candidate; /* the epoch whose kept weights it evaluates */
     uint64_t finished;  /* steps known to be finished; their pushes were looked at */
     uint64_t told;      /* start_clock of the last Welcome on its way to it */
+    uint64_t told_by;   /* the life of shard 0 that sent it */
     float *weights, *gradient;
 };
 

@@ -238,17 +238,17 @@ static void check_pushed(struct pipe *pipe, const Graphps__Pushed *pushed) {
              shard->number, pushed->sequence, worker->number);
 }
 
-/* Steps that the process said to be at is known to have finished. */
-static uint64_t true_clock(const struct world *world, const Graphps__WorkerStatus *status) {
-    uint64_t clock = status->clock;
+/* Steps that a rank's process has finished in truth. */
+static uint64_t true_clock(const struct pipe *pipe, const Graphps__WorkerStatus *status) {
+    const struct world *world = pipe->world;
     for (size_t i = 0; i < world->proc_count; i++) {
         const struct proc *proc = world->procs[i];
-        /* Before it is welcomed it is where its predecessor was. */
+        /* Before this life of shard 0 has welcomed it, it is where it will be told to begin. */
         if (proc->is_worker && proc->incarnation == status->incarnation &&
-            (proc->finished || proc->told))
-            clock = proc->finished > proc->told ? proc->finished : proc->told;
+            proc->told_by == pipe->server->incarnation)
+            return proc->finished > proc->told ? proc->finished : proc->told;
     }
-    return clock;
+    return status->clock;
 }
 
 static void check_gate(struct pipe *pipe, const Graphps__Gate *gate) {
@@ -262,7 +262,7 @@ static void check_gate(struct pipe *pipe, const Graphps__Gate *gate) {
         const char *state = status.workers[i]->state;
         if (strcmp(state, "live") != 0 && strcmp(state, "expected") != 0)
             continue;
-        uint64_t clock = true_clock(world, status.workers[i]);
+        uint64_t clock = true_clock(pipe, status.workers[i]);
         slowest = clock < slowest ? clock : slowest;
     }
     coordinator_status_done(&status);
@@ -280,9 +280,12 @@ void check_sent(struct pipe *pipe, enum frame_type type, const ProtobufCMessage 
         check_pushed(pipe, (const Graphps__Pushed *)message);
     else if (type == FRAME_GATE)
         check_gate(pipe, (const Graphps__Gate *)message);
-    else if (type == FRAME_WELCOME && pipe->shard == 0 &&
-             ((const Graphps__Welcome *)message)->start_clock > pipe->client->told)
-        pipe->client->told = ((const Graphps__Welcome *)message)->start_clock;
+    else if (type == FRAME_WELCOME && pipe->shard == 0) {
+        uint64_t start_clock = ((const Graphps__Welcome *)message)->start_clock;
+        if (start_clock > pipe->client->told)
+            pipe->client->told = start_clock;
+        pipe->client->told_by = pipe->server->incarnation;
+    }
 }
 
 /* What a worker has finished with is in the weights of every shard whose present life it knows. */

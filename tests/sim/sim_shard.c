@@ -38,9 +38,10 @@ static void ops_unref(void *ctx, void *conn) {
 
 static void ops_work(void *ctx) {
     struct proc *proc = ctx;
-    if (!proc->server_dying)
-        sim_at(proc->world, 1 + sim_random(proc->world, 25),
+    if (!proc->server_dying && !proc->work_wanted)
+        sim_at(proc->world, 1 + sim_random(proc->world, sim_chance(proc->world, 200) ? 150 : 20),
                (struct event){.kind = EVENT_WORK, .proc = proc});
+    proc->work_wanted = true;
 }
 
 static void ops_report(void *ctx) {
@@ -273,7 +274,7 @@ void shard_aggregate(struct proc *proc) {
 
 void shard_work(struct proc *proc) {
     struct world *world = proc->world;
-    proc->crash_after_write = false;
+    proc->work_wanted = proc->crash_after_write = false;
     server_work(proc->server, world->now_ms);
     notice_restored(proc);
     if (proc->crash_after_write) {
