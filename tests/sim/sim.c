@@ -321,7 +321,7 @@ static struct config *config_make(struct world *world) {
     config->consistency_staleness = (int64_t)sim_random(world, 3);
     config->optimizer_kind = OPTIMIZER_SGD;
     config->optimizer_lr = SIM_LR;
-    config->workers_lease_ms = 600;
+    config->workers_lease_ms = world->harsh ? 600 : 1500;
     config->workers_join_timeout_ms = 3000;
     config->net_give_up_s = 60;
     config->checkpoint_every_s = 1;

@@ -385,8 +385,12 @@ static void check_generation(struct proc *proc, const struct saved *saved) {
         const struct saved *other = world->places[s].saved;
         while (other && other->generation != saved->generation)
             other = other->next;
-        if (!other || other->clock != saved->clock || saved->clock == UINT64_MAX)
-            world->exact = false;
+        if (other && other->clock == saved->clock && saved->clock != UINT64_MAX)
+            continue;
+        if (is_bsp(world) && world->exact)
+            sim_fail(world, "generation %" PRIu64 " is not of one step on all shards",
+                     saved->generation);
+        world->exact = false;
     }
 }
 

@@ -227,7 +227,7 @@ static void run_mode(uint64_t mode) {
     ck_assert_uint_gt(totals.repeats, 100);
     ck_assert_uint_gt(totals.merges, 10000);
     if (mode == CONSISTENCY_BSP)
-        ck_assert_uint_gt(totals.exact, 50);
+        ck_assert_uint_gt(totals.exact, 120);
 }
 
 START_TEST(test_async) {
