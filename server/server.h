@@ -78,7 +78,7 @@ struct server {
     size_t generation_count;
     uint64_t generation; /* newest written or restored */
     uint64_t generation_failed;
-    uint64_t run;      /* 0 until it is restored or told to start fresh */
+    uint64_t run;                   /* 0 until it is restored or told to start fresh */
     struct buf **best, **candidate; /* [block_count] or NULL */
     uint32_t best_epoch, candidate_epoch;
     bool leaving;

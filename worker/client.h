@@ -35,11 +35,11 @@ int client_wait_gate(struct client *client, uint64_t *clock, bool *ret_stop, str
 /* The same without waiting, for whoever needs no gate: returns whether the job is over. */
 bool client_look(struct client *client, uint64_t *clock);
 /* Reports, and waits until shard 0 has it, or the job is over. */
-/* Copies the weights that the shards keep as the candidate of an epoch. */
-int client_candidate(struct client *client, uint32_t epoch, float *weights, struct error *reterr);
+int client_eval(struct client *client, const Graphps__Eval *eval, struct error *reterr);
 /* The candidate that the last client_eval was told to evaluate, 0: none. */
 uint32_t client_candidate_due(struct client *client);
-int client_eval(struct client *client, const Graphps__Eval *eval, struct error *reterr);
+/* Copies the weights that the shards keep as the candidate of an epoch. */
+int client_candidate(struct client *client, uint32_t epoch, float *weights, struct error *reterr);
 /* Says goodbye and waits for the answer, at most timeout_ms. */
 int client_bye(struct client *client, bool done, uint64_t timeout_ms, struct error *reterr);
 /* From any thread, but not from a signal handler. */

@@ -302,7 +302,7 @@ static int shell_run(struct shell *shell, struct error *reterr) {
         log_error("cannot start", "code=%s why=%s", error_name(r), log_quote(error_text(reterr)));
     } else {
         r = shell_train(shell, reterr);
-        if (r < 0)
+        if (r < 0 && r != ERR_INTERRUPTED) /* that was asked for, and "stopped" said it */
             log_error("giving up", "code=%s why=%s", error_name(r), log_quote(error_text(reterr)));
     }
     /* Nobody may look at the client any more when it goes. */

@@ -495,7 +495,7 @@ void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_m
 
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms) {
     assert(!outbox->eval.open);
-    outbox->evaled = 0;
+    outbox->evaled = outbox->candidate_due = 0;
     outbox->candidate_due = 0;
     outbox->eval_message = *eval;
     outbox->eval_message.rank = outbox->spec.rank;

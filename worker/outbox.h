@@ -64,11 +64,11 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
 /* Asks every shard for what is newer than held. One pull per shard is in flight at a time; asking
  * while one is, asks again after it. */
 void outbox_pull(struct outbox *outbox, uint64_t now_ms);
-/* id, rank, incarnation are filled in. The one before must be answered (outbox_evaled). */
-/* Asks every shard for the weights it keeps as the candidate of an epoch; no other pull may be
- * open. They are there for outbox_copy_candidate once outbox_candidate_held says so; the weights
+/* Asks every shard for the weights it keeps as the candidate of an epoch; beside any other
+ * pull. They are there for outbox_copy_candidate once outbox_candidate_held says so; the weights
  * held stay as they are. */
 void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_ms);
+/* id, rank, incarnation are filled in. The one before must be answered (outbox_evaled). */
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms);
 void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms);
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes,

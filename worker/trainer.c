@@ -4,8 +4,8 @@
  * bsp, ssp   gate(c), fresh weights, forward, backward, push(c), all acknowledged
  * async      push(c) is under way while step c + 1 computes, so that computing hides the network;
  *            at most one step is unacknowledged when one begins. But what a worker has not seen of
- *            its own last step makes its next one worse: where the acknowledgement comes within
- *            half the time that a step computes, it is waited for. */
+ *            its own last step makes its next one worse: where the acknowledgement comes soon,
+ *            within half the time that a step computes or 20 ms, it is waited for. */
 #include "worker/trainer.h"
 
 #include <inttypes.h>
@@ -20,6 +20,7 @@
 #include "worker/model/model.h"
 
 #define LOG_EVERY_MS 1000
+#define SETTLE_MIN_MS 20   /* a shard's wait for more pushes and a local network's round trip */
 #define SETTLE_PAUSE_MAX 8 /* steps between two tries */
 
 struct trainer {
@@ -242,12 +243,12 @@ static int epoch_end(struct trainer *trainer, struct client *client, struct erro
 /* Async: waits for the acknowledgement of all steps before clock if that is cheap. Whether it is
  * shows by trying: after a failure it is not tried again for a while. */
 static void step_settle(struct trainer *trainer, struct client *client, uint64_t clock) {
-    uint64_t budget_ms = trainer->compute_ns / 2000000;
+    uint64_t half_ms = trainer->compute_ns / 2000000;
     if (trainer->settle_skip > 0) {
         trainer->settle_skip--;
         return;
     }
-    if (client_settled(client, clock, budget_ms)) {
+    if (client_settled(client, clock, half_ms > SETTLE_MIN_MS ? half_ms : SETTLE_MIN_MS)) {
         trainer->settle_pause = 0;
         return;
     }
