@@ -71,7 +71,6 @@ struct server {
     struct lock orders_lock;     /* LOCK_ORDERS; guards the group below */
     Graphps__PeerOrder order;    /* the newest one; roster and roster_from are owned */
     _Atomic uint64_t order_done; /* its roster and best are carried out */
-    uint64_t heard_ms;           /* when shard 0 was last heard of; 0: not yet */
     uint64_t reported_ms;        /* shard 0: when its own report last had a status */
     uint64_t report_id;          /* shard 0: of its own reports */
     uint64_t *generations;       /* on disk, ascending; looked at once, at the start */

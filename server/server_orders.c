@@ -167,7 +167,6 @@ void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint
     bool other = order_of_other_run(server, order);
     bool news = false;
     if (!stale && !other) {
-        server->heard_ms = now_ms;
         order_copy(&server->order, order);
         if (order_roster(&server->roster, order) && server->aggregator && server->rule.bsp)
             aggregator_recheck(server->aggregator, now_ms);

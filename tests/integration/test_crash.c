@@ -12,8 +12,8 @@
 #include "tests/job.h"
 #include "tests/test.h"
 
-enum { NODES = 800, CLASSES = 5, FEATURES = 32, SHARDS = 2, WORKERS = 3, EPOCHS = 400 };
-enum { PACE_MS = 60, SEED = 20 };
+enum { NODES = 800, CLASSES = 5, FEATURES = 32, SHARDS = 2, WORKERS = 3, EPOCHS = 300 };
+enum { PACE_MS = 50, SEED = 20 };
 /* Pushes to one shard that a worker may have under way: two steps (worker/trainer.c), each of one
  * frame, since the whole model fits one. */
 enum { IN_FLIGHT_MAX = 2 };
@@ -160,7 +160,6 @@ static void crash_worker(struct cluster *cluster, int rank, struct audit *audit)
 
 /* SIGKILL of one shard, and back. */
 static void crash_shard(struct cluster *cluster, int shard, struct audit *audit) {
-    struct child *child = cluster_child(cluster, CLUSTER_SHARD, shard);
     uint64_t complete = complete_generation(cluster);
     cluster_kill(cluster, CLUSTER_SHARD, shard);
     char lost[60];
@@ -179,12 +178,9 @@ static void crash_shard(struct cluster *cluster, int shard, struct audit *audit)
     /* All have greeted it by then, so it knows what it has lost. */
     wait_progress(cluster, shard, 1);
     audit->lost = (uint64_t)job_metric(cluster, CLUSTER_SHARD, shard, "graphps_pushes_lost_total");
-    ck_assert_int_ne(child->pid, 0);
 }
 
-/* Two shards, three workers; a worker dies, then a shard (0 or 1), each in the middle of the run.
- *
- * Of the pushes that workers saw acknowledged, a surviving shard holds all, and one that was killed
+/* Of the pushes that workers saw acknowledged, a surviving shard holds all, and one that was killed
  * all but those after its last complete checkpoint that no worker could send again. With the
  * `extra` pushes of the killed worker, which were applied although it did not live to read the
  * acknowledgement:
@@ -194,45 +190,54 @@ static void crash_shard(struct cluster *cluster, int shard, struct audit *audit)
  *
  * where lost, the killed shard's graphps_pushes_lost_total, is 0 on the other one. One push more
  * than that was applied twice, one less was dropped. */
-START_TEST(nothing_is_lost_or_counted_twice) {
-    int shard = _i;
-    uint64_t key = rng_key(SEED, (uint64_t)shard);
-    struct audit audit = {0};
-
-    struct cluster *cluster = start_job();
-    for (int rank = 0; rank < WORKERS; rank++)
-        wait_sequence(cluster, 1, rank, 10 + rng_below(rng_at(key, (uint64_t)rank), 10));
-    crash_worker(cluster, (int)rng_below(rng_at(key, 100), WORKERS), &audit);
-    wait_progress(cluster, shard, 1 + rng_below(rng_at(key, 101), 5));
-    crash_shard(cluster, shard, &audit);
-    job_wait(cluster);
-
-    struct job_end end = job_end(job_dir(cluster));
-    ck_assert_msg(audit.lost + audit.held <= audit.promised,
+static void check_ledgers(struct cluster *cluster, int killed, const struct audit *audit) {
+    ck_assert_msg(audit->lost + audit->held <= audit->promised,
                   "shard %d lost %" PRIu64 " of %" PRIu64 " pushes; its checkpoint held %" PRIu64,
-                  shard, audit.lost, audit.promised, audit.held);
-    for (int k = 0; k < SHARDS; k++) {
-        struct checkpoint *checkpoint = read_checkpoint(cluster, end.generation, k);
-        uint64_t counted = 0, seen = audit.first_life[k] + audit.extra[k];
+                  killed, audit->lost, audit->promised, audit->held);
+    uint64_t generation = job_end(job_dir(cluster)).generation;
+    for (int shard = 0; shard < SHARDS; shard++) {
+        struct checkpoint *checkpoint = read_checkpoint(cluster, generation, shard);
+        uint64_t counted = 0, seen = audit->first_life[shard] + audit->extra[shard];
         for (int rank = 0; rank < WORKERS; rank++) {
             const struct ledger_entry *entry = &checkpoint->ledger[rank];
-            uint64_t life = acknowledged(cluster, k, rank);
-            ck_assert_uint_eq(last_sequence(cluster, k, rank), life);
+            uint64_t life = acknowledged(cluster, shard, rank);
+            ck_assert_uint_eq(last_sequence(cluster, shard, rank), life);
             ck_assert_uint_eq(entry->floor, life);
             ck_assert_uint_eq(entry->applied, 0);
             counted += entry->counted;
             seen += life;
         }
-        uint64_t lost = k == shard ? audit.lost : 0;
+        uint64_t lost = shard == killed ? audit->lost : 0;
         ck_assert_msg(counted == seen - lost,
                       "shard %d counts %" PRIu64 " pushes; %" PRIu64 " were applied, %" PRIu64
                       " of these lost",
-                      k, counted, seen, lost);
+                      shard, counted, seen, lost);
         checkpoint_free(checkpoint);
     }
+}
+
+static void check_end(struct cluster *cluster) {
+    struct job_end end = job_end(job_dir(cluster));
     ck_assert_uint_eq(end.last_epoch, EPOCHS);
     ck_assert_msg(end.test_accuracy >= undisturbed - 0.01, "test accuracy %.4f, undisturbed %.4f",
                   end.test_accuracy, undisturbed);
+}
+
+/* G1: two shards, three workers; a worker dies, then a shard (0 or 1), each in the middle of the
+ * run: it completes, the ledgers add up, and the accuracy is within a point of an undisturbed
+ * run's. */
+START_TEST(nothing_is_lost_or_counted_twice) {
+    uint64_t key = rng_key(SEED, (uint64_t)_i);
+    struct audit audit = {0};
+    struct cluster *cluster = start_job();
+    for (int rank = 0; rank < WORKERS; rank++)
+        wait_sequence(cluster, 1, rank, 10 + rng_below(rng_at(key, (uint64_t)rank), 10));
+    crash_worker(cluster, (int)rng_below(rng_at(key, 100), WORKERS), &audit);
+    wait_progress(cluster, _i, 1 + rng_below(rng_at(key, 101), 5));
+    crash_shard(cluster, _i, &audit);
+    job_wait(cluster);
+    check_ledgers(cluster, _i, &audit);
+    check_end(cluster);
     cluster_free(cluster);
 }
 END_TEST
