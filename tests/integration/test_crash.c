@@ -1,6 +1,7 @@
 /* Processes are killed in the middle of a run and come back: training completes, nothing that must
  * be there is lost, nothing counts twice, and the model is as good as undisturbed. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,14 +246,16 @@ END_TEST
 /* Everybody waits for everybody in bsp; a shard that comes back with an older state must not make
  * them wait for ever. */
 START_TEST(bsp_goes_on_after_a_shard_crash) {
-    struct cluster *cluster = job_new(SHARDS, WORKERS, "bsp", 1500);
+    enum { BSP_EPOCHS = 4000 };
+    struct cluster *cluster = job_new(SHARDS, WORKERS, "bsp", BSP_EPOCHS);
     cluster_set(cluster, "checkpoint.every_s=1");
     cluster_start(cluster);
     cluster_wait_log(cluster, CLUSTER_SHARD, 0, "checkpoint complete", CLUSTER_TIMEOUT_MS);
     cluster_kill(cluster, CLUSTER_SHARD, _i);
+    ck_assert_int_eq(cluster_child(cluster, CLUSTER_SHARD, _i)->code, 128 + SIGKILL);
     cluster_start_one(cluster, CLUSTER_SHARD, _i);
     job_wait(cluster);
-    ck_assert_uint_eq(job_end(job_dir(cluster)).last_epoch, 1500);
+    ck_assert_uint_eq(job_end(job_dir(cluster)).last_epoch, BSP_EPOCHS);
     cluster_free(cluster);
 }
 END_TEST

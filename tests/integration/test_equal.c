@@ -140,13 +140,15 @@ enum disturbance { NOTHING, WORKER_KILLED, WORKER_FROZEN };
 /* Trains with 2 workers and 2 shards, something happening in the middle; last and best weights, one
  * after the other. */
 static float *train_disturbed(enum disturbance disturbance, uint64_t *ret_floats) {
-    struct cluster *cluster = new_job(2, 2, 300);
+    struct cluster *cluster = new_job(2, 2, 2000);
     cluster_set(cluster, "checkpoint.every_s=1");
     cluster_start(cluster);
     if (disturbance != NOTHING) {
         cluster_wait_log(cluster, CLUSTER_WORKER, 1, " sequence=30\n", CLUSTER_TIMEOUT_MS);
         /* The others cannot go on without it, so this is the middle of the run. */
         cluster_signal(cluster, CLUSTER_WORKER, 1, SIGSTOP);
+        ck_assert_uint_eq(job_log_count(cluster_child(cluster, CLUSTER_WORKER, 1), " finished "),
+                          0);
     }
     if (disturbance == WORKER_KILLED) {
         cluster_kill(cluster, CLUSTER_WORKER, 1);

@@ -180,7 +180,7 @@ END_TEST
 /* A second process of a rank takes it over: the older one ends with 75 and says why, the newer one
  * brings the job to its end. */
 START_TEST(a_newer_process_of_a_rank) {
-    struct cluster *cluster = job_new(2, 2, "async", 60);
+    struct cluster *cluster = job_new(2, 2, "async", 150);
     job_pace(cluster, PACE_MS);
     cluster_start(cluster);
     cluster_wait_log(cluster, CLUSTER_WORKER, 1, " sequence=5\n", CLUSTER_TIMEOUT_MS);
@@ -288,7 +288,7 @@ static void ask_without_hello(const char *address) {
  * a run: every connection is closed and counted, memory does not grow, and the job ends as it
  * should. */
 START_TEST(strangers_at_the_port) {
-    struct cluster *cluster = job_new(2, 2, "async", 120);
+    struct cluster *cluster = job_new(2, 2, "async", 200);
     job_pace(cluster, PACE_MS);
     cluster_start(cluster);
     cluster_wait_log(cluster, CLUSTER_WORKER, 0, " sequence=5\n", CLUSTER_TIMEOUT_MS);
