@@ -68,8 +68,12 @@ int cmd_export(int argc, char **argv) {
     printf("%s: the %s weights of generation %lu", arguments.out, facts.best ? "best" : "last",
            (unsigned long)facts.generation);
     if (facts.best)
-        printf(" (epoch %u, validation accuracy %.2f %%, test accuracy %.2f %%)", facts.best_epoch,
-               100 * facts.valid_accuracy, 100 * facts.test_accuracy);
+        printf(" (epoch %u, validation accuracy %.2f %%", facts.best_epoch,
+               100 * facts.valid_accuracy);
+    if (facts.best && !isnan(facts.test_accuracy))
+        printf(", test accuracy %.2f %%", 100 * facts.test_accuracy);
+    if (facts.best)
+        printf(")");
     printf("\n");
     return 0;
 }

@@ -37,9 +37,11 @@ static const char *size_text(uint64_t bytes, char buf[16]) {
 static void print_epoch(const char *what, const Graphps__EpochStatus *epoch) {
     if (!epoch || epoch->epoch == 0)
         return;
-    printf("%s epoch %u: loss %.4f, train %.2f %%, valid %.2f %%, test %.2f %%\n", what,
-           epoch->epoch, epoch->train_loss, 100 * epoch->train_accuracy,
-           100 * epoch->valid_accuracy, 100 * epoch->test_accuracy);
+    printf("%s epoch %u: loss %.4f, train %.2f %%, valid %.2f %%", what, epoch->epoch,
+           epoch->train_loss, 100 * epoch->train_accuracy, 100 * epoch->valid_accuracy);
+    if (epoch->test_accuracy >= 0)
+        printf(", test %.2f %%", 100 * epoch->test_accuracy);
+    printf("\n");
 }
 
 static void print_status(const Graphps__Status *status) {

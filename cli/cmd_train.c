@@ -220,7 +220,12 @@ static void print_bytes(const char *what, uint64_t bytes) {
 static void run_print_summary(const struct run *run, const struct model_facts *facts,
                               const char *model_path) {
     printf("\n");
-    if (facts->best_epoch > 0)
+    if (facts->best_epoch > 0 && isnan(facts->test_accuracy))
+        printf(
+            "test accuracy    there are no labelled test nodes (best validation epoch %u: %.2f %%; "
+            "stopped after epoch %u: %s)\n",
+            facts->best_epoch, 100 * facts->valid_accuracy, facts->last_epoch, facts->stop_reason);
+    else if (facts->best_epoch > 0)
         printf(
             "test accuracy    %.2f %% (best validation epoch %u: %.2f %%; stopped after epoch %u: "
             "%s)\n",

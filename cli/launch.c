@@ -205,12 +205,29 @@ static bool process_curable(const struct process *process) {
     return process->killed_by || process->exit_code == 70 || process->exit_code == 75;
 }
 
+static bool launch_workers_done(const struct launch *launch) {
+    for (size_t i = launch->shards; i < launch->shards + launch->workers; i++) {
+        const struct process *worker = &launch->processes[i];
+        if (!worker->exited || worker->exit_code != 0 || worker->killed_by)
+            return false;
+    }
+    return true;
+}
+
 static int launch_bury(struct launch *launch, struct process *process, uint64_t now_ms,
                        void (*note)(void *ctx, const char *text), void *ctx, struct error *reterr) {
     char ending[64], text[256];
     process_ending(process, ending, sizeof ending);
     if ((process->exit_code == 0 && !process->killed_by) || launch->ending)
         return 0;
+    /* Workers are let go when the last checkpoint is written or has failed: a shard alone would
+     * wait for workers that never come. */
+    if (launch_workers_done(launch)) {
+        process_print_tail(process, 8);
+        return error_set(reterr, process_error(process),
+                         "%s ended with %s when all workers had finished; its log is %s",
+                         process->name, ending, process->log_path);
+    }
     if (!process_curable(process) || process->restarts >= launch->config->launch_max_restarts) {
         process_print_tail(process, 8);
         return error_set(reterr, process_error(process), "%s ended with %s%s; its log is %s",

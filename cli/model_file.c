@@ -22,7 +22,8 @@ static void facts_read(const json_t *coordinator, struct model_facts *facts) {
     facts->best_epoch = best_epoch > 0 ? (uint32_t)best_epoch : 0;
     facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
     facts->valid_accuracy = facts->best_epoch ? number_of(best, "valid_accuracy") : NAN;
-    facts->test_accuracy = facts->best_epoch ? number_of(best, "test_accuracy") : NAN;
+    double test = number_of(best, "test_accuracy");
+    facts->test_accuracy = facts->best_epoch && test >= 0 ? test : NAN;
     size_t rank;
     json_t *worker;
     json_array_foreach(json_object_get(coordinator, "workers"), rank, worker) {

@@ -74,6 +74,11 @@ static struct file_writer *file_free(struct file_writer *file) {
 }
 
 int file_create(const char *path, struct file_writer **ret, struct error *reterr) {
+    /* A device or pipe would be replaced by the rename, not written to. */
+    struct stat there;
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
+        return error_set(reterr, ERR_EXISTS, "%s is there and is not a file; choose another name",
+                         path);
     struct file_writer *file = mem_alloc(sizeof *file);
     file->path = mem_strdup(path);
     file->tmp = mem_printf("%s.tmp-%d", path, (int)getpid());

@@ -143,7 +143,8 @@ static void epoch_judge(struct coordinator *c, const struct epoch *epoch) {
     if (epoch->valid_count > 0) {
         last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
         last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
-        last->test_accuracy = ratio((double)epoch->test_correct, epoch->test_count);
+        last->test_accuracy =
+            epoch->test_count ? ratio((double)epoch->test_correct, epoch->test_count) : -1;
         /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that
          * more reported replaces what was seen of a part. */
         if (epoch->valid_count > c->best_valid_count ||
@@ -192,6 +193,13 @@ static uint32_t candidate_next(const struct coordinator *c) {
 }
 
 static void candidates_advance(struct coordinator *c) {
+    if (c->phase >= JOB_DRAINING) {
+        /* Whoever was told to stop reports no more: what is there is of some ranks only. */
+        mem_free(c->candidate);
+        c->candidate = NULL;
+        c->candidate_open = false;
+        return;
+    }
     if (c->candidate && !c->candidate_open)
         c->candidate_open = peers_hold_candidate(c);
     if (c->candidate_open && candidate_complete(c)) {
@@ -202,16 +210,14 @@ static void candidates_advance(struct coordinator *c) {
         c->candidate_open = false;
     }
     uint32_t next = candidate_next(c);
-    if (!c->candidate && next > c->candidate_epoch && c->phase < JOB_DRAINING &&
-        peers_restored(c) && peers_hold_best(c)) {
+    if (!c->candidate && next > c->candidate_epoch && peers_restored(c) && peers_hold_best(c)) {
         c->candidate = epoch_new(c, next);
         c->candidate_epoch = next;
         peers_order_changed(c);
     }
 }
 
-/* Is there nothing more to be evaluated? */
-static bool candidates_done(const struct coordinator *c) {
+bool epochs_judged(const struct coordinator *c) {
     return c->bsp || (!c->candidate && c->candidate_epoch >= (uint32_t)c->config->train_epochs);
 }
 
@@ -227,7 +233,7 @@ void epochs_advance(struct coordinator *c, uint64_t now_ms) {
     int64_t patience = c->config->train_patience;
     int64_t judged = c->bsp ? c->last.epoch : c->candidate_epoch;
     if (c->epoch_complete >= c->config->train_epochs) {
-        if (candidates_done(c))
+        if (epochs_judged(c))
             coordinator_stop(c, "epochs", 0, now_ms);
     } else if (patience && c->best.epoch && judged - c->best.epoch >= patience)
         coordinator_stop(c, "early stop", 0, now_ms);
@@ -246,7 +252,7 @@ void epochs_release(struct coordinator *c, uint64_t now_ms) {
         bool due = c->candidate_open && candidate_owed(c, i);
         /* Whoever has done its last epoch stays until the last candidate is evaluated. */
         if (!c->bsp && c->phase < JOB_DRAINING && !due &&
-            held->number >= (uint64_t)c->config->train_epochs && !candidates_done(c))
+            held->number >= (uint64_t)c->config->train_epochs && !epochs_judged(c))
             continue;
         Graphps__Evaled evaled = GRAPHPS__EVALED__INIT;
         evaled.id = held->id;

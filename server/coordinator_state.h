@@ -165,6 +165,8 @@ void workers_release_byes(struct coordinator *c);
 void epochs_advance(struct coordinator *c, uint64_t now_ms);
 void epochs_release(struct coordinator *c, uint64_t now_ms);
 void epochs_free(struct coordinator *c);
+/* Is the last set of weights that is to be evaluated evaluated? */
+bool epochs_judged(const struct coordinator *c);
 size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch);
 /* Are all reports of the epochs that end at or before this clock in, and the best kept? */
 bool epochs_settled(const struct coordinator *c, uint64_t clock);

@@ -60,7 +60,8 @@ static uint64_t worker_total(const struct coordinator *c, const struct worker *w
 
 bool worker_must_stop(const struct coordinator *c, const struct worker *worker) {
     return c->phase >= JOB_DRAINING || worker->state == WORKER_DONE ||
-           (worker->clock >= worker_total(c, worker) && worker->evaled >= c->config->train_epochs);
+           (worker->clock >= worker_total(c, worker) && worker->evaled >= c->config->train_epochs &&
+            epochs_judged(c));
 }
 
 /* --- greeting --- */

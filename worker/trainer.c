@@ -50,6 +50,11 @@ struct trainer {
 
 int trainer_new(const struct config *config, uint32_t rank, const struct store *store,
                 struct trainer **ret, struct error *reterr) {
+    if (store->train_nodes_total == 0)
+        return error_set(
+            reterr, ERR_CONFIG,
+            "snapshot %s has no labelled training node: there is nothing to learn from",
+            store->snapshot_name);
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
