@@ -215,13 +215,21 @@ static bool goodbye(uint32_t rank) {
     return answer != NULL;
 }
 
-static void heartbeat(uint32_t rank) {
+/* By the answer to a heartbeat. */
+static bool told_to_stop(uint32_t rank) {
     Graphps__Heartbeat beat = GRAPHPS__HEARTBEAT__INIT;
     struct error err;
     beat.rank = rank;
     beat.incarnation = 10 + rank;
     ck_assert_int_eq(coordinator_heartbeat(c, &conns[rank], &beat, now, &err), 0);
-    wire_free(seam_take(&conns[rank], FRAME_ALIVE));
+    Graphps__Alive *alive = (Graphps__Alive *)seam_take(&conns[rank], FRAME_ALIVE);
+    bool stop = alive && alive->stop;
+    wire_free(alive ? &alive->base : NULL);
+    return stop;
+}
+
+static void heartbeat(uint32_t rank) {
+    (void)told_to_stop(rank);
 }
 
 /* Time goes by in ticks, while shard 1 and the ranks in the mask are heard. */
@@ -502,6 +510,59 @@ START_TEST(test_best) {
 }
 END_TEST
 
+static void say_report(uint32_t rank, bool candidate, uint64_t correct) {
+    Graphps__Eval eval = GRAPHPS__EVAL__INIT;
+    struct error err;
+    eval.id = candidate ? 2 : 1;
+    eval.rank = rank;
+    eval.incarnation = 10 + rank;
+    eval.epoch = 1;
+    eval.candidate = candidate;
+    eval.train_count = candidate ? 0 : 10;
+    eval.valid_count = candidate ? 10 : 0;
+    eval.valid_correct = correct;
+    ck_assert_int_eq(coordinator_eval(c, &conns[rank], &eval, now, &err), 0);
+}
+
+/* async: after the last epoch nobody is told to stop before all ranks have evaluated the weights
+ * that all shards keep: an accuracy counts every rank's nodes. */
+START_TEST(test_last_candidate) {
+    begin(CONSISTENCY_ASYNC);
+    config->train_epochs = 1;
+    restore_fresh();
+    join_all();
+    pass(0);
+    for (uint32_t rank = 0; rank < WORKERS; rank++) {
+        ck_assert_int_eq(say_clock(rank, 2), 0);
+        expect_gate(rank, 2, false);
+        say_report(rank, false, 0);
+    }
+    for (uint32_t rank = 0; rank < WORKERS; rank++)
+        ck_assert(!evaled(rank, 1));
+    obey_both();
+    for (uint32_t rank = 0; rank < WORKERS; rank++) {
+        Graphps__Evaled *answer = (Graphps__Evaled *)seam_take(&conns[rank], FRAME_EVALED);
+        ck_assert_ptr_nonnull(answer);
+        ck_assert_uint_eq(answer->candidate, 1);
+        wire_free(&answer->base);
+    }
+    say_report(0, true, 7);
+    say_report(1, true, 5);
+    ck_assert(!told_to_stop(2));
+    say_report(2, true, 3);
+    obey_both();
+    ck_assert(told_to_stop(2));
+    Graphps__Status status;
+    coordinator_status(c, now, &status);
+    ck_assert_uint_eq(status.best->epoch, 1);
+    ck_assert_double_eq_tol(status.best->valid_accuracy, 0.5, 1e-9);
+    coordinator_status_done(&status);
+    ck_assert_uint_eq(shards[1].report.best_epoch, 1);
+    shards_done();
+    finish();
+}
+END_TEST
+
 /* The job stops when so many epochs brought nothing better, all at the same step, and ends when the
  * last generation is on all disks: only then are the last workers let go and the shards told. */
 START_TEST(test_early_stop) {
@@ -731,6 +792,7 @@ int main(void) {
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_best);
     tcase_add_test(tcase, test_early_stop);
+    tcase_add_test(tcase, test_last_candidate);
     tcase_add_test(tcase, test_interrupt);
     tcase_add_test(tcase, test_leave_and_fail);
     tcase_add_test(tcase, test_bsp_checkpoint);
