@@ -81,5 +81,10 @@ void config_print_defaults(FILE *out);
 void config_print_markdown(FILE *out);
 /* The options in force that differ from the defaults, as YAML. */
 void config_print(const struct config *config, FILE *out);
+/* The options that decide what is learnt (model, train but its threads, optimizer, consistency,
+ * aggregation, push), a line each; mem_free it. */
+char *config_shared_text(const struct config *config);
+/* Does another process's text say the same? ERR_WRONG_JOB names the first difference. */
+int config_shared_check(const struct config *config, const char *other, struct error *reterr);
 /* The name of an ENUM option's present choice: config_choice(config, "consistency.mode"). */
 const char *config_choice(const struct config *config, const char *path);

@@ -112,6 +112,14 @@ static int hello_check(const struct server *server, const Graphps__Hello *hello,
     return 0;
 }
 
+/* Once there is one, it stays. */
+static bool server_has_layout(struct server *server) {
+    pthread_rwlock_rdlock(&server->admission);
+    bool has = server->aggregator != NULL;
+    pthread_rwlock_unlock(&server->admission);
+    return has;
+}
+
 /* Takes the seat for this connection, or says who has it. */
 static int hello_take_seat(struct call *call, const Graphps__Hello *hello, uint64_t attempt,
                            struct error *reterr) {
@@ -166,8 +174,17 @@ static int on_hello(struct call *call, const ProtobufCMessage *message, struct e
         (hello->rank != session->rank || hello->incarnation != session->incarnation))
         return error_set(reterr, ERR_PROTOCOL, "this connection is rank %u's", session->rank);
     int r = hello_check(server, hello, reterr);
-    if (r == 0)
+    if (r < 0)
+        return r;
+    /* A model of another shape is named as such, where there is one to compare it with; but who has
+     * other options declares no layout. */
+    struct error differs = {0};
+    if (hello->options[0] && config_shared_check(server->config, hello->options, &differs) < 0)
+        error_prefix(&differs, "rank %u", hello->rank);
+    if (differs.code == 0 || server_has_layout(server))
         r = server_declare_layout(server, hello, reterr);
+    if (r == 0 && differs.code)
+        r = error_set(reterr, differs.code, "%s", error_text(&differs));
     if (r < 0)
         return r;
     Graphps__Welcome welcome = GRAPHPS__WELCOME__INIT;
@@ -346,11 +363,8 @@ static struct buf *kept_block(struct server *server, uint32_t epoch, uint32_t in
 static int on_pull(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
     const Graphps__Pull *pull = (const Graphps__Pull *)message;
     struct server *server = call->server;
-    /* The layout and the blocks, once there, stay; a block is read under its own lock. */
-    pthread_rwlock_rdlock(&server->admission);
-    bool ready = server->aggregator != NULL;
-    pthread_rwlock_unlock(&server->admission);
-    if (!ready)
+    /* The blocks, once there, stay; a block is read under its own lock. */
+    if (!server_has_layout(server))
         return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
     size_t count = pull->n_blocks;
     _cleanup_(mem_free_p) uint32_t *index = mem_array(count + 1, sizeof *index);

@@ -35,6 +35,7 @@ struct shell {
     struct args_job job;
     const char *rank_text, *http_port_file;
     struct config *config;
+    char *options; /* config_shared_text */
     int rank;
     struct store *store;
     struct trainer *trainer;
@@ -237,10 +238,12 @@ static int shell_start(struct shell *shell, struct error *reterr) {
         return r;
     if ((r = shell_start_http(shell, reterr)) < 0)
         return r;
+    shell->options = config_shared_text(config);
     struct outbox_spec spec = {
         .job = config->job_name,
         .snapshot_digest = store->digest,
         .http = httpd_address(shell->httpd),
+        .options = shell->options,
         .rank = (uint32_t)shell->rank,
         .workers = (uint32_t)config->workers_count,
         .incarnation = rng_entropy(),
@@ -334,6 +337,7 @@ int main(int argc, char **argv) {
         r = shell_run(&shell, &err);
     }
     config_free(shell.config);
+    mem_free(shell.options);
     args_job_done(&shell.job);
     return error_exit_code(r);
 }

@@ -191,6 +191,7 @@ static void send_hello(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
     hello.seed = spec->seed;
     hello.steps_per_epoch = spec->steps_per_epoch;
     hello.http = (char *)spec->http;
+    hello.options = (char *)(spec->options ? spec->options : "");
     hello.owned_nodes = spec->owned_nodes;
     hello.train_nodes = spec->train_nodes;
     hello.attempt = outbox->attempt;

@@ -21,7 +21,7 @@
 struct outbox;
 
 struct outbox_spec {
-    const char *job, *snapshot_digest, *http; /* borrowed for the outbox's life */
+    const char *job, *snapshot_digest, *http, *options; /* borrowed for the outbox's life */
     uint32_t rank, workers;
     uint64_t incarnation, seed;
     uint64_t owned_nodes, train_nodes;

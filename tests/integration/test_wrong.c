@@ -147,8 +147,9 @@ END_TEST
 
 /* --- the wrong worker ------------------------------------------------------------------------- */
 
-/* A worker of another job, and one whose model has another shape, are refused with 76 and told the
- * difference; then the right one takes the rank and the job ends as if nothing had been. */
+/* A worker of another job, one whose model has another shape, and one with another learning rate
+ * are refused with 76 and told the difference; then the right one takes the rank and the job ends
+ * as if nothing had been. */
 START_TEST(a_worker_that_does_not_fit) {
     struct cluster *cluster = job_new(2, 2, "bsp", 40);
     cluster_start_one(cluster, CLUSTER_SHARD, 0);
@@ -170,6 +171,12 @@ START_TEST(a_worker_that_does_not_fit) {
     ck_assert_uint_ge(job_log_count(worker, "layer0.weight"), 1);
     cluster_set(cluster, "model.hidden=16");
 
+    cluster_set(cluster, "optimizer.lr=0.5");
+    cluster_start_one(cluster, CLUSTER_WORKER, 1);
+    child_expect(worker, 76, CLUSTER_TIMEOUT_MS);
+    ck_assert_uint_ge(job_log_count(worker, "optimizer.lr: 0.5 there"), 1);
+    cluster_set(cluster, "optimizer.lr=0.02");
+
     cluster_start_one(cluster, CLUSTER_WORKER, 1);
     job_wait(cluster);
     ck_assert_double_ge(job_end(job_dir(cluster)).test_accuracy, 0.8);
@@ -188,6 +195,8 @@ START_TEST(a_newer_process_of_a_rank) {
     char addresses[160];
     snprintf(addresses, sizeof addresses, "servers.addresses=%s,%s", cluster_address(cluster, 0),
              cluster_address(cluster, 1));
+    char pace[64]; /* as job_pace: with other options it would be refused */
+    snprintf(pace, sizeof pace, "aggregation.max_wait_ms=%d", PACE_MS);
     const char *const argv[] = {child_program("graphps-worker"),
                                 "--config",
                                 cluster_job_path(cluster),
@@ -199,6 +208,10 @@ START_TEST(a_newer_process_of_a_rank) {
                                 "workers.count=2",
                                 "--set",
                                 addresses,
+                                "--set",
+                                pace,
+                                "--set",
+                                "aggregation.max_pushes=4096",
                                 NULL};
     struct child newer;
     child_init(&newer, "newer", test_path(cluster_dir(cluster), "newer.log"));
