@@ -15,7 +15,7 @@ struct model_facts {
     char stop_reason[64];
     uint64_t generation;
     uint64_t bytes_pushed, bytes_pulled; /* by all workers */
-    bool best; /* these are the best weights, not the last ones */
+    bool best;                           /* these are the best weights, not the last ones */
 };
 
 /* checkpoint: a job directory (its newest complete generation), or one generation's directory.

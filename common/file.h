@@ -48,7 +48,7 @@ int dir_remove(const char *path, struct error *reterr);
 int dir_list(const char *path, char ***ret_names, size_t *ret_count, struct error *reterr);
 void dir_list_free(char **names, size_t count);
 /* Makes a temp directory beside path, to be filled and then renamed to path with dir_commit, which
- * fsyncs all that is in it, and removes it on failure. *ret_tmp: mem_free it. ERR_EXISTS when path is
- * there already. */
+ * fsyncs all that is in it, and removes it on failure. *ret_tmp: mem_free it. ERR_EXISTS when path
+ * is there already. */
 int dir_create(const char *path, char **ret_tmp, struct error *reterr);
 int dir_commit(const char *tmp, const char *path, struct error *reterr);

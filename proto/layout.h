@@ -28,7 +28,7 @@ struct layout_block {
     uint32_t id;     /* index in layout->blocks */
     uint32_t tensor; /* index in layout->tensors */
     uint32_t shard;
-    uint32_t shard_index; /* index among the shard's blocks */
+    uint32_t shard_index;   /* index among the shard's blocks */
     uint64_t tensor_offset; /* first float within the tensor */
     uint64_t offset;        /* first float within the flat model (tensors in order) */
     uint32_t floats;

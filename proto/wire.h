@@ -39,7 +39,8 @@ struct frame_out {
 struct frame_out *frame_out_new(enum frame_type type, const ProtobufCMessage *message,
                                 const struct frame_out_piece *pieces, size_t piece_count);
 struct frame_out *frame_out_free(struct frame_out *frame);
-/* Flattens a frame_out as it would travel (for simulated networks, fuzz seeds and blocking peers). */
+/* Flattens a frame_out as it would travel (for simulated networks, fuzz seeds and blocking peers).
+ */
 struct buf *frame_out_flatten(const struct frame_out *frame);
 
 /* Parses whole frames from flat bytes: header, lengths, checksum. The frame_in borrows nothing:
@@ -50,8 +51,8 @@ int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struc
 void frame_in_done(struct frame_in *frame);
 /* The two halves of it, for whoever reads from a stream. frame_in_init makes a frame of the lengths
  * in a checked header, to be filled: message and payload lie one after the other, from
- * frame->message on, followed by spare bytes that are not part of the frame. frame_in_check compares
- * the checksum. ERR_CHECKSUM. */
+ * frame->message on, followed by spare bytes that are not part of the frame. frame_in_check
+ * compares the checksum. ERR_CHECKSUM. */
 void frame_in_init(struct frame_in *frame, const struct frame_header *header, size_t spare);
 int frame_in_check(const struct frame_in *frame, const struct frame_header *header,
                    struct error *reterr);

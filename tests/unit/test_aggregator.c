@@ -359,7 +359,8 @@ START_TEST(threads_async) {
     struct bench *b = bench_new(false, _i == 0 ? 2 : 1000000, _i == 0 ? 1 : 60000);
     run_threads(b);
     for (int i = 0; i < BLOCKS; i++) {
-        /* n times 1 / n need not be 1: half an ulp for each addition of a batch, which may be all. */
+        /* n times 1 / n need not be 1: half an ulp for each addition of a batch, which may be all.
+         */
         double updates = (double)b->blocks[i].version - 1, tolerance = 6e-8 * IDS;
         expect_near(b, i, -updates, tolerance * updates, b->blocks[i].version);
     }
