@@ -220,14 +220,6 @@ static int launch_bury(struct launch *launch, struct process *process, uint64_t 
     process_ending(process, ending, sizeof ending);
     if ((process->exit_code == 0 && !process->killed_by) || launch->ending)
         return 0;
-    /* Workers are let go when the last checkpoint is written or has failed: a shard alone would
-     * wait for workers that never come. */
-    if (launch_workers_done(launch)) {
-        process_print_tail(process, 8);
-        return error_set(reterr, process_error(process),
-                         "%s ended with %s when all workers had finished; its log is %s",
-                         process->name, ending, process->log_path);
-    }
     if (!process_curable(process) || process->restarts >= launch->config->launch_max_restarts) {
         process_print_tail(process, 8);
         return error_set(reterr, process_error(process), "%s ended with %s%s; its log is %s",
@@ -246,6 +238,19 @@ static int launch_bury(struct launch *launch, struct process *process, uint64_t 
     return 0;
 }
 
+/* Workers are let go when the last checkpoint is written or has failed: a shard alone would wait
+ * for workers that never come. */
+static int launch_restart(struct launch *launch, size_t i, struct error *reterr) {
+    const struct process *process = &launch->processes[i];
+    if (!launch_workers_done(launch))
+        return launch_start(launch, i, reterr);
+    char ending[64];
+    process_print_tail(process, 8);
+    return error_set(reterr, process_error(process),
+                     "%s ended with %s when all workers had finished; its log is %s", process->name,
+                     process_ending(process, ending, sizeof ending), process->log_path);
+}
+
 enum launch_state launch_step(struct launch *launch, uint64_t now_ms,
                               void (*note)(void *ctx, const char *text), void *ctx,
                               struct error *reterr) {
@@ -255,7 +260,7 @@ enum launch_state launch_step(struct launch *launch, uint64_t now_ms,
         if (process_reap(process) && launch_bury(launch, process, now_ms, note, ctx, reterr) < 0)
             return LAUNCH_FAILED;
         if (process->restart_at_ms != 0 && now_ms >= process->restart_at_ms && !launch->ending &&
-            launch_start(launch, i, reterr) < 0)
+            launch_restart(launch, i, reterr) < 0)
             return LAUNCH_FAILED;
         alive |= process->pid != 0 || (process->restart_at_ms != 0 && !launch->ending);
     }
