@@ -330,6 +330,34 @@ START_TEST(test_refusals) {
 }
 END_TEST
 
+/* An array that fits by its lengths and numbers, but whose rows reach further than their hop, is
+ * refused: batches are sized by the hops. */
+START_TEST(test_hops) {
+    char path[600] = "source,target\n";
+    for (int i = 1; i < 12; i++)
+        sprintf(path + strlen(path), "v%d,v%d\n", i - 1, i);
+    struct snapshot *s = open_snapshot(write_and_import(test_tmpdir(), path, 12));
+    make(s, 2, 2, 1);
+    struct store *store = NULL;
+    struct error err = {0};
+    ck_assert_int_eq(store_open(s->dir, 2, 2, 0, true, false, &store, &err), 0);
+    ck_assert_uint_gt(store->local, store->hop_nodes[1]);
+    size_t edges = (size_t)store->indptr[store->rows], at = (size_t)store->indptr[1] - 1, len;
+    int32_t far = (int32_t)store->local - 1;
+    store_close(TAKE_PTR(store));
+
+    const char *indices = test_path(s->dir, "partitions/2x2/part-0/indices.npy");
+    char *bytes = test_read_file(indices, &len);
+    memcpy(bytes + len - (edges - at) * sizeof far, &far, sizeof far);
+    test_write_file(indices, bytes, len);
+    free(bytes);
+    int r = store_open(s->dir, 2, 2, 0, false, false, &store, &err);
+    ck_assert_int_eq(r, ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "beyond the next hop"));
+    snapshot_close(s);
+}
+END_TEST
+
 /* Row-normalised features sum to one; a node without features stays at zero. */
 START_TEST(test_normalize) {
     struct store *store = NULL;
@@ -354,6 +382,7 @@ int main(void) {
     tcase_add_test(tcase, test_spread);
     tcase_add_test(tcase, test_no_training_nodes);
     tcase_add_test(tcase, test_refusals);
+    tcase_add_test(tcase, test_hops);
     tcase_add_test(tcase, test_normalize);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

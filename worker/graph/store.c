@@ -95,9 +95,28 @@ static int map_arrays(struct store *store, const char *dir, uint64_t edges, stru
     return 0;
 }
 
+/* Nodes lie in order of their distance, so a neighbour is at most one hop further out: a batch that
+ * needs the rows of h hops sizes its arrays by that. */
+static int check_hops(const struct store *store, const char *dir, struct error *reterr) {
+    uint64_t l = 0;
+    for (uint32_t h = 0; h <= store->halo && l < store->rows; h++) {
+        int64_t end = (int64_t)store->hop_nodes[h < store->halo ? h + 1 : h];
+        for (; l < store->rows && l < store->hop_nodes[h]; l++)
+            for (int64_t e = store->indptr[l]; e < store->indptr[l + 1]; e++)
+                if (store->indices[e] >= end)
+                    return error_set(reterr, ERR_FORMAT,
+                                     "%s: local node %llu, %u hops away, has a neighbour beyond "
+                                     "the next hop",
+                                     dir, (unsigned long long)l, h);
+    }
+    return 0;
+}
+
 static int check_arrays(const struct store *store, const char *dir, uint64_t edges, uint64_t nodes,
                         struct error *reterr) {
     int r = csr_check(dir, store->indptr, store->indices, store->rows, edges, store->local, reterr);
+    if (r == 0)
+        r = check_hops(store, dir, reterr);
     uint64_t train = 0;
     for (uint64_t l = 0; r == 0 && l < store->local; l++) {
         int64_t row_len = l < store->rows ? store->indptr[l + 1] - store->indptr[l] : 0;
