@@ -61,7 +61,8 @@ struct checkpoint_store {
                  const struct buf *bytes, struct error *reterr);
     int (*read)(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards, struct buf **ret,
                 struct error *reterr);
-    /* Generations whose file of this shard reads whole (checksum), ascending; *ret: mem_free. */
+    /* Generations whose file of this shard reads whole (checksum), ascending; *ret: mem_free.
+     * ERR_CONFIG when all there is was written by another number of shards. */
     int (*list)(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
                 struct error *reterr);
     /* Removes this shard's files of all generations but the newest keep that are <= newest. */
@@ -78,6 +79,8 @@ int checkpoint_store_generations(const char *job_dir, uint64_t **ret, size_t *re
 /* "shard-0-of-2.ckpt" */
 #define CHECKPOINT_NAME_BYTES 48
 void checkpoint_store_name(uint32_t shard, uint32_t shards, char ret[CHECKPOINT_NAME_BYTES]);
+/* And back; false for any other name. */
+bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret_shards);
 
 /* For export: reads the newest (or the given) complete generation below job_dir, or the generation
  * directory `path` itself, and puts the whole model together. which_best: the best weights

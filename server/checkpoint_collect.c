@@ -32,11 +32,7 @@ static int dir_shards(const char *dir, uint32_t *ret_shards, struct error *reter
     uint32_t shards = 0;
     for (size_t i = 0; r == 0 && i < count; i++) {
         uint32_t shard, of;
-        char again[CHECKPOINT_NAME_BYTES];
-        if (sscanf(names[i], "shard-%" SCNu32 "-of-%" SCNu32 ".ckpt", &shard, &of) != 2)
-            continue;
-        checkpoint_store_name(shard, of, again);
-        if (strcmp(names[i], again) != 0 || of == 0 || of > LAYOUT_SHARDS_MAX)
+        if (!checkpoint_store_parse(names[i], &shard, &of))
             continue;
         if (shards != 0 && of != shards)
             r = error_set(reterr, ERR_FORMAT,

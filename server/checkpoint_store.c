@@ -22,6 +22,19 @@ void checkpoint_store_name(uint32_t shard, uint32_t shards, char ret[CHECKPOINT_
     snprintf(ret, CHECKPOINT_NAME_BYTES, "shard-%" PRIu32 "-of-%" PRIu32 ".ckpt", shard, shards);
 }
 
+bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret_shards) {
+    char again[CHECKPOINT_NAME_BYTES];
+    uint32_t shard, shards;
+    if (sscanf(name, "shard-%" SCNu32 "-of-%" SCNu32 ".ckpt", &shard, &shards) != 2)
+        return false;
+    checkpoint_store_name(shard, shards, again);
+    if (strcmp(name, again) != 0 || shards == 0 || shards > LAYOUT_SHARDS_MAX)
+        return false;
+    *ret_shard = shard;
+    *ret_shards = shards;
+    return true;
+}
+
 static char *file_path(const char *job_dir, uint64_t generation, uint32_t shard, uint32_t shards) {
     char name[CHECKPOINT_NAME_BYTES];
     checkpoint_store_name(shard, shards, name);
@@ -51,8 +64,10 @@ static int store_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t 
         r = dir_sync(all, reterr);
     if (r == 0)
         r = file_write_whole(path, bytes->data, bytes->len, reterr);
-    if (r != 0)
+    if (r != 0) {
+        rmdir(dir); /* when nothing is in it: failed attempts leave nothing behind */
         error_prefix(reterr, "checkpoint %" PRIu64, generation);
+    }
     return r;
 }
 
@@ -113,6 +128,31 @@ static int file_check(const char *path, struct error *reterr) {
     return r != 0 ? r : checkpoint_check((const uint8_t *)bytes, len, reterr);
 }
 
+/* Nothing of this shard: was the run begun with another number of shards? Then starting fresh here
+ * would drop it without a word. */
+static int check_other_shards(const char *job_dir, const uint64_t *generations, size_t count,
+                              uint32_t shards, struct error *reterr) {
+    uint32_t shard, other = 0;
+    for (size_t i = count; i-- > 0 && other == 0;) {
+        _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generations[i]);
+        struct error err = {0};
+        char **names = NULL;
+        size_t name_count = 0, k = 0;
+        if (dir_list(dir, &names, &name_count, &err) != 0)
+            continue;
+        while (k < name_count && other == 0)
+            if (checkpoint_store_parse(names[k++], &shard, &other) && other == shards)
+                other = 0;
+        dir_list_free(names, name_count);
+    }
+    if (other == 0)
+        return 0;
+    return error_set(reterr, ERR_CONFIG,
+                     "%s holds checkpoints of %u shard%s, servers.count is %u now; set it back, or "
+                     "give the new run another job.dir",
+                     job_dir, other, other == 1 ? "" : "s", shards);
+}
+
 static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
                       struct error *reterr) {
     _cleanup_(mem_free_p) uint64_t *generations = NULL;
@@ -129,6 +169,8 @@ static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret
         else if (r != ERR_NOT_FOUND && r != ERR_FORMAT && r != ERR_CHECKSUM && r != ERR_IO)
             return error_set(reterr, r, "%s", error_text(&err));
     }
+    if (count == 0 && (r = check_other_shards(ctx, generations, found, shards, reterr)) != 0)
+        return r;
     *ret = TAKE_PTR(generations);
     *ret_count = count;
     return 0;
