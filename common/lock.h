@@ -19,6 +19,7 @@ enum lock_rank {
     LOCK_CLIENT,      /* worker: client state shared by trainer and network thread */
     LOCK_SAMPLER,     /* worker: ring of batches sampled ahead */
     LOCK_CONN,        /* proto: frames posted to a connection's loop */
+    LOCK_POOL,        /* common: one size class of the pool */
     LOCK_METRICS,     /* common: registration of a thread's cells */
 };
 

@@ -5,22 +5,36 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/pool.h"
+
 static void mem_die(size_t size_bytes) {
     fprintf(stderr, "graphps: out of memory: the machine refused %zu bytes\n", size_bytes);
     exit(70);
 }
 
-void *mem_alloc(size_t size_bytes) {
+static _Atomic uint64_t mem_asked;
+
+uint64_t mem_allocations(void) {
+    return atomic_load_explicit(&mem_asked, memory_order_relaxed);
+}
+
+void mem_count_allocation(void) {
+    atomic_fetch_add_explicit(&mem_asked, 1, memory_order_relaxed);
+}
+
+void *mem_raw(size_t size_bytes) {
     size_t rounded = (size_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
     if (rounded < size_bytes)
         mem_die(size_bytes);
-    if (rounded == 0)
-        rounded = MEM_ALIGN;
-
-    void *pointer = aligned_alloc(MEM_ALIGN, rounded);
+    mem_count_allocation();
+    void *pointer = aligned_alloc(MEM_ALIGN, rounded ? rounded : MEM_ALIGN);
     if (!pointer)
         mem_die(size_bytes);
-    return memset(pointer, 0, rounded);
+    return pointer;
+}
+
+void *mem_alloc(size_t size_bytes) {
+    return memset(mem_raw(size_bytes), 0, size_bytes);
 }
 
 void *mem_array(size_t count, size_t size_bytes) {
@@ -47,6 +61,7 @@ char *mem_printf(const char *format, ...) {
     va_list args;
     va_start(args, format);
     char *text;
+    mem_count_allocation();
     int n = vasprintf(&text, format, args);
     va_end(args);
     if (n < 0)
@@ -98,14 +113,11 @@ struct arena *arena_free(struct arena *arena) {
 
 /* The header lives in the same allocation, one cache line before the data. */
 struct buf *buf_new(size_t len_bytes) {
-    size_t rounded = (len_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-    if (rounded < len_bytes || rounded > SIZE_MAX - MEM_ALIGN)
+    if (len_bytes > SIZE_MAX - 2 * MEM_ALIGN)
         mem_die(len_bytes);
     _Static_assert(sizeof(struct buf) <= MEM_ALIGN, "the header must fit before the data");
 
-    uint8_t *memory = aligned_alloc(MEM_ALIGN, rounded + MEM_ALIGN);
-    if (!memory)
-        mem_die(len_bytes);
+    uint8_t *memory = pool_take(len_bytes + MEM_ALIGN);
     struct buf *buf = (struct buf *)memory;
     atomic_init(&buf->refs, 1);
     buf->len = len_bytes;
@@ -119,8 +131,8 @@ struct buf *buf_ref(struct buf *buf) {
 }
 
 struct buf *buf_unref(struct buf *buf) {
-    /* acq_rel: whoever frees it must see all that the others read and wrote before. */
+    /* acq_rel: whoever takes it next must come after all that the others read and wrote. */
     if (buf && atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) == 1)
-        free(buf);
+        pool_give(buf, buf->len + MEM_ALIGN);
     return NULL;
 }

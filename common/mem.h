@@ -15,12 +15,18 @@
 
 /* Zeroed, 64-byte aligned; mem_free takes NULL. count * size is checked for overflow. */
 void *mem_alloc(size_t size_bytes);
+/* The same without the zeros. */
+void *mem_raw(size_t size_bytes);
 void *mem_array(size_t count, size_t size_bytes);
 /* Grows (or shrinks) an array made by mem_alloc/mem_array; the new part is zeroed. */
 void *mem_resize(void *array, size_t old_bytes, size_t new_bytes);
 char *mem_strdup(const char *text);
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mem_free(void *pointer);
+/* How often this process has asked the system's allocator, by way of this file or of a library that
+ * was told to count (mem_count_allocation). */
+uint64_t mem_allocations(void);
+void mem_count_allocation(void);
 
 /* An arena: many arrays planned at start, freed together. Not shared between threads. */
 struct arena;
@@ -30,8 +36,8 @@ void *arena_take(struct arena *arena, size_t size_bytes);
 size_t arena_used_bytes(const struct arena *arena);
 struct arena *arena_free(struct arena *arena);
 
-/* A byte buffer shared between threads. The contents are written before it is shared and never
- * changed afterwards. buf_new gives the caller one reference. data is 64-byte aligned. */
+/* A byte buffer shared between threads, from the pool. The contents are written before it is shared
+ * and never changed afterwards. buf_new gives the caller one reference. data is 64-byte aligned. */
 struct buf {
     atomic_uint refs;
     size_t len;

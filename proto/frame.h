@@ -3,13 +3,15 @@
  *
  *   offset  size  field
  *        0     4  magic "GPS1" (bytes 47 50 53 31)
- *        4     1  protocol version (1)
+ *        4     1  protocol version (2)
  *        5     1  type (enum frame_type)
  *        6     2  flags (little-endian, 0 for now; unknown bits are refused)
  *        8     4  message length in bytes (little-endian)
  *       12     4  payload length in bytes (little-endian)
  *       16     8  XXH3-64 of message and payload together (little-endian)
- */
+ *
+ * Message and payload are each followed by zeros up to a multiple of 8, which neither length nor
+ * checksum counts: so everything on a connection is aligned, whatever it is read into. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,7 +21,8 @@
 #include "common/error.h"
 
 #define FRAME_HEADER_BYTES 24
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
+#define FRAME_ALIGN 8
 #define FRAME_MESSAGE_MAX (1u << 20) /* a message; bulk numbers are in the payload */
 
 /* FRAME(NAME, number, message name in graphps.proto) */
@@ -61,6 +64,15 @@ struct frame_header {
 
 /* "PUSH"; "?" for an unknown type. */
 const char *frame_type_name(unsigned type);
+/* n and the zeros behind it. */
+static inline size_t frame_padded(size_t n) {
+    return (n + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
+}
+/* All bytes of a frame on the wire. */
+static inline size_t frame_wire_bytes(const struct frame_header *header) {
+    return FRAME_HEADER_BYTES + frame_padded(header->message_bytes) +
+           frame_padded(header->payload_bytes);
+}
 /* The longest message of a type; whether it may carry a payload (only PUSH and WEIGHTS do). */
 uint32_t frame_message_max(unsigned type);
 bool frame_has_payload(unsigned type);
@@ -71,7 +83,7 @@ void frame_header_write(const struct frame_header *header, uint8_t bytes[FRAME_H
 int frame_header_read(const uint8_t bytes[FRAME_HEADER_BYTES], uint32_t payload_max,
                       struct frame_header *ret, struct error *reterr);
 
-/* The checksum over message and then pieces of payload, incrementally. */
+/* The checksum over message and then pieces of payload. */
 struct frame_piece {
     const void *data;
     size_t len;

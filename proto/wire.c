@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "common/pool.h"
 #include "proto/layout.h"
 
 /* A message has this many keys beside those of its repeated fields; unknown and doubled ones
@@ -29,29 +30,29 @@ struct frame_out *frame_out_new(enum frame_type type, const ProtobufCMessage *me
                                 const struct frame_out_piece *pieces, size_t piece_count) {
     assert(message->descriptor == wire_descriptor(type));
     size_t message_bytes = protobuf_c_message_get_packed_size(message);
+    size_t padded = frame_padded(message_bytes);
     assert(message_bytes <= frame_message_max(type));
     assert(piece_count == 0 || frame_has_payload(type));
 
-    struct frame_out *frame = mem_alloc(sizeof *frame + piece_count * sizeof frame->pieces[0]);
-    frame->head = buf_new(FRAME_HEADER_BYTES + message_bytes);
+    struct frame_out *frame = pool_take(sizeof *frame + piece_count * sizeof frame->pieces[0]);
+    *frame = (struct frame_out){.piece_count = piece_count};
+    frame->head = buf_new(FRAME_HEADER_BYTES + padded);
     protobuf_c_message_pack(message, frame->head->data + FRAME_HEADER_BYTES);
+    memset(frame->head->data + FRAME_HEADER_BYTES + message_bytes, 0, padded - message_bytes);
 
-    _cleanup_(mem_free_p) struct frame_piece *hashed =
-        piece_count ? mem_array(piece_count, sizeof *hashed) : NULL;
-    size_t payload_bytes = 0;
-    frame->piece_count = piece_count;
+    POOL_ARRAY(struct frame_piece, hashed, piece_count);
     for (size_t i = 0; i < piece_count; i++) {
         frame->pieces[i] = pieces[i];
         hashed[i] = (struct frame_piece){pieces[i].data, pieces[i].len};
-        payload_bytes += pieces[i].len;
+        frame->payload_bytes += pieces[i].len;
     }
-    assert(payload_bytes <= UINT32_MAX);
-    frame->total_bytes = frame->head->len + payload_bytes;
+    assert(frame->payload_bytes <= UINT32_MAX);
+    frame->total_bytes = frame->head->len + frame_padded(frame->payload_bytes);
 
     struct frame_header header = {
         .type = (uint8_t)type,
         .message_bytes = (uint32_t)message_bytes,
-        .payload_bytes = (uint32_t)payload_bytes,
+        .payload_bytes = (uint32_t)frame->payload_bytes,
         .checksum = frame_checksum(frame->head->data + FRAME_HEADER_BYTES, message_bytes, hashed,
                                    piece_count),
     };
@@ -64,7 +65,7 @@ struct frame_out *frame_out_free(struct frame_out *frame) {
         buf_unref(frame->head);
         for (size_t i = 0; i < frame->piece_count; i++)
             buf_unref(frame->pieces[i].buf);
-        mem_free(frame);
+        pool_give(frame, sizeof *frame + frame->piece_count * sizeof frame->pieces[0]);
     }
     return NULL;
 }
@@ -78,33 +79,42 @@ struct buf *frame_out_flatten(const struct frame_out *frame) {
             memcpy(flat->data + at, frame->pieces[i].data, frame->pieces[i].len);
         at += frame->pieces[i].len;
     }
+    memset(flat->data + at, 0, frame->total_bytes - at);
     return flat;
 }
 
-/* The message is put so far into the buffer that the payload, right behind it, is aligned. */
-void frame_in_init(struct frame_in *frame, const struct frame_header *header, size_t spare) {
-    size_t pad = (8 - header->message_bytes % 8) % 8;
-    struct buf *buf = buf_new(pad + header->message_bytes + (size_t)header->payload_bytes + spare);
-    *frame = (struct frame_in){
-        .type = header->type,
-        .buf = buf,
-        .message = buf->data + pad,
-        .message_bytes = header->message_bytes,
-        .payload = buf->data + pad + header->message_bytes,
-        .payload_bytes = header->payload_bytes,
-    };
+static bool padding_zero(const uint8_t *end) {
+    for (; (uintptr_t)end % FRAME_ALIGN != 0; end++)
+        if (*end != 0)
+            return false;
+    return true;
 }
 
-int frame_in_check(const struct frame_in *frame, const struct frame_header *header,
-                   struct error *reterr) {
+int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_header *header,
+                  struct frame_in *ret, struct error *reterr) {
+    struct frame_in frame = {
+        .type = header->type,
+        .buf = buf,
+        .message = bytes + FRAME_HEADER_BYTES,
+        .message_bytes = header->message_bytes,
+        .payload = bytes + FRAME_HEADER_BYTES + frame_padded(header->message_bytes),
+        .payload_bytes = header->payload_bytes,
+    };
+    const struct frame_piece payload = {frame.payload, frame.payload_bytes};
     uint64_t sum =
-        frame_checksum(frame->message, frame->message_bytes + frame->payload_bytes, NULL, 0);
+        frame_checksum(frame.message, frame.message_bytes, &payload, frame.payload_bytes > 0);
     if (sum != header->checksum)
         return error_set(reterr, ERR_CHECKSUM,
                          "a %s frame of %zu + %zu bytes was damaged on its way (checksum %016llx, "
                          "announced %016llx)",
-                         frame_type_name(frame->type), frame->message_bytes, frame->payload_bytes,
+                         frame_type_name(frame.type), frame.message_bytes, frame.payload_bytes,
                          (unsigned long long)sum, (unsigned long long)header->checksum);
+    if (!padding_zero(frame.message + frame.message_bytes) ||
+        !padding_zero(frame.payload + frame.payload_bytes))
+        return error_set(reterr, ERR_CHECKSUM, "a %s frame whose padding is not zero",
+                         frame_type_name(frame.type));
+    buf_ref(buf);
+    *ret = frame;
     return 0;
 }
 
@@ -117,22 +127,16 @@ int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struc
     int r = frame_header_read(bytes, payload_max, &header, reterr);
     if (r < 0)
         return r;
-    size_t body = (size_t)header.message_bytes + header.payload_bytes;
-    if (len - FRAME_HEADER_BYTES < body)
-        return error_set(reterr, ERR_CLOSED, "%zu bytes of a frame's body, %zu were announced",
-                         len - FRAME_HEADER_BYTES, body);
+    size_t whole = frame_wire_bytes(&header);
+    if (len < whole)
+        return error_set(reterr, ERR_CLOSED, "%zu bytes of a frame of %zu", len, whole);
 
-    struct frame_in frame;
-    frame_in_init(&frame, &header, 0);
-    memcpy((uint8_t *)frame.message, bytes + FRAME_HEADER_BYTES, body);
-    r = frame_in_check(&frame, &header, reterr);
-    if (r < 0) {
-        frame_in_done(&frame);
-        return r;
-    }
-    *ret = frame;
-    *ret_used = FRAME_HEADER_BYTES + body;
-    return 0;
+    _cleanup_(buf_unref_p) struct buf *buf = buf_new(whole);
+    memcpy(buf->data, bytes, whole);
+    r = frame_in_view(buf, buf->data, &header, ret, reterr);
+    if (r == 0)
+        *ret_used = whole;
+    return r;
 }
 
 void frame_in_done(struct frame_in *frame) {
@@ -248,22 +252,24 @@ static int wire_scan(const struct frame_in *frame, const ProtobufCMessageDescrip
     return 0;
 }
 
-/* What one unpacking may still allocate. Nothing is given back: what protobuf-c frees on the way is
- * little. Plain malloc underneath, so the result is freed without a budget. */
-struct wire_budget {
-    size_t left;
+/* What one unpacking may allocate: one piece of the pool, handed out from the front. Nothing is
+ * given back on the way; all goes at once with the message, which is the first thing in it. */
+struct wire_room {
+    size_t size_bytes, used;
+    _Alignas(16) uint8_t bytes[];
 };
 
-static void *wire_budget_alloc(void *data, size_t size) {
-    struct wire_budget *budget = data;
-    if (size > budget->left)
+static void *wire_room_alloc(void *data, size_t size) {
+    struct wire_room *room = data;
+    size_t padded = (size + 15) / 16 * 16;
+    if (padded < size || padded > room->size_bytes - room->used)
         return NULL;
-    budget->left -= size;
-    return malloc(size ? size : 1);
+    void *memory = room->bytes + room->used;
+    room->used += padded;
+    return memory;
 }
 
-static void wire_budget_free(void *data, void *pointer) {
-    free(pointer);
+static void wire_room_free(void *data, void *pointer) {
 }
 
 int wire_unpack(const struct frame_in *frame, ProtobufCMessage **ret, struct error *reterr) {
@@ -280,19 +286,27 @@ int wire_unpack(const struct frame_in *frame, ProtobufCMessage **ret, struct err
 
     /* The densest honest messages: a Status of workers not yet seen, 12 bytes each that become 250,
      * and numbers one by one instead of packed, 2 bytes that become 84 while they are read. */
-    struct wire_budget budget = {.left = (16 << 10) + 48 * frame->message_bytes};
+    size_t size_bytes = (16 << 10) + 48 * frame->message_bytes;
+    struct wire_room *room = pool_take(sizeof *room + size_bytes);
+    *room = (struct wire_room){.size_bytes = size_bytes};
     ProtobufCAllocator allocator = {
-        .alloc = wire_budget_alloc, .free = wire_budget_free, .allocator_data = &budget};
+        .alloc = wire_room_alloc, .free = wire_room_free, .allocator_data = room};
     ProtobufCMessage *message =
         protobuf_c_message_unpack(descriptor, &allocator, frame->message_bytes, frame->message);
-    if (!message)
+    if (!message) {
+        pool_give(room, sizeof *room + size_bytes);
         return error_set(reterr, ERR_PROTOCOL, "a %s message of %zu bytes that cannot be read",
                          frame_type_name(frame->type), frame->message_bytes);
+    }
+    assert((uint8_t *)message == room->bytes);
     *ret = message;
     return 0;
 }
 
 void wire_free(ProtobufCMessage *message) {
-    if (message)
-        protobuf_c_message_free_unpacked(message, NULL);
+    if (!message)
+        return;
+    struct wire_room *room =
+        (struct wire_room *)(void *)((uint8_t *)message - offsetof(struct wire_room, bytes));
+    pool_give(room, sizeof *room + room->size_bytes);
 }

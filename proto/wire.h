@@ -29,7 +29,8 @@ struct frame_out_piece {
 struct frame_out {
     struct frame_out *next; /* for the connection's queue */
     struct buf *head;
-    size_t total_bytes; /* header, message and payload */
+    size_t payload_bytes;
+    size_t total_bytes; /* on the wire */
     size_t piece_count;
     struct frame_out_piece pieces[];
 };
@@ -43,19 +44,17 @@ struct frame_out *frame_out_free(struct frame_out *frame);
  */
 struct buf *frame_out_flatten(const struct frame_out *frame);
 
-/* Parses whole frames from flat bytes: header, lengths, checksum. The frame_in borrows nothing:
- * it gets its own buffer (payload 8-byte aligned). ret_used: bytes consumed. ERR_CLOSED when the
- * bytes end inside the frame. */
+/* The whole frame that begins at bytes, which lie in buf, aligned to FRAME_ALIGN: checked, and a
+ * view of buf, of which it gets a reference. header was read from bytes; frame_wire_bytes(header)
+ * bytes are there. ERR_CHECKSUM. */
+int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_header *header,
+                  struct frame_in *ret, struct error *reterr);
+/* Parses a whole frame from flat bytes: header, lengths, checksum. The frame_in borrows nothing:
+ * it gets its own buffer. ret_used: bytes consumed. ERR_CLOSED when the bytes end inside the frame.
+ */
 int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struct frame_in *ret,
                    size_t *ret_used, struct error *reterr);
 void frame_in_done(struct frame_in *frame);
-/* The two halves of it, for whoever reads from a stream. frame_in_init makes a frame of the lengths
- * in a checked header, to be filled: message and payload lie one after the other, from
- * frame->message on, followed by spare bytes that are not part of the frame. frame_in_check
- * compares the checksum. ERR_CHECKSUM. */
-void frame_in_init(struct frame_in *frame, const struct frame_header *header, size_t spare);
-int frame_in_check(const struct frame_in *frame, const struct frame_header *header,
-                   struct error *reterr);
 
 /* Unpacks the message of a frame, checking its type's caps first. The result is freed with
  * wire_free. ERR_PROTOCOL, ERR_LIMIT. Usage:

@@ -60,7 +60,7 @@ ProtobufCMessage *peer_receive(int fd, enum frame_type *ret_type) {
     size_t used;
     receive_all(fd, bytes, FRAME_HEADER_BYTES);
     ck_assert_msg(frame_header_read(bytes, FRAME_MAX / 2, &header, &err) == 0, "%s", err.text);
-    size_t len = FRAME_HEADER_BYTES + header.message_bytes + header.payload_bytes;
+    size_t len = frame_wire_bytes(&header);
     ck_assert_uint_le(len, sizeof bytes);
     receive_all(fd, bytes + FRAME_HEADER_BYTES, len - FRAME_HEADER_BYTES);
     ck_assert_msg(frame_in_parse(bytes, len, FRAME_MAX / 2, &frame, &used, &err) == 0, "%s",

@@ -72,11 +72,19 @@ static void take(struct session *session, uint8_t type, const uint8_t *message,
     struct frame_header header = {.type = type,
                                   .message_bytes = (uint32_t)message_bytes,
                                   .payload_bytes = (uint32_t)payload_bytes};
+    const struct frame_piece payload = {message + message_bytes, payload_bytes};
+    header.checksum = frame_checksum(message, message_bytes, &payload, payload_bytes > 0);
+    struct buf *buf = buf_new(frame_wire_bytes(&header));
+    uint8_t *at = buf->data + FRAME_HEADER_BYTES;
+    memcpy(at, message, message_bytes);
+    memcpy(at + frame_padded(message_bytes), payload.data, payload_bytes);
     struct frame_in frame;
-    frame_in_init(&frame, &header, 0);
-    memcpy((uint8_t *)frame.message, message, message_bytes + payload_bytes);
-    session_frame(session, &frame, now_ms, now_ms);
-    frame_in_done(&frame);
+    struct error err;
+    if (frame_in_view(buf, buf->data, &header, &frame, &err) == 0) {
+        session_frame(session, &frame, now_ms, now_ms);
+        frame_in_done(&frame);
+    }
+    buf_unref(buf);
 }
 
 static void records(struct server *server, struct fuzz_conn conns[2], struct session *sessions[2],

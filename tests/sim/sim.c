@@ -382,3 +382,17 @@ struct world *world_free(struct world *world) {
     mem_free(world);
     return NULL;
 }
+
+ProtobufCMessage *sim_message(const struct frame_out *frame) {
+    struct buf *flat = frame_out_flatten(frame);
+    struct frame_in view;
+    struct error err;
+    size_t used;
+    ProtobufCMessage *message = NULL;
+    if (frame_in_parse(flat->data, flat->len, 1 << 20, &view, &used, &err) < 0 ||
+        wire_unpack(&view, &message, &err) < 0)
+        abort(); /* a frame of our own */
+    frame_in_done(&view);
+    buf_unref(flat);
+    return message;
+}

@@ -193,6 +193,8 @@ void pipe_unref(struct pipe *pipe);
 void pipe_send(struct pipe *pipe, bool to_client, struct frame_out *frame);
 /* Handles the next event; false when there is none. */
 bool sim_step(struct world *world);
+/* The message of a frame on its way out. wire_free. */
+ProtobufCMessage *sim_message(const struct frame_out *frame);
 struct world *world_new(uint64_t seed, bool trace);
 struct world *world_free(struct world *world);
 

@@ -11,19 +11,11 @@ static void ops_send(void *ctx, void *conn, struct frame_out *frame) {
     struct proc *proc = ctx;
     struct pipe *pipe = conn;
     enum frame_type type = frame->head->data[5];
-    const uint8_t *message = frame->head->data + FRAME_HEADER_BYTES;
-    size_t bytes = frame->head->len - FRAME_HEADER_BYTES;
-    if (!proc->server_dying && pipe->server_open) {
-        ProtobufCMessage *unpacked = NULL;
-        if (type == FRAME_PUSHED)
-            unpacked = (ProtobufCMessage *)graphps__pushed__unpack(NULL, bytes, message);
-        else if (type == FRAME_GATE)
-            unpacked = (ProtobufCMessage *)graphps__gate__unpack(NULL, bytes, message);
-        else if (type == FRAME_WELCOME)
-            unpacked = (ProtobufCMessage *)graphps__welcome__unpack(NULL, bytes, message);
-        if (unpacked)
-            check_sent(pipe, type, unpacked);
-        wire_free(unpacked);
+    if (!proc->server_dying && pipe->server_open &&
+        (type == FRAME_PUSHED || type == FRAME_GATE || type == FRAME_WELCOME)) {
+        ProtobufCMessage *message = sim_message(frame);
+        check_sent(pipe, type, message);
+        wire_free(message);
     }
     pipe_send(pipe, true, frame);
 }

@@ -19,10 +19,9 @@ double sim_weight(uint32_t rank) {
 static void ops_send(void *ctx, uint32_t shard, struct frame_out *frame) {
     struct proc *proc = ctx;
     if (frame->head->data[5] == FRAME_PUSH) {
-        Graphps__Push *push = graphps__push__unpack(NULL, frame->head->len - FRAME_HEADER_BYTES,
-                                                    frame->head->data + FRAME_HEADER_BYTES);
-        check_push_sent(proc, shard, push);
-        graphps__push__free_unpacked(push, NULL);
+        ProtobufCMessage *push = sim_message(frame);
+        check_push_sent(proc, shard, (const Graphps__Push *)push);
+        wire_free(push);
     }
     pipe_send(proc->pipes[shard], false, frame);
 }

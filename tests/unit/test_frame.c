@@ -13,7 +13,7 @@ START_TEST(header_bytes) {
                                   .payload_bytes = 0x030405,
                                   .checksum = 0x1122334455667788},
                         read;
-    const uint8_t want[FRAME_HEADER_BYTES] = {0x47, 0x50, 0x53, 0x31, 1,    4,    0,    0,
+    const uint8_t want[FRAME_HEADER_BYTES] = {0x47, 0x50, 0x53, 0x31, 2,    4,    0,    0,
                                               2,    1,    0,    0,    5,    4,    3,    0,
                                               0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
     uint8_t bytes[FRAME_HEADER_BYTES];
@@ -39,7 +39,7 @@ START_TEST(header_refusals) {
     } cases[] = {
         {0, 'X', ERR_PROTOCOL, "first bytes"},
         {3, '2', ERR_PROTOCOL, "first bytes"},
-        {4, 2, ERR_PROTOCOL, "version 2"},
+        {4, 1, ERR_PROTOCOL, "version 1"},
         {5, 0, ERR_PROTOCOL, "type 0"},
         {5, FRAME_TYPE_END, ERR_PROTOCOL, "type"},
         {5, FRAME_HELLO, ERR_PROTOCOL, "payload"}, /* HELLO has none */

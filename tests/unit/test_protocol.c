@@ -65,15 +65,15 @@ END_TEST
 
 /* Promise: the example on the page is a frame that we read. */
 START_TEST(example) {
-    ck_assert_ptr_nonnull(strstr(page, "`47 50 53 31  01 0f 00 00  02 00 00 00  00 00 00 00`"));
-    ck_assert_ptr_nonnull(strstr(page, "checksum, `08 05`"));
+    ck_assert_ptr_nonnull(strstr(page, "`47 50 53 31  02 0f 00 00  02 00 00 00  00 00 00 00`"));
+    ck_assert_ptr_nonnull(strstr(page, "checksum, `08 05 00 00 00 00 00 00`"));
     Graphps__Goodbye goodbye = GRAPHPS__GOODBYE__INIT;
     goodbye.id = 5;
     struct frame_out *frame = frame_out_new(FRAME_GOODBYE, &goodbye.base, NULL, 0);
-    static const uint8_t head[] = {0x47, 0x50, 0x53, 0x31, 1, 15, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0};
-    ck_assert_uint_eq(frame->head->len, 26);
+    static const uint8_t head[] = {0x47, 0x50, 0x53, 0x31, 2, 15, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0};
+    ck_assert_uint_eq(frame->head->len, 32);
     ck_assert_mem_eq(frame->head->data, head, sizeof head);
-    ck_assert_mem_eq(frame->head->data + 24, "\x08\x05", 2);
+    ck_assert_mem_eq(frame->head->data + 24, "\x08\x05\0\0\0\0\0", 8);
     frame_out_free(frame);
     ck_assert_ptr_nonnull(strstr(page, "`2d06800538d394c2`"));
     ck_assert_uint_eq(frame_checksum("", 0, NULL, 0), 0x2d06800538d394c2);

@@ -1,0 +1,151 @@
+/* Bytes to frames. Short frames are read many at a time into one buffer and delivered as views of
+ * it; a long one is read into a buffer of its own, its payload on a cache line. Either way the
+ * payload stays where the kernel put it for as long as anybody holds the frame. */
+#include <string.h>
+
+#include "common/metrics.h"
+#include "proto/conn_internal.h"
+
+/* Read at first where a long frame is expected: little of it has to be moved then. */
+#define CONN_LONG_FIRST_BYTES 4096
+
+static size_t buffered(const struct conn *conn) {
+    return conn->in_end - conn->in_at;
+}
+
+void conn_read_done(struct conn *conn) {
+    conn->in = buf_unref(conn->in);
+    conn->in_at = conn->in_end = 0;
+}
+
+/* Goes on in another buffer, the undelivered bytes at its offset. */
+static void move_to(struct conn *conn, struct buf *buf, size_t offset) {
+    size_t bytes = buffered(conn);
+    if (bytes > 0)
+        memcpy(buf->data + offset, conn->in->data + conn->in_at, bytes);
+    buf_unref(conn->in);
+    conn->in = buf;
+    conn->in_at = offset;
+    conn->in_end = offset + bytes;
+}
+
+/* Room for the rest of the frame at in_at, or for the next header. */
+static void make_room(struct conn *conn) {
+    size_t wanted = conn->header_known ? frame_wire_bytes(&conn->header) : FRAME_HEADER_BYTES;
+    bool lengthy = wanted > CONN_READ_BYTES / 2;
+    if (conn->in && !lengthy && conn->in_at + wanted <= conn->in->len)
+        return;
+    if (lengthy && conn->in && conn->in_at + wanted == conn->in->len)
+        return; /* it has its own already */
+    if (!lengthy) {
+        move_to(conn, buf_new(CONN_READ_BYTES), 0);
+        return;
+    }
+    size_t payload_at = FRAME_HEADER_BYTES + frame_padded(conn->header.message_bytes);
+    size_t offset = (MEM_ALIGN - payload_at % MEM_ALIGN) % MEM_ALIGN;
+    move_to(conn, buf_new(offset + wanted), offset);
+    conn->long_frames = true;
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+    static _Thread_local char discarded[65536]; /* written by the kernel, read by nobody */
+    struct conn *conn = handle->data;
+    if (conn->flushing) {
+        *buf = uv_buf_init(discarded, sizeof discarded);
+        return;
+    }
+    make_room(conn);
+    size_t room = conn->in->len - conn->in_end;
+    if (conn->long_frames && !conn->header_known && room > CONN_LONG_FIRST_BYTES)
+        room = CONN_LONG_FIRST_BYTES;
+    *buf = uv_buf_init((char *)conn->in->data + conn->in_end, (unsigned)room);
+}
+
+static void deliver(struct conn *conn) {
+    struct frame_in frame;
+    struct error err = {0};
+    size_t wire_bytes = frame_wire_bytes(&conn->header);
+    int r = frame_in_view(conn->in, conn->in->data + conn->in_at, &conn->header, &frame, &err);
+    if (r < 0) {
+        conn_break(conn, &err);
+        return;
+    }
+    if (wire_bytes <= CONN_READ_BYTES / 2)
+        conn->long_frames = false;
+    conn->in_at += wire_bytes;
+    conn->header_known = false;
+    conn->greeted = true;
+    conn->frame_ms = uv_now(conn->loop);
+    conn->ops->on_frame(conn, &frame, conn->ctx);
+    frame_in_done(&frame);
+}
+
+static bool delivering(const struct conn *conn) {
+    return conn->state == CONN_OPEN && !conn->flushing;
+}
+
+static void take_bytes(struct conn *conn, size_t n) {
+    conn->in_end += n;
+    while (delivering(conn)) {
+        struct error err = {0};
+        if (!conn->header_known) {
+            if (buffered(conn) < FRAME_HEADER_BYTES)
+                break;
+            if (frame_header_read(conn->in->data + conn->in_at, conn->limits.payload_max_bytes,
+                                  &conn->header, &err) < 0) {
+                conn_break(conn, &err);
+                return;
+            }
+            conn->header_known = true;
+        }
+        if (buffered(conn) < frame_wire_bytes(&conn->header))
+            break;
+        deliver(conn);
+    }
+    /* An idle connection holds no memory. One whose frames somebody keeps goes on filling the same
+     * buffer, so that few small frames do not hold many large ones. */
+    if (conn->in && buffered(conn) == 0 &&
+        (atomic_load_explicit(&conn->in->refs, memory_order_relaxed) == 1 ||
+         conn->in_at == conn->in->len))
+        conn_read_done(conn);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
+    struct conn *conn = stream->data;
+    if (n > 0) {
+        atomic_fetch_add_explicit(&conn->bytes_in, (uint64_t)n, memory_order_relaxed);
+        metric_add(METRIC_BYTES_IN, (uint64_t)n);
+        if (!conn->flushing)
+            take_bytes(conn, (size_t)n);
+        return;
+    }
+    if (n == 0)
+        return;
+
+    conn_stop_reading(conn);
+    if (n != UV_EOF)
+        conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror((int)n));
+    else if (conn->flushing) {
+        conn->eof = true;
+        if (conn->shutdown_done)
+            conn_close(conn, 0);
+    } else if (buffered(conn) > 0)
+        conn_fail(conn, ERR_CLOSED, "the peer closed in the middle of a frame");
+    else
+        conn_close(conn, 0);
+}
+
+void conn_start_reading(struct conn *conn) {
+    if (conn->reading)
+        return;
+    int r = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    if (r < 0)
+        conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror(r));
+    else
+        conn->reading = true;
+}
+
+void conn_stop_reading(struct conn *conn) {
+    uv_read_stop((uv_stream_t *)&conn->tcp);
+    conn->reading = false;
+}
