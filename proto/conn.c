@@ -324,3 +324,22 @@ int conn_adopt(uv_loop_t *loop, int fd, const struct conn_limits *limits,
                const struct conn_ops *ops, void *ctx, struct conn **ret, struct error *reterr) {
     return conn_take_socket(loop, NULL, fd, limits, ops, ctx, ret, reterr);
 }
+
+static void *counted_malloc(size_t size) {
+    mem_count_allocation();
+    return malloc(size);
+}
+
+static void *counted_realloc(void *pointer, size_t size) {
+    mem_count_allocation();
+    return realloc(pointer, size);
+}
+
+static void *counted_calloc(size_t count, size_t size) {
+    mem_count_allocation();
+    return calloc(count, size);
+}
+
+void conn_count_allocations(void) {
+    uv_replace_allocator(counted_malloc, counted_realloc, counted_calloc, free);
+}

@@ -36,6 +36,8 @@ struct conn_limits {
     uint32_t first_ms; /* close if no whole frame came within this of opening; 0: never */
 };
 
+/* Before any other call to libuv: its allocations are counted too (mem_allocations). */
+void conn_count_allocations(void);
 /* Accepts the pending connection of a listening handle. The caller gets a reference. */
 int conn_accept(uv_stream_t *listener, const struct conn_limits *limits, const struct conn_ops *ops,
                 void *ctx, struct conn **ret, struct error *reterr);

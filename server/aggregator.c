@@ -27,9 +27,6 @@ struct aggregator {
     const struct aggregator_ops *ops;
     void *ctx;
     uint32_t floats_max;
-    /* [block_count]: a buffer published before, free for the next update once its readers have let
-     * go. Each entry belongs to whoever took the block. */
-    struct buf **spares;
 
     struct lock lock;      /* LOCK_QUEUE; guards the group below */
     struct list ready;     /* struct block, ready_node */
@@ -59,7 +56,6 @@ struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
     for (size_t i = 0; i < block_count; i++)
         if (blocks[i].floats > aggregator->floats_max)
             aggregator->floats_max = blocks[i].floats;
-    aggregator->spares = mem_array(block_count, sizeof(struct buf *));
     lock_init(&aggregator->lock, LOCK_QUEUE, "queue");
     lock_cond_init(&aggregator->work_cond);
     lock_cond_init(&aggregator->idle_cond);
@@ -88,14 +84,12 @@ struct aggregator *aggregator_free(struct aggregator *aggregator) {
         }
         block->pending_count = 0;
         block->queued = false;
-        buf_unref(aggregator->spares[i]);
     }
     while ((node = list_pop(&aggregator->scratches))) {
         struct scratch *scratch = LIST_OWNER(node, struct scratch, node);
         mem_free(scratch->sum);
         mem_free(scratch);
     }
-    mem_free(aggregator->spares);
     pthread_cond_destroy(&aggregator->work_cond);
     pthread_cond_destroy(&aggregator->idle_cond);
     lock_done(&aggregator->lock);
@@ -133,31 +127,6 @@ static void look_at(struct aggregator *aggregator, uint64_t at_ms) {
     uint64_t known = atomic_load(&aggregator->look_ms);
     while (at_ms < known && !atomic_compare_exchange_weak(&aggregator->look_ms, &known, at_ms))
         ;
-}
-
-void aggregator_admit(struct aggregator *aggregator, struct push *push, const uint32_t *index,
-                      uint64_t now_ms) {
-    /* A part that has been appended may be applied at once by another thread; with the last one the
-     * push itself may be gone. So nothing of it is touched after that. */
-    uint32_t count = push->count;
-    struct pending *parts = push->parts;
-    if (count == 0) {
-        push_finish(aggregator, push);
-        return;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        struct block *block = &aggregator->blocks[index[i]];
-        bool late;
-        struct pending *replaced;
-        if (block_append(block, aggregator->rule, &parts[i], now_ms, &late, &replaced))
-            ready_append(aggregator, block);
-        if (replaced)
-            part_finish(aggregator, replaced, true);
-        if (late)
-            part_finish(aggregator, &parts[i], true);
-    }
-    if (!aggregator->rule->bsp)
-        look_at(aggregator, now_ms + aggregator->rule->max_wait_ms);
 }
 
 /* Returns whether any block was queued. */
@@ -209,18 +178,21 @@ static bool batch_merge(const struct block *block, uint64_t version, const struc
     return true;
 }
 
-/* A buffer for the next weights: the spare one when nobody reads it any more (only this thread can
- * take a new reference to it, so a count of 1 stays 1), else a new one. */
-static struct buf *weights_buf(struct buf **spare, size_t len) {
-    if (*spare && atomic_load_explicit(&(*spare)->refs, memory_order_acquire) == 1)
-        return TAKE_PTR(*spare);
-    return buf_new(len);
+/* The batch's gradient: the payload itself where one push of plain floats is all there is, else the
+ * merged sum. NULL when no part has a weight. */
+static const float *batch_gradient(const struct block *block, uint64_t version,
+                                   const struct list *batch, float *sum) {
+    const struct pending *first = part_of(batch->next);
+    bool alone = first->node.next == batch;
+    if (!alone || first->push->codec != CODEC_FP32 || !(first->push->weight > 0))
+        return batch_merge(block, version, batch, sum) ? sum : NULL;
+    metric_record(METRIC_STALENESS, version > first->version ? version - first->version : 0);
+    return (const float *)(const void *)first->bytes;
 }
 
 static struct buf *batch_step(struct aggregator *aggregator, struct block *block,
-                              struct buf **spare, const struct buf *weights,
-                              const float *gradient) {
-    struct buf *next = weights_buf(spare, block->floats * sizeof(float));
+                              const struct buf *weights, const float *gradient) {
+    struct buf *next = buf_new(block->floats * sizeof(float));
     optimizer_step(aggregator->optimizer, block->floats, (const float *)(const void *)weights->data,
                    gradient, block->state, ++block->steps, block->decay,
                    (float *)(void *)next->data);
@@ -237,12 +209,10 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
     uint64_t clock, version;
     uint32_t count = block_take(block, aggregator->rule, &batch, &late, &clock);
 
-    struct buf **spare = &aggregator->spares[block - aggregator->blocks];
     struct buf *old = block_read(block, &version), *next = NULL;
-    if (count > 0 && batch_merge(block, version, &batch, sum)) {
-        next = batch_step(aggregator, block, spare, old, sum);
-        buf_unref(*spare);
-        *spare = TAKE_PTR(old);
+    const float *gradient = count > 0 ? batch_gradient(block, version, &batch, sum) : NULL;
+    if (gradient) {
+        next = batch_step(aggregator, block, old, gradient);
         atomic_fetch_add(&aggregator->updates, 1);
         metric_add(METRIC_UPDATES, 1);
         metric_record(METRIC_BATCH, count);
@@ -266,16 +236,9 @@ static struct scratch *scratch_new(uint32_t floats) {
     return scratch;
 }
 
-bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms) {
-    lock_take(&aggregator->lock);
-    struct list *node = list_pop(&aggregator->ready);
-    struct list *spare = node ? list_pop(&aggregator->scratches) : NULL;
-    aggregator->in_work += node != NULL;
-    lock_release(&aggregator->lock);
-    if (!node)
-        return false;
-
-    struct block *block = LIST_OWNER(node, struct block, ready_node);
+/* Works on a block that is in no queue, counted in in_work; gives its batch's thread a scratch. */
+static void work_on(struct aggregator *aggregator, struct block *block, struct list *spare,
+                    uint64_t now_ms) {
     struct scratch *scratch =
         spare ? LIST_OWNER(spare, struct scratch, node) : scratch_new(aggregator->floats_max);
     bool ready = block_process(aggregator, block, scratch->sum, now_ms);
@@ -288,7 +251,56 @@ bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms) {
     if (--aggregator->in_work == 0)
         pthread_cond_broadcast(&aggregator->idle_cond);
     lock_release(&aggregator->lock);
+}
+
+bool aggregator_run(struct aggregator *aggregator, uint64_t now_ms) {
+    lock_take(&aggregator->lock);
+    struct list *node = list_pop(&aggregator->ready);
+    struct list *spare = node ? list_pop(&aggregator->scratches) : NULL;
+    aggregator->in_work += node != NULL;
+    lock_release(&aggregator->lock);
+    if (!node)
+        return false;
+    work_on(aggregator, LIST_OWNER(node, struct block, ready_node), spare, now_ms);
     return true;
+}
+
+/* Waking a thread would take longer than the work. */
+static void work_inline(struct aggregator *aggregator, struct block *block, uint64_t now_ms) {
+    lock_take(&aggregator->lock);
+    struct list *spare = list_pop(&aggregator->scratches);
+    aggregator->in_work++;
+    lock_release(&aggregator->lock);
+    work_on(aggregator, block, spare, now_ms);
+}
+
+void aggregator_admit(struct aggregator *aggregator, struct push *push, const uint32_t *index,
+                      uint64_t now_ms) {
+    /* A part that has been appended may be applied at once by another thread; with the last one the
+     * push itself may be gone. So nothing of it is touched after that. */
+    uint32_t count = push->count;
+    struct pending *parts = push->parts;
+    if (count == 0) {
+        push_finish(aggregator, push);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct block *block = &aggregator->blocks[index[i]];
+        bool late;
+        struct pending *replaced;
+        if (block_append(block, aggregator->rule, &parts[i], now_ms, &late, &replaced)) {
+            if (count * (uint64_t)block->floats <= aggregator->ops->inline_floats)
+                work_inline(aggregator, block, now_ms);
+            else
+                ready_append(aggregator, block);
+        }
+        if (replaced)
+            part_finish(aggregator, replaced, true);
+        if (late)
+            part_finish(aggregator, &parts[i], true);
+    }
+    if (!aggregator->rule->bsp)
+        look_at(aggregator, now_ms + aggregator->rule->max_wait_ms);
 }
 
 bool aggregator_wait(struct aggregator *aggregator) {

@@ -14,6 +14,9 @@ struct aggregator_ops {
      * the admission lock, which a drain waits under; frees nothing: the aggregator frees the push
      * afterwards. */
     void (*applied)(void *ctx, const struct push *push);
+    /* Whoever completes a batch of a push that has up to this many floats works on it himself; 0:
+     * the threads do all. */
+    uint32_t inline_floats;
 };
 
 struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
@@ -22,7 +25,7 @@ struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
 /* No thread may be inside. Pushes still pending are freed unapplied. */
 struct aggregator *aggregator_free(struct aggregator *aggregator);
 
-/* Hands a push over: its parts go to blocks[index[i]]. May call applied at once (all late). */
+/* Hands a push over: its parts go to blocks[index[i]]. May call applied at once. */
 void aggregator_admit(struct aggregator *aggregator, struct push *push, const uint32_t *index,
                       uint64_t now_ms);
 /* Looks for batches whose time has come. Returns when to look again (absolute ms), UINT64_MAX:

@@ -11,12 +11,14 @@
 #include <assert.h>
 
 #include "common/metrics.h"
+#include "common/pool.h"
 
 struct push *push_new(uint32_t count) {
-    struct push *push = mem_alloc(sizeof *push + (size_t)count * sizeof push->parts[0]);
+    size_t size_bytes = sizeof(struct push) + (size_t)count * sizeof(struct pending);
+    struct push *push = pool_take(size_bytes);
+    *push = (struct push){.count = count};
     atomic_init(&push->remaining, count);
     atomic_init(&push->late, 0);
-    push->count = count;
     for (uint32_t i = 0; i < count; i++) {
         list_init(&push->parts[i].node);
         push->parts[i].push = push;
@@ -27,7 +29,7 @@ struct push *push_new(uint32_t count) {
 struct push *push_free(struct push *push) {
     if (push) {
         buf_unref(push->buf);
-        mem_free(push);
+        pool_give(push, sizeof *push + (size_t)push->count * sizeof push->parts[0]);
     }
     return NULL;
 }

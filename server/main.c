@@ -17,6 +17,7 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/rng.h"
+#include "proto/conn.h"
 #include "server/io.h"
 #include "server/link.h"
 #include "server/server.h"
@@ -24,6 +25,7 @@
 
 #define TICK_SERVING_MS 2 /* at most: finer than aggregation.max_wait_ms can matter */
 #define TICK_WAITING_MS 20
+#define INLINE_FLOATS 16384 /* 64 KiB: some 10 us of work */
 #define READY_MS 500 /* between two looks at readiness, for the metric */
 
 struct shell {
@@ -210,6 +212,7 @@ static const struct server_ops shell_server_ops = {
     .work = shell_work,
     .report = shell_report,
     .now_ns = shell_now_ns,
+    .inline_floats = INLINE_FLOATS,
 };
 
 static json_t *shell_stats(void *ctx) {
@@ -367,6 +370,7 @@ static int shell_run(struct shell *shell) {
 int main(int argc, char **argv) {
     struct shell shell = {0};
     struct error err = {0};
+    conn_count_allocations();
     argp_err_exit_status = error_exit_code(ERR_USAGE);
     argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
     shell_raise_limits();

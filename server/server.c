@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/pool.h"
 
 #define TICK_MS 100
 #define REPORT_GENERATIONS_MAX 1000
@@ -172,7 +173,6 @@ void server_applied(void *ctx, const struct push *push) {
 
 void server_build_locked(struct server *server, struct layout *layout,
                          const struct checkpoint *checkpoint) {
-    static const struct aggregator_ops ops = {.applied = server_applied};
     uint32_t first = layout->shard_starts[server->shard];
     size_t state_floats = optimizer_state_floats(&server->optimizer);
     server->layout = layout;
@@ -199,8 +199,10 @@ void server_build_locked(struct server *server, struct layout *layout,
                        state_floats * placed->floats * sizeof(float));
         }
     }
+    server->aggregator_ops = (struct aggregator_ops){.applied = server_applied,
+                                                     .inline_floats = server->ops->inline_floats};
     server->aggregator = aggregator_new(server->blocks, server->block_count, &server->rule,
-                                        &server->optimizer, &ops, server);
+                                        &server->optimizer, &server->aggregator_ops, server);
 }
 
 /* The tensors a worker declares, as the layout wants them. */
@@ -358,10 +360,17 @@ void server_status(struct server *server, Graphps__ShardStatus *ret) {
     ret->rss_bytes = process_rss_bytes();
     ret->rss_peak_bytes = process_rss_peak_bytes();
     ret->connections = atomic_load(&server->connections);
-    struct histogram *staleness = mem_alloc(sizeof *staleness);
-    metric_histogram(METRIC_STALENESS, staleness);
-    ret->staleness_mean = histogram_mean(staleness);
-    mem_free(staleness);
+    ret->allocations = mem_allocations();
+    struct histogram *histogram = pool_take(sizeof *histogram);
+    metric_histogram(METRIC_STALENESS, histogram);
+    ret->staleness_mean = histogram_mean(histogram);
+    metric_histogram(METRIC_BATCH, histogram);
+    ret->batch_mean = histogram_mean(histogram);
+    metric_histogram(METRIC_LOCK_WAIT, histogram);
+    ret->lock_waits = histogram->count;
+    ret->lock_wait_seconds = histogram_mean(histogram) * (double)histogram->count / 1e9;
+    ret->lock_wait_p99_seconds = (double)histogram_quantile(histogram, 0.99) / 1e9;
+    pool_give(histogram, sizeof *histogram);
 }
 
 bool server_ready(struct server *server, char *why, size_t why_bytes) {

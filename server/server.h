@@ -25,6 +25,7 @@ struct server_ops {
     void (*report)(void *ctx);
     /* Monotonic ns, for latency metrics alone; NULL: none are recorded. */
     uint64_t (*now_ns)(void *ctx);
+    uint32_t inline_floats; /* aggregator.h */
 };
 
 enum server_state {
@@ -64,6 +65,7 @@ struct server {
     char snapshot_digest[64];
     struct block *blocks; /* [layout->shard's blocks] */
     size_t block_count;
+    struct aggregator_ops aggregator_ops;
     struct aggregator *aggregator;
     struct lock seats_lock; /* LOCK_LEDGER; guards seats */
     struct seat *seats;     /* [workers.count] */

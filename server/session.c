@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/pool.h"
 #include "server/coordinator.h"
 #include "server/server.h"
 
@@ -299,7 +300,7 @@ static int push_locked(struct call *call, const Graphps__Push *push, struct erro
     struct server *server = call->server;
     if (!server->aggregator)
         return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
-    _cleanup_(mem_free_p) uint32_t *index = mem_array(push->n_blocks + 1, sizeof *index);
+    POOL_ARRAY(uint32_t, index, push->n_blocks);
     int r = push_check(call, push, index, reterr);
     if (r < 0) {
         metric_add(METRIC_PUSH_REFUSED, 1);
@@ -367,13 +368,13 @@ static int on_pull(struct call *call, const ProtobufCMessage *message, struct er
     if (!server_has_layout(server))
         return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
     size_t count = pull->n_blocks;
-    _cleanup_(mem_free_p) uint32_t *index = mem_array(count + 1, sizeof *index);
+    POOL_ARRAY(uint32_t, index, count);
     int r = blocks_check(server, pull->blocks, count, pull->n_versions, index, reterr);
     if (r < 0)
         return r;
-    _cleanup_(mem_free_p) struct frame_out_piece *pieces = mem_array(count, sizeof *pieces);
-    _cleanup_(mem_free_p) uint32_t *blocks = mem_array(count, sizeof *blocks);
-    _cleanup_(mem_free_p) uint64_t *versions = mem_array(count, sizeof *versions);
+    POOL_ARRAY(struct frame_out_piece, pieces, count);
+    POOL_ARRAY(uint32_t, blocks, count);
+    POOL_ARRAY(uint64_t, versions, count);
     size_t newer = 0, bytes = 0;
     for (size_t i = 0; i < count; i++) {
         struct buf *buf = pull->candidate ? kept_block(server, pull->candidate, index[i]) : NULL;

@@ -43,13 +43,11 @@ static void ops_report(void *ctx) {
                (struct event){.kind = EVENT_REPORT, .proc = proc});
 }
 
-static const struct server_ops sim_server_ops = {
-    .send = ops_send,
-    .ref = ops_ref,
-    .unref = ops_unref,
-    .work = ops_work,
-    .report = ops_report,
-};
+#define SERVER_OPS                                                                                 \
+    .send = ops_send, .ref = ops_ref, .unref = ops_unref, .work = ops_work, .report = ops_report
+/* Batches are worked on when the aggregator's turn comes, or by the push that completes them. */
+static const struct server_ops sim_server_ops[] = {{SERVER_OPS},
+                                                   {SERVER_OPS, .inline_floats = UINT32_MAX}};
 
 /* --- the disk: a write is there whole or not at all --- */
 
@@ -154,8 +152,9 @@ void shard_begin(struct proc *proc) {
     struct error err;
     char address[32];
     snprintf(address, sizeof address, "shard-%u", proc->number);
-    if (server_new(proc->world->config, proc->number, proc->incarnation, address, &sim_server_ops,
-                   proc, &store, &proc->server, &err) < 0)
+    if (server_new(proc->world->config, proc->number, proc->incarnation, address,
+                   &sim_server_ops[proc->world->seed / 3 % 2], proc, &store, &proc->server,
+                   &err) < 0)
         sim_fail(proc->world, "server_new: %s", error_text(&err));
     if (proc->number > 0)
         pipe_start(proc, 0);
