@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/query.h"
+#include "common/file.h"
 #include "common/mem.h"
 
 enum { TIMEOUT_MS = 5000 };
@@ -28,53 +29,104 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static const char *size_text(uint64_t bytes, char buf[16]) {
-    double mib = (double)bytes / (1024.0 * 1024.0);
-    snprintf(buf, 16, mib < 10 ? "%.2f" : "%.1f", mib);
-    return buf;
+/* A cell of the table; what nobody has said yet is a dash, not a 0. */
+struct cell {
+    char text[24];
+};
+
+static struct cell cell_count(bool known, uint64_t count) {
+    struct cell cell = {"-"};
+    if (known)
+        snprintf(cell.text, sizeof cell.text, "%lu", (unsigned long)count);
+    return cell;
 }
 
-static void print_epoch(const char *what, const Graphps__EpochStatus *epoch) {
+static struct cell cell_fraction(bool known, int decimals, double value) {
+    struct cell cell = {"-"};
+    if (known)
+        snprintf(cell.text, sizeof cell.text, "%.*f", decimals, value);
+    return cell;
+}
+
+static struct cell cell_mib(bool known, uint64_t bytes) {
+    double mib = (double)bytes / (1024.0 * 1024.0);
+    return cell_fraction(known, mib < 10 ? 2 : 1, mib);
+}
+
+static void print_epoch(const char *what, const Graphps__EpochStatus *epoch, bool judged) {
     if (!epoch || epoch->epoch == 0)
         return;
-    printf("%s epoch %u: loss %.4f, train %.2f %%, valid %.2f %%", what, epoch->epoch,
-           epoch->train_loss, 100 * epoch->train_accuracy, 100 * epoch->valid_accuracy);
-    if (epoch->test_accuracy >= 0)
+    printf("%s epoch %u: loss %.4f, train %.2f %%", what, epoch->epoch, epoch->train_loss,
+           100 * epoch->train_accuracy);
+    if (judged)
+        printf(", valid %.2f %%", 100 * epoch->valid_accuracy);
+    if (judged && epoch->test_accuracy >= 0)
         printf(", test %.2f %%", 100 * epoch->test_accuracy);
     printf("\n");
 }
 
+static void print_head(const char *third, const char *fourth) {
+    printf("\n%-10s %-9s %10s %10s %10s %9s %9s %9s %8s %s\n", "process", "state", "pushes", third,
+           fourth, "in MiB", "out MiB", "RSS MiB", "seen s", "http");
+}
+
+static void print_shard(const Graphps__ShardStatus *s) {
+    bool known = s->rss_bytes > 0; /* by its first report */
+    printf("shard %-4u %-9s %10s %10s %10s %9s %9s %9s %8s %s\n", s->shard, s->state,
+           cell_count(known, s->pushes_applied).text, cell_count(known, s->updates).text,
+           cell_fraction(known, 2, s->staleness_mean).text, cell_mib(known, s->bytes_in).text,
+           cell_mib(known, s->bytes_out).text, cell_mib(known, s->rss_bytes).text,
+           cell_fraction(known, 1, (double)s->seen_ms / 1000).text, s->http);
+}
+
+static void print_worker(const Graphps__WorkerStatus *w) {
+    bool joined = w->http[0] != 0;                /* by its hello, in this life of shard 0 */
+    bool beaten = w->rss_bytes > 0;               /* by a heartbeat */
+    bool counted = beaten || w->bytes_pulled > 0; /* or by its goodbye, if that came first */
+    printf("worker %-3u %-9s %10s %10lu %10s %9s %9s %9s %8s %s\n", w->rank, w->state,
+           cell_count(counted, w->pushes).text, (unsigned long)w->clock,
+           cell_count(joined, w->owned_nodes).text, cell_mib(counted, w->bytes_pulled).text,
+           cell_mib(counted, w->bytes_pushed).text, cell_mib(beaten, w->rss_bytes).text,
+           cell_fraction(joined, 1, (double)w->seen_ms / 1000).text, w->http);
+}
+
 static void print_status(const Graphps__Status *status) {
-    char a[16], b[16], c[16], d[16];
     printf("job %s: %s (%s), up %.1f s, clocks %lu to %lu, checkpoint %lu\n", status->job,
            status->state, status->mode, (double)status->uptime_ms / 1000,
            (unsigned long)status->slowest_clock, (unsigned long)status->fastest_clock,
            (unsigned long)status->generation);
-    print_epoch("last", status->last);
-    print_epoch("best", status->best);
+    /* Async and ssp may take some epochs until one is evaluated. */
+    bool judged = status->best != NULL;
+    print_epoch("last", status->last, judged);
+    print_epoch("best", status->best, judged);
     if (status->stop_reason[0])
         printf("stopping: %s\n", status->stop_reason);
     if (status->waiting_for[0])
         printf("waiting for %s\n", status->waiting_for);
 
-    printf("\n%-10s %-9s %10s %10s %10s %9s %9s %9s %8s %s\n", "process", "state", "pushes",
-           "updates", "stale", "in MiB", "out MiB", "RSS MiB", "seen s", "http");
-    for (size_t i = 0; i < status->n_shards; i++) {
-        const Graphps__ShardStatus *s = status->shards[i];
-        printf("shard %-4u %-9s %10lu %10lu %10.2f %9s %9s %9s %8.1f %s\n", s->shard, s->state,
-               (unsigned long)s->pushes_applied, (unsigned long)s->updates, s->staleness_mean,
-               size_text(s->bytes_in, a), size_text(s->bytes_out, b), size_text(s->rss_bytes, c),
-               (double)s->seen_ms / 1000, s->http);
-    }
-    printf("\n%-10s %-9s %10s %10s %10s %9s %9s %9s %8s %s\n", "process", "state", "pushes",
-           "clock", "owned", "out MiB", "in MiB", "RSS MiB", "seen s", "http");
-    for (size_t i = 0; i < status->n_workers; i++) {
-        const Graphps__WorkerStatus *w = status->workers[i];
-        printf("worker %-3u %-9s %10lu %10lu %10lu %9s %9s %9s %8.1f %s\n", w->rank, w->state,
-               (unsigned long)w->pushes, (unsigned long)w->clock, (unsigned long)w->owned_nodes,
-               size_text(w->bytes_pushed, a), size_text(w->bytes_pulled, b),
-               size_text(w->rss_bytes, d), (double)w->seen_ms / 1000, w->http);
-    }
+    print_head("updates", "stale");
+    for (size_t i = 0; i < status->n_shards; i++)
+        print_shard(status->shards[i]);
+    print_head("clock", "owned");
+    for (size_t i = 0; i < status->n_workers; i++)
+        print_worker(status->workers[i]);
+}
+
+/* Nobody answers: says whose answer that was to be, what is left of the job and what to do. */
+static void explain_silence(const struct config *config, const char *config_path,
+                            struct error *err) {
+    _cleanup_(mem_free_p) char *result = mem_printf("%s/result.json", config->job_dir);
+    _cleanup_(mem_free_p) char *checkpoints = mem_printf("%s/checkpoints", config->job_dir);
+    const char *left = "holds no run of it; to start it";
+    if (file_exists(result))
+        left = "holds the result and the logs of a run that has ended; to run it anew";
+    else if (file_exists(checkpoints))
+        left = "holds the logs and checkpoints of a run without a result; to go on with it";
+    struct error why = *err;
+    error_set(err, why.code,
+              "no process of the job %s answers at %s. %s %s: `graphps train %s`, or its shards "
+              "and workers by hand",
+              config->job_name, error_text(&why), config->job_dir, left, config_path);
 }
 
 int cmd_status(int argc, char **argv) {
@@ -95,6 +147,8 @@ int cmd_status(int argc, char **argv) {
         int r = query_find_address(config, &address, &err);
         if (r == 0)
             r = query_status(address, config->job_name, TIMEOUT_MS, &status, &err);
+        if (address && (r == ERR_UNREACHABLE || r == ERR_CLOSED))
+            explain_silence(config, job.config_path, &err);
         if (r == 0) {
             print_status(status);
             wire_free(&status->base);

@@ -145,11 +145,10 @@ int query_find_address(const struct config *config, char **ret, struct error *re
     char *text;
     size_t len;
     if (file_read_whole(path, 1 << 20, &text, &len, NULL) < 0)
-        return error_set(
-            reterr, ERR_NOT_FOUND,
-            "nobody knows where shard 0 is: servers.addresses is empty and %s does not "
-            "exist; is the job running? Start it with `graphps train`",
-            path);
+        return error_set(reterr, ERR_UNREACHABLE,
+                         "the job %s is not running here: servers.addresses is empty and there is "
+                         "no %s; start it with `graphps train`, which writes that",
+                         config->job_name, path);
     text[strcspn(text, "\n")] = '\0';
     *ret = text;
     return 0;

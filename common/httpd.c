@@ -111,7 +111,8 @@ static struct page page_metrics(struct httpd *httpd) {
 static struct page page_stats(struct httpd *httpd) {
     json_t *stats = httpd->ops->stats(httpd->ctx);
     char *text = NULL;
-    if (stats && json_object_set_new(stats, "metrics", metrics_json()) == 0)
+    if (stats &&
+        json_object_set_new(stats, "metrics", metrics_json(httpd->role, httpd->number)) == 0)
         text = json_dumps(stats, JSON_INDENT(2));
     json_decref(stats);
     if (!text)

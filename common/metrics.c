@@ -17,20 +17,27 @@
 
 enum metric_kind { KIND_COUNTER, KIND_GAUGE, KIND_HISTOGRAM };
 
+/* What a process is; a row's roles are one or more of them. */
+enum metric_role { COORDINATOR = 1, FOLLOWER = 2, SHARD = COORDINATOR | FOLLOWER, WORKER = 4 };
+
 /* The histograms' places in a cell. */
 enum {
-#define COUNTER(id, name, labels, help)
-#define GAUGE(id, name, labels, help)
-#define HISTOGRAM(id, name, divisor, bounds, help) PLACE_##id,
+#define COUNTER(id, roles, name, labels, help)
+#define GAUGE(id, roles, name, labels, help)
+#define LATE_GAUGE(id, roles, name, labels, help)
+#define HISTOGRAM(id, roles, name, divisor, bounds, help) PLACE_##id,
 #include "common/metrics.def"
 #undef COUNTER
 #undef GAUGE
+#undef LATE_GAUGE
 #undef HISTOGRAM
     PLACE_END
 };
 
 struct metric_row {
     enum metric_kind kind;
+    int roles; /* of enum metric_role */
+    bool late; /* a gauge that is shown from its first value on */
     const char *name;
     const char *labels;
     const char *help;
@@ -40,13 +47,18 @@ struct metric_row {
 };
 
 static const struct metric_row rows[METRIC_END] = {
-#define COUNTER(id, name, labels, help) {KIND_COUNTER, name, labels, help, -1, 1, ""},
-#define GAUGE(id, name, labels, help) {KIND_GAUGE, name, labels, help, -1, 1, ""},
-#define HISTOGRAM(id, name, divisor, bounds, help)                                                 \
-    {KIND_HISTOGRAM, name, "", help, PLACE_##id, divisor, bounds},
+#define COUNTER(id, roles, name, labels, help)                                                     \
+    {KIND_COUNTER, roles, false, name, labels, help, -1, 1, ""},
+#define GAUGE(id, roles, name, labels, help)                                                       \
+    {KIND_GAUGE, roles, false, name, labels, help, -1, 1, ""},
+#define LATE_GAUGE(id, roles, name, labels, help)                                                  \
+    {KIND_GAUGE, roles, true, name, labels, help, -1, 1, ""},
+#define HISTOGRAM(id, roles, name, divisor, bounds, help)                                          \
+    {KIND_HISTOGRAM, roles, false, name, "", help, PLACE_##id, divisor, bounds},
 #include "common/metrics.def"
 #undef COUNTER
 #undef GAUGE
+#undef LATE_GAUGE
 #undef HISTOGRAM
 };
 
@@ -64,6 +76,7 @@ static struct {
     struct cell *cells;
     pthread_key_t key; /* its destructor gives the cell back */
     _Atomic double gauges[METRIC_END];
+    atomic_bool gauges_set[METRIC_END]; /* since the start; written after the value */
 } metrics;
 static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
 static _Thread_local struct cell *own_cell;
@@ -113,6 +126,7 @@ void metric_add(enum metric counter, uint64_t n) {
 void metric_set(enum metric gauge, double value) {
     assert(rows[gauge].kind == KIND_GAUGE);
     atomic_store_explicit(&metrics.gauges[gauge], value, memory_order_relaxed);
+    atomic_store_explicit(&metrics.gauges_set[gauge], true, memory_order_release);
 }
 
 void metric_record(enum metric histogram, uint64_t value) {
@@ -146,6 +160,18 @@ void metric_histogram(enum metric histogram, struct histogram *ret) {
     lock_release(&metrics.lock);
 }
 
+static enum metric_role role_of(const char *role, int number) {
+    if (strcmp(role, "worker") == 0)
+        return WORKER;
+    return number == 0 ? COORDINATOR : FOLLOWER;
+}
+
+static bool row_shown(enum metric metric, enum metric_role role) {
+    return (rows[metric].roles & (int)role) != 0 &&
+           (!rows[metric].late ||
+            atomic_load_explicit(&metrics.gauges_set[metric], memory_order_acquire));
+}
+
 /* JSON has no infinity and no NaN. */
 static json_t *json_double(double value) {
     return isfinite(value) ? json_real(value) : json_null();
@@ -174,9 +200,12 @@ static json_t *json_of_row(enum metric metric) {
     return object;
 }
 
-json_t *metrics_json(void) {
+json_t *metrics_json(const char *role, int number) {
+    enum metric_role shown = role_of(role, number);
     json_t *object = json_object();
     for (int i = 0; i < METRIC_END; i++) {
+        if (!row_shown(i, shown))
+            continue;
         if (!rows[i].labels[0]) {
             json_object_set_new(object, rows[i].name, json_of_row(i));
             continue;
@@ -231,11 +260,12 @@ static void print_histogram(FILE *out, enum metric metric) {
     fprintf(out, "%s_count %" PRIu64 "\n", row->name, (uint64_t)all.count);
 }
 
-static void print_row(FILE *out, enum metric metric) {
+/* family: of the row printed before. */
+static void print_row(FILE *out, enum metric metric, const char *family) {
     static const char *const types[] = {"counter", "gauge", "histogram"};
     const struct metric_row *row = &rows[metric];
     /* A family's rows stand together in the table and share one head. */
-    if (metric == 0 || strcmp(rows[metric - 1].name, row->name) != 0)
+    if (strcmp(family, row->name) != 0)
         print_head(out, row->name, types[row->kind], row->help);
     if (row->kind == KIND_HISTOGRAM) {
         print_histogram(out, metric);
@@ -310,14 +340,19 @@ static double process_start_seconds(void) {
 }
 
 char *metrics_text(const char *role, int number) {
-    char *text = NULL, shown[16] = "";
+    char *text = NULL, number_text[16] = "";
     size_t len;
     FILE *out = open_memstream(&text, &len);
     if (!out)
         return mem_strdup("");
 
+    enum metric_role shown = role_of(role, number);
+    const char *family = "";
     for (int i = 0; i < METRIC_END; i++)
-        print_row(out, i);
+        if (row_shown(i, shown)) {
+            print_row(out, i, family);
+            family = rows[i].name;
+        }
     print_head(out, "process_resident_memory_bytes", "gauge", "Resident memory of this process.");
     fprintf(out, "process_resident_memory_bytes %" PRIu64 "\n", process_rss_bytes());
     print_head(out, "process_cpu_seconds_total", "counter",
@@ -330,9 +365,9 @@ char *metrics_text(const char *role, int number) {
     print_head(out, "graphps_build_info", "gauge",
                "1, with version, role and shard or rank as labels.");
     if (number >= 0)
-        snprintf(shown, sizeof shown, "%d", number);
+        snprintf(number_text, sizeof number_text, "%d", number);
     fprintf(out, "graphps_build_info{version=\"%s\",role=\"%s\",number=\"%s\"} 1\n",
-            GRAPHPS_VERSION, role, shown);
+            GRAPHPS_VERSION, role, number_text);
     fclose(out);
     return text;
 }

@@ -9,12 +9,14 @@
 #include "common/histogram.h"
 
 enum metric {
-#define COUNTER(id, name, labels, help) METRIC_##id,
-#define GAUGE(id, name, labels, help) METRIC_##id,
-#define HISTOGRAM(id, name, divisor, bounds, help) METRIC_##id,
+#define COUNTER(id, roles, name, labels, help) METRIC_##id,
+#define GAUGE(id, roles, name, labels, help) METRIC_##id,
+#define LATE_GAUGE(id, roles, name, labels, help) METRIC_##id,
+#define HISTOGRAM(id, roles, name, divisor, bounds, help) METRIC_##id,
 #include "common/metrics.def"
 #undef COUNTER
 #undef GAUGE
+#undef LATE_GAUGE
 #undef HISTOGRAM
     METRIC_END
 };
@@ -29,11 +31,14 @@ double metric_gauge(enum metric gauge);
 /* Sums all threads' cells into *ret. */
 void metric_histogram(enum metric histogram, struct histogram *ret);
 
+/* Both pages hold the rows of one process: role "shard" or "worker", number the shard or rank
+ * (below 0: not known). A late gauge that was never set is on neither. */
+
 /* Flat object {"graphps_pulls_total": 3, ..., "graphps_staleness_versions": {"count":..,"mean":..,
  * "p50":..,"p99":..,"max":..}}; labelled rows as {"name": {"result=applied": 3}}. Caller decrefs.
  */
-json_t *metrics_json(void);
-/* Prometheus text format 0.0.4 of the whole table plus process_resident_memory_bytes,
+json_t *metrics_json(const char *role, int number);
+/* Prometheus text format 0.0.4, with process_resident_memory_bytes,
  * process_cpu_seconds_total, process_start_time_seconds and
  * graphps_build_info{version=,role=,number=}. 0-terminated; mem_free it. */
 char *metrics_text(const char *role, int number);

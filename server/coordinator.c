@@ -251,14 +251,6 @@ static void waiting_log(struct coordinator *c, uint64_t now_ms) {
                 log_quote(coordinator_seconds(waited_ms, text)));
 }
 
-static void gauges_set(const struct coordinator *c) {
-    uint64_t slowest, fastest;
-    workers_span(c, &slowest, &fastest);
-    metric_set(METRIC_WORKERS_LIVE, (double)workers_in(c, WORKER_LIVE));
-    metric_set(METRIC_CLOCK_SLOWEST, (double)slowest);
-    metric_set(METRIC_CLOCK_FASTEST, (double)fastest);
-}
-
 void coordinator_tick(struct coordinator *c, uint64_t now_ms) {
     coordinator_lock(c);
     if (!c->started_ms) {
@@ -274,10 +266,8 @@ void coordinator_tick(struct coordinator *c, uint64_t now_ms) {
     workers_tick(c, now_ms);
     peers_tick(c, now_ms);
     coordinator_advance(c, now_ms);
-    if (second) {
+    if (second)
         waiting_log(c, now_ms);
-        gauges_set(c);
-    }
     coordinator_unlock(c);
 }
 

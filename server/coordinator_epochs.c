@@ -164,10 +164,6 @@ static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
     last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
     c->epoch_complete = epoch->epoch;
     epoch_judge(c, epoch);
-    metric_set(METRIC_EPOCH, last->epoch);
-    metric_set(METRIC_TRAIN_LOSS, last->train_loss);
-    metric_set(METRIC_TRAIN_ACCURACY, last->train_accuracy);
-    metric_set(METRIC_VALID_ACCURACY, last->valid_accuracy);
     log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
               last->train_loss, last->valid_accuracy, c->best.epoch);
 }
@@ -204,7 +200,6 @@ static void candidates_advance(struct coordinator *c) {
         c->candidate_open = peers_hold_candidate(c);
     if (c->candidate_open && candidate_complete(c)) {
         epoch_judge(c, c->candidate);
-        metric_set(METRIC_VALID_ACCURACY, c->last.valid_accuracy);
         mem_free(c->candidate);
         c->candidate = NULL;
         c->candidate_open = false;
@@ -219,6 +214,25 @@ static void candidates_advance(struct coordinator *c) {
 
 bool epochs_judged(const struct coordinator *c) {
     return c->bsp || (!c->candidate && c->candidate_epoch >= (uint32_t)c->config->train_epochs);
+}
+
+/* From the state, not at the events that change it: a restored run shows at once what it knew. What
+ * nobody has reported or judged yet is not set. */
+static void gauges_set(const struct coordinator *c) {
+    uint64_t slowest, fastest;
+    workers_span(c, &slowest, &fastest);
+    metric_set(METRIC_CLOCK_SLOWEST, (double)slowest);
+    metric_set(METRIC_CLOCK_FASTEST, (double)fastest);
+    metric_set(METRIC_WORKERS_LIVE, (double)workers_in(c, WORKER_LIVE));
+    metric_set(METRIC_EPOCH, c->epoch_complete);
+    if (c->last.epoch) {
+        metric_set(METRIC_TRAIN_LOSS, c->last.train_loss);
+        metric_set(METRIC_TRAIN_ACCURACY, c->last.train_accuracy);
+    }
+    if (c->best.epoch)
+        metric_set(METRIC_VALID_ACCURACY, c->last.valid_accuracy);
+    if (c->best.epoch && c->best.test_accuracy >= 0)
+        metric_set(METRIC_TEST_ACCURACY, c->best.test_accuracy);
 }
 
 void epochs_advance(struct coordinator *c, uint64_t now_ms) {
@@ -237,6 +251,7 @@ void epochs_advance(struct coordinator *c, uint64_t now_ms) {
             coordinator_stop(c, "epochs", 0, now_ms);
     } else if (patience && c->best.epoch && judged - c->best.epoch >= patience)
         coordinator_stop(c, "early stop", 0, now_ms);
+    gauges_set(c);
 }
 
 void epochs_release(struct coordinator *c, uint64_t now_ms) {

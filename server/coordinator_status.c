@@ -132,7 +132,8 @@ static void status_worker(const struct coordinator *c, size_t i, uint64_t now_ms
     ret->http = mem_strdup(worker->http);
     ret->incarnation = worker->incarnation;
     ret->clock = worker->clock;
-    ret->seen_ms = worker->heard_ms ? now_ms - worker->heard_ms : 0;
+    if (worker->heard_ms && worker->state != WORKER_EXPECTED)
+        ret->seen_ms = now_ms - worker->heard_ms;
     ret->bytes_pushed = worker->beat.bytes_pushed;
     ret->bytes_pulled = worker->beat.bytes_pulled;
     ret->pushes = worker->beat.pushes;

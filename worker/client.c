@@ -58,6 +58,15 @@ struct client {
 
 /* --- the loop's thread --- */
 
+/* After each change of a link's open. */
+static void connections_set_locked(struct client *client) {
+    size_t open = 0;
+    lock_assert_held(&client->lock);
+    for (size_t i = 0; i < client->link_count; i++)
+        open += client->links[i].open;
+    metric_set(METRIC_CONNECTIONS, (double)open);
+}
+
 static void link_connect(struct link *link);
 
 static void on_retry(uv_timer_t *timer) {
@@ -78,6 +87,7 @@ static void on_open(struct conn *conn, void *ctx) {
     struct client *client = link->client;
     lock_take(&client->lock);
     link->open = true;
+    connections_set_locked(client);
     bool again = link->opened++ > 0;
     outbox_opened(client->outbox, link->shard, time_now_ms());
     lock_release(&client->lock);
@@ -109,6 +119,7 @@ static void on_close(struct conn *conn, const struct error *why, void *ctx) {
         link->down_ms = time_now_ms();
     link->open = false;
     link->conn = NULL;
+    connections_set_locked(client);
     if (why->code)
         link->why = *why;
     else if (!link->why.code)

@@ -95,7 +95,7 @@ static const char *body_of(const char *answer) {
     return end + 4;
 }
 
-/* /stats is the process's object with the metrics beside it. */
+/* /stats is the process's object with the metrics of its role beside it. */
 START_TEST(test_stats) {
     metric_add(METRIC_PULLS, 4);
     char *answer = ask("GET", "/stats");
@@ -108,6 +108,8 @@ START_TEST(test_stats) {
     ck_assert_str_eq(json_string_value(json_object_get(json, "state")), "training");
     json_t *metrics = json_object_get(json, "metrics");
     ck_assert_int_eq(json_integer_value(json_object_get(metrics, "graphps_pulls_total")), 4);
+    ck_assert_ptr_null(json_object_get(metrics, "graphps_steps_total"));
+    ck_assert_ptr_null(json_object_get(metrics, "graphps_workers_live"));
     json_decref(json);
 
     process.no_stats = true;
@@ -115,7 +117,7 @@ START_TEST(test_stats) {
 }
 END_TEST
 
-/* /metrics names the format's version, or Prometheus 3 refuses it; role and number are this
+/* /metrics names the format's version, or Prometheus 3 refuses it; role, number and rows are this
  * server's. */
 START_TEST(test_metrics) {
     char *answer = ask("GET", "/metrics");
@@ -124,6 +126,8 @@ START_TEST(test_metrics) {
         strstr(answer, "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
     ck_assert_ptr_nonnull(strstr(body_of(answer), "\n# TYPE graphps_pulls_total counter\n"));
     ck_assert_ptr_nonnull(strstr(body_of(answer), "role=\"shard\",number=\"1\"} 1\n"));
+    ck_assert_ptr_null(strstr(body_of(answer), "graphps_steps_total"));
+    ck_assert_ptr_null(strstr(body_of(answer), "graphps_workers_live"));
 }
 END_TEST
 

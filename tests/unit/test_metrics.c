@@ -78,7 +78,7 @@ START_TEST(test_json) {
     metric_set(METRIC_READY, 1);
     for (int i = 0; i < 10; i++)
         metric_record(METRIC_PULL_LATENCY, 2000000);
-    json_t *json = metrics_json();
+    json_t *json = metrics_json("shard", 0);
     json_t *pushes = json_object_get(json, "graphps_pushes_total");
     ck_assert_int_eq(json_integer_value(json_object_get(pushes, "result=applied")), 3);
     ck_assert_int_eq(json_integer_value(json_object_get(pushes, "result=repeated")), 0);
@@ -106,12 +106,19 @@ static double sample(const char *text, const char *name) {
     return at ? strtod(at + strlen(start), NULL) : -1;
 }
 
-/* What promtool would check: each family has one HELP and one TYPE before its samples, which stand
- * together; names and labels are legal; counters end in _total; the text ends with a newline. */
+/* The processes whose pages differ, in the order of the bits below. */
+static const struct {
+    const char *role;
+    int number;
+} processes[] = {{"shard", 0}, {"shard", 1}, {"worker", 0}};
+
+/* What promtool would check, for each process: each family has one HELP and one TYPE before its
+ * samples, which stand together; names and labels are legal; counters end in _total; the text ends
+ * with a newline. */
 START_TEST(test_text_form) {
     metric_set(METRIC_TRAIN_LOSS, NAN);
     metric_set(METRIC_EPOCH, INFINITY);
-    char *text = metrics_text("shard", 2), *rest = text;
+    char *text = metrics_text(processes[_i].role, processes[_i].number), *rest = text;
     ck_assert_int_eq(text[strlen(text) - 1], '\n');
     regex_t help, type, line_form;
     regcomp(&help, "^# HELP [a-z_]+ [A-Z0-9].*\\.?$", REG_EXTENDED);
@@ -161,11 +168,120 @@ START_TEST(test_text_form) {
         }
     }
     ck_assert_uint_gt(samples, 0);
-    ck_assert_uint_gt(count, 20);
+    ck_assert_uint_gt(count, 15);
     regfree(&help);
     regfree(&type);
     regfree(&line_form);
     mem_free(text);
+}
+END_TEST
+
+enum { COORDINATOR = 1, FOLLOWER = 2, SHARD = COORDINATOR | FOLLOWER, WORKER = 4 };
+
+static const struct {
+    enum metric metric;
+    int roles;
+    bool gauge, late;
+    const char *name, *labels;
+    const char *suffix; /* of the sample that is looked for */
+} rows[] = {
+#define COUNTER(id, roles, name, labels, help) {METRIC_##id, roles, false, false, name, labels, ""},
+#define GAUGE(id, roles, name, labels, help) {METRIC_##id, roles, true, false, name, labels, ""},
+#define LATE_GAUGE(id, roles, name, labels, help)                                                  \
+    {METRIC_##id, roles, true, true, name, labels, ""},
+#define HISTOGRAM(id, roles, name, divisor, bounds, help)                                          \
+    {METRIC_##id, roles, false, false, name, "", "_count"},
+#include "common/metrics.def"
+#undef COUNTER
+#undef GAUGE
+#undef LATE_GAUGE
+#undef HISTOGRAM
+};
+
+/* Looks for each row of the table on both pages of a process, and in their heads. */
+static void check_rows(size_t process, bool late_set) {
+    const char *role = processes[process].role;
+    char *text = metrics_text(role, processes[process].number);
+    json_t *json = metrics_json(role, processes[process].number);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        bool expected = (rows[i].roles & 1 << process) && (late_set || !rows[i].late);
+        const char *labels = rows[i].labels;
+        char name[128], head[128];
+        snprintf(name, sizeof name, labels[0] ? "%s%s{%s}" : "%s%s%s", rows[i].name, rows[i].suffix,
+                 labels);
+        snprintf(head, sizeof head, "# TYPE %s ", rows[i].name);
+        ck_assert_msg((sample(text, name) >= 0) == expected, "%s %zu: %s", role, process, name);
+        ck_assert_msg((strstr(text, head) != NULL) == expected, "%s %zu: %s", role, process, head);
+        ck_assert_msg((json_object_get(json, rows[i].name) != NULL) == expected, "%s %zu: %s", role,
+                      process, rows[i].name);
+    }
+    json_decref(json);
+    mem_free(text);
+}
+
+/* A page holds the rows that the table gives its process and no other, whatever was set. */
+START_TEST(test_roles) {
+    check_rows((size_t)_i, false);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].gauge)
+            metric_set(rows[i].metric, 0);
+    check_rows((size_t)_i, true);
+}
+END_TEST
+
+static bool has(const char *role, int number, const char *name) {
+    char *text = metrics_text(role, number);
+    bool found = strstr(text, name) != NULL;
+    mem_free(text);
+    return found;
+}
+
+/* And the table gives them as they are written: a few that a wrong figure was seen of. */
+START_TEST(test_roles_known) {
+    static const char *const shards[] = {"graphps_pushes_total", "graphps_block_updates_total",
+                                         "graphps_checkpoint_generation"};
+    static const char *const coordinators[] = {"graphps_workers_live", "graphps_workers_lost_total",
+                                               "graphps_clock_slowest", "graphps_clock_fastest"};
+    static const char *const workers[] = {"graphps_steps_total", "graphps_step_seconds",
+                                          "graphps_worker_pushes_total"};
+    static const char *const all[] = {"graphps_connections ", "graphps_ready ",
+                                      "graphps_waiting_seconds "};
+    for (size_t i = 0; i < ARRAY_LEN(shards); i++)
+        ck_assert_msg(has("shard", 1, shards[i]) && !has("worker", 1, shards[i]), "%s", shards[i]);
+    for (size_t i = 0; i < ARRAY_LEN(coordinators); i++)
+        ck_assert_msg(has("shard", 0, coordinators[i]) && !has("shard", 1, coordinators[i]) &&
+                          !has("worker", 0, coordinators[i]),
+                      "%s", coordinators[i]);
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++)
+        ck_assert_msg(has("worker", 0, workers[i]) && !has("shard", 0, workers[i]), "%s",
+                      workers[i]);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        ck_assert_msg(has("worker", 0, all[i]) && has("shard", 0, all[i]) &&
+                          has("shard", 1, all[i]),
+                      "%s", all[i]);
+}
+END_TEST
+
+/* What no epoch has shown yet is absent, not 0; then it is there, even if it is 0 or no number. */
+START_TEST(test_late_gauges) {
+    static const enum metric late[] = {METRIC_TRAIN_LOSS, METRIC_TRAIN_ACCURACY,
+                                       METRIC_VALID_ACCURACY, METRIC_TEST_ACCURACY};
+    static const char *const names[] = {"graphps_train_loss", "graphps_train_accuracy_ratio",
+                                        "graphps_valid_accuracy_ratio",
+                                        "graphps_test_accuracy_ratio"};
+    static const double values[] = {NAN, 0, 0.75, 0.815};
+    static const char *const lines[] = {
+        "\ngraphps_train_loss NaN\n", "\ngraphps_train_accuracy_ratio 0\n",
+        "\ngraphps_valid_accuracy_ratio 0.75\n", "\ngraphps_test_accuracy_ratio 0.815\n"};
+    for (size_t i = 0; i < ARRAY_LEN(late); i++) {
+        ck_assert_msg(!has("shard", 0, names[i]), "%s", names[i]);
+        metric_set(late[i], values[i]);
+        ck_assert_msg(has("shard", 0, lines[i]), "%s", lines[i]);
+        ck_assert_msg(!has("shard", 1, names[i]) && !has("worker", 0, names[i]), "%s", names[i]);
+    }
+    json_t *json = metrics_json("shard", 0);
+    ck_assert(json_number_value(json_object_get(json, "graphps_test_accuracy_ratio")) == 0.815);
+    json_decref(json);
 }
 END_TEST
 
@@ -175,7 +291,7 @@ START_TEST(test_text_histogram) {
         metric_record(METRIC_CHECKPOINT_TIME, 500000);     /* 0.5 ms */
     metric_record(METRIC_CHECKPOINT_TIME, 5000000000u);    /* 5 s */
     metric_record(METRIC_CHECKPOINT_TIME, 3600000000000u); /* 1 h */
-    char *text = metrics_text("worker", 0);
+    char *text = metrics_text("shard", 1);
     ck_assert(sample(text, "graphps_checkpoint_seconds_bucket{le=\"0.001\"}") == 4);
     ck_assert(sample(text, "graphps_checkpoint_seconds_bucket{le=\"1\"}") == 4);
     ck_assert(sample(text, "graphps_checkpoint_seconds_bucket{le=\"10\"}") == 5);
@@ -213,7 +329,10 @@ int main(void) {
     tcase_add_test(tcase, test_threads);
     tcase_add_test(tcase, test_cells_are_reused);
     tcase_add_test(tcase, test_json);
-    tcase_add_test(tcase, test_text_form);
+    tcase_add_loop_test(tcase, test_text_form, 0, ARRAY_LEN(processes));
+    tcase_add_loop_test(tcase, test_roles, 0, ARRAY_LEN(processes));
+    tcase_add_test(tcase, test_roles_known);
+    tcase_add_test(tcase, test_late_gauges);
     tcase_add_test(tcase, test_text_histogram);
     tcase_add_test(tcase, test_process);
     suite_add_tcase(suite, tcase);
