@@ -119,9 +119,8 @@ struct buf *buf_new(size_t len_bytes) {
 
     uint8_t *memory = pool_take(len_bytes + MEM_ALIGN);
     struct buf *buf = (struct buf *)memory;
+    *buf = (struct buf){.len = len_bytes, .data = memory + MEM_ALIGN};
     atomic_init(&buf->refs, 1);
-    buf->len = len_bytes;
-    buf->data = memory + MEM_ALIGN;
     return buf;
 }
 
@@ -132,7 +131,11 @@ struct buf *buf_ref(struct buf *buf) {
 
 struct buf *buf_unref(struct buf *buf) {
     /* acq_rel: whoever takes it next must come after all that the others read and wrote. */
-    if (buf && atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) == 1)
-        pool_give(buf, buf->len + MEM_ALIGN);
+    if (!buf || atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) > 1)
+        return NULL;
+    struct buf last = {.len = buf->len, .gone = buf->gone, .gone_ctx = buf->gone_ctx};
+    pool_give(buf, last.len + MEM_ALIGN);
+    if (last.gone)
+        last.gone(last.gone_ctx, last.len);
     return NULL;
 }

@@ -42,6 +42,8 @@ struct buf {
     atomic_uint refs;
     size_t len;
     uint8_t *data;
+    void (*gone)(void *ctx, size_t len_bytes); /* NULL, or told when the last reference goes */
+    void *gone_ctx;
 };
 struct buf *buf_new(size_t len_bytes); /* contents undefined */
 struct buf *buf_ref(struct buf *buf);

@@ -59,6 +59,7 @@ void conn_drop_hold(struct conn *conn) {
     if (--conn->holds > 0 || conn->state != CONN_CLOSING)
         return;
     conn->state = CONN_CLOSED;
+    conn->account = account_close(conn->account);
     if (conn->addresses)
         uv_freeaddrinfo(conn->addresses);
     if (conn->ops->on_close)
@@ -223,12 +224,25 @@ static void conn_on_async(uv_async_t *async) {
     struct conn *conn = async->data;
     if (conn->state == CONN_CLOSING)
         return;
+    if (conn->starved && conn->state == CONN_OPEN) { /* the budget has room again */
+        conn->frame_ms = uv_now(conn->loop);
+        conn_start_reading(conn);
+    }
     struct frame_out *frames = conn_take_posted(conn, false);
     while (frames) {
         struct frame_out *frame = frames;
         frames = frame->next;
         conn_send(conn, frame);
     }
+}
+
+/* The budget's. */
+static void conn_wake(void *ctx) {
+    struct conn *conn = ctx;
+    lock_take(&conn->lock);
+    if (!conn->post_closed)
+        uv_async_send(&conn->async);
+    lock_release(&conn->lock);
 }
 
 /* ---- opening ---- */
@@ -252,6 +266,8 @@ int conn_new(uv_loop_t *loop, const struct conn_limits *limits, const struct con
     conn->out_end = &conn->out;
     conn->posted_end = &conn->posted;
     lock_init(&conn->lock, LOCK_CONN, "conn");
+    if (limits->budget)
+        conn->account = account_new(limits->budget, conn_wake, conn);
     atomic_init(&conn->refs, 2); /* the caller's and its own */
     *ret = conn;
     return 0;

@@ -7,6 +7,7 @@
 #include <uv.h>
 
 #include "proto/address.h"
+#include "proto/budget.h"
 #include "proto/wire.h"
 
 struct conn;
@@ -28,6 +29,7 @@ struct conn_ops {
 
 struct conn_limits {
     uint32_t payload_max_bytes;
+    struct budget *budget; /* NULL: what is read and queued is not counted */
     /* Unsent bytes above which reading stops until half is left; for the end that answers. 0:
      * never, for the end that asks: it bounds its own requests, and two ends that both stopped
      * reading would wait for each other for ever. */

@@ -51,13 +51,15 @@ struct conn {
     struct frame_header header; /* then */
     bool long_frames;           /* the last one had a buffer of its own */
     bool reading;
+    struct account *account; /* NULL: without a budget */
+    bool starved;            /* reading waits for the budget */
     uint64_t opened_ms, frame_ms;
     bool greeted; /* a whole frame has come */
 
     /* writing */
     struct frame_out *out, **out_end; /* what is left of the first is behind out_skip bytes */
     size_t out_skip;
-    size_t out_bytes;   /* unwritten, of all of them */
+    size_t out_bytes;   /* unwritten, of all of them: in the account */
     uv_write_t write;   /* when the socket took no more */
     size_t write_bytes; /* handed to it, 0: it is free */
 

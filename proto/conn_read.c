@@ -29,22 +29,28 @@ static void move_to(struct conn *conn, struct buf *buf, size_t offset) {
     conn->in_end = offset + bytes;
 }
 
-/* Room for the rest of the frame at in_at, or for the next header. */
-static void make_room(struct conn *conn) {
+static struct buf *buf_to_read(struct conn *conn, size_t len) {
+    return conn->account ? account_buf(conn->account, len, conn->in ? conn->in->len : 0)
+                         : buf_new(len);
+}
+
+/* Room for the rest of the frame at in_at, or for the next header; false when the budget has none
+ * now. */
+static bool make_room(struct conn *conn) {
     size_t wanted = conn->header_known ? frame_wire_bytes(&conn->header) : FRAME_HEADER_BYTES;
     bool lengthy = wanted > CONN_READ_BYTES / 2;
     if (conn->in && !lengthy && conn->in_at + wanted <= conn->in->len)
-        return;
+        return true;
     if (lengthy && conn->in && conn->in_at + wanted == conn->in->len)
-        return; /* it has its own already */
-    if (!lengthy) {
-        move_to(conn, buf_new(CONN_READ_BYTES), 0);
-        return;
-    }
+        return true; /* it has its own already */
     size_t payload_at = FRAME_HEADER_BYTES + frame_padded(conn->header.message_bytes);
-    size_t offset = (MEM_ALIGN - payload_at % MEM_ALIGN) % MEM_ALIGN;
-    move_to(conn, buf_new(offset + wanted), offset);
-    conn->long_frames = true;
+    size_t offset = lengthy ? (MEM_ALIGN - payload_at % MEM_ALIGN) % MEM_ALIGN : 0;
+    struct buf *buf = buf_to_read(conn, lengthy ? offset + wanted : CONN_READ_BYTES);
+    if (!buf)
+        return false;
+    move_to(conn, buf, offset);
+    conn->long_frames |= lengthy;
+    return true;
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
@@ -54,7 +60,11 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
         *buf = uv_buf_init(discarded, sizeof discarded);
         return;
     }
-    make_room(conn);
+    if (!make_room(conn)) {
+        conn->starved = true; /* libuv gives up this read with UV_ENOBUFS */
+        *buf = uv_buf_init(NULL, 0);
+        return;
+    }
     size_t room = conn->in->len - conn->in_end;
     if (conn->long_frames && !conn->header_known && room > CONN_LONG_FIRST_BYTES)
         room = CONN_LONG_FIRST_BYTES;
@@ -102,8 +112,8 @@ static void take_bytes(struct conn *conn, size_t n) {
             break;
         deliver(conn);
     }
-    /* An idle connection holds no memory. One whose frames somebody keeps goes on filling the same
-     * buffer, so that few small frames do not hold many large ones. */
+    /* An idle connection holds no memory; but one whose frames somebody keeps goes on filling the
+     * same buffer, so that few small frames do not hold many large ones. */
     if (conn->in && buffered(conn) == 0 &&
         (atomic_load_explicit(&conn->in->refs, memory_order_relaxed) == 1 ||
          conn->in_at == conn->in->len))
@@ -123,7 +133,9 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
         return;
 
     conn_stop_reading(conn);
-    if (n != UV_EOF)
+    if (n == UV_ENOBUFS && conn->starved)
+        metric_add(METRIC_READS_PAUSED_MEMORY, 1);
+    else if (n != UV_EOF)
         conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror((int)n));
     else if (conn->flushing) {
         conn->eof = true;
@@ -138,6 +150,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 void conn_start_reading(struct conn *conn) {
     if (conn->reading)
         return;
+    conn->starved = false;
     int r = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
     if (r < 0)
         conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror(r));

@@ -16,6 +16,8 @@ void conn_write_done(struct conn *conn) {
         conn->out = frame->next;
         frame_out_free(frame);
     }
+    if (conn->account)
+        account_sent(conn->account, conn->out_bytes);
     conn->out_end = &conn->out;
     conn->out_skip = conn->out_bytes = 0;
 }
@@ -63,6 +65,8 @@ static size_t gather(const struct conn *conn, unsigned most, struct pieces *ret)
 static void written(struct conn *conn, size_t bytes) {
     atomic_fetch_add_explicit(&conn->bytes_out, bytes, memory_order_relaxed);
     metric_add(METRIC_BYTES_OUT, bytes);
+    if (conn->account)
+        account_sent(conn->account, bytes);
     conn->out_bytes -= bytes;
     conn->out_skip += bytes;
     while (conn->out && conn->out_skip >= conn->out->total_bytes) {
@@ -73,7 +77,7 @@ static void written(struct conn *conn, size_t bytes) {
             conn->out_end = &conn->out;
         frame_out_free(frame);
     }
-    if (conn->state == CONN_OPEN && !conn->flushing && !conn->reading &&
+    if (conn->state == CONN_OPEN && !conn->flushing && !conn->reading && !conn->starved &&
         conn->out_bytes <= conn->limits.queue_max_bytes / 2) {
         conn->frame_ms = uv_now(conn->loop); /* it could not be heard until now */
         conn_start_reading(conn);
@@ -146,11 +150,15 @@ void conn_send(struct conn *conn, struct frame_out *frame) {
     *conn->out_end = frame;
     conn->out_end = &frame->next;
     conn->out_bytes += frame->total_bytes;
+    if (conn->account)
+        account_queue(conn->account, frame->total_bytes);
     if (conn->state == CONN_CONNECTING)
         return;
     if (conn->write_bytes == 0)
         uv_prepare_start(&conn->flush, conn_on_flush);
     if (conn->reading && conn->limits.queue_max_bytes > 0 &&
-        conn->out_bytes > conn->limits.queue_max_bytes)
+        conn->out_bytes > conn->limits.queue_max_bytes) {
         conn_stop_reading(conn);
+        metric_add(METRIC_READS_PAUSED_QUEUE, 1);
+    }
 }

@@ -46,6 +46,7 @@ struct io {
     /* set at start, never changed */
     struct server *server;
     struct conn_limits limits;
+    struct budget *budget; /* a reference */
     size_t loop_count, conns_max;
     struct io_loop *loops;
     size_t thread_count; /* loops 1 to this have a thread */
@@ -228,7 +229,10 @@ int io_new(const struct config *config, const char *address, struct io **ret,
            struct error *reterr) {
     struct io *io = mem_alloc(sizeof *io);
     size_t count = (size_t)config->servers_io_threads;
+    io->budget =
+        budget_new((size_t)config->net_memory_max_bytes, (size_t)config->net_connection_max_bytes);
     io->limits = (struct conn_limits){
+        .budget = io->budget,
         .payload_max_bytes = (uint32_t)config->net_max_frame_bytes,
         .queue_max_bytes = 2 * (size_t)config->net_max_frame_bytes,
         .first_ms = IO_FIRST_MS,
@@ -255,6 +259,11 @@ int io_new(const struct config *config, const char *address, struct io **ret,
     }
     *ret = io;
     return 0;
+}
+
+void io_measure(const struct io *io) {
+    metric_set(METRIC_RECEIVED_BYTES, (double)budget_received_bytes(io->budget));
+    metric_set(METRIC_QUEUED_BYTES, (double)budget_queued_bytes(io->budget));
 }
 
 const char *io_address(const struct io *io) {
@@ -318,6 +327,7 @@ struct io *io_free(struct io *io) {
         lock_done(&loop->lock);
         mem_free(loop->fds);
     }
+    budget_unref(io->budget);
     mem_free(io->loops);
     mem_free(io);
     return NULL;

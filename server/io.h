@@ -16,6 +16,7 @@ struct server;
 int io_new(const struct config *config, const char *address, struct io **ret, struct error *reterr);
 const char *io_address(const struct io *io); /* "host:port" as bound */
 uv_loop_t *io_loop(struct io *io);           /* loop 0 */
+void io_measure(const struct io *io);        /* sets the metrics of the memory that frames hold */
 /* Starts the other loops' threads. server is borrowed until io_free. */
 int io_start(struct io *io, struct server *server, struct error *reterr);
 /* From loop 0: no new connections; the present ones are flushed for at most a second and closed.

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/pool.h"
 #include "common/rng.h"
 #include "proto/conn.h"
 #include "server/io.h"
@@ -26,7 +27,8 @@
 #define TICK_SERVING_MS 2 /* at most: finer than aggregation.max_wait_ms can matter */
 #define TICK_WAITING_MS 20
 #define INLINE_FLOATS 16384 /* 64 KiB: some 10 us of work */
-#define READY_MS 500 /* between two looks at readiness, for the metric */
+#define TRIM_MS 10000       /* memory that was not needed for so long goes back to the system */
+#define READY_MS 500        /* between two looks at readiness, for the metric */
 
 struct shell {
     /* set at start, never changed */
@@ -46,7 +48,7 @@ struct shell {
     /* loop 0 only */
     uv_timer_t tick, grace;
     uv_signal_t signals[2];
-    uint64_t ready_ms; /* when to look next */
+    uint64_t ready_ms, trim_ms; /* when to look next */
     bool signalled, stopping;
     int exit_code;
 };
@@ -174,7 +176,12 @@ static void shell_on_tick(uv_timer_t *timer) {
     if (now_ms >= shell->ready_ms) {
         char why[512];
         metric_set(METRIC_READY, server_ready(shell->server, why, sizeof why));
+        io_measure(shell->io);
         shell->ready_ms = now_ms + READY_MS;
+    }
+    if (now_ms >= shell->trim_ms) {
+        pool_trim();
+        shell->trim_ms = now_ms + TRIM_MS;
     }
     int state = atomic_load(&shell->server->state);
     if (threads_aggregate(shell->threads, &err) < 0) {

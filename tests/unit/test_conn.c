@@ -282,6 +282,54 @@ START_TEST(odd_chunks) {
 }
 END_TEST
 
+/* Promise (G6): frames that somebody keeps hold back the reading once they fill the budget, one
+ * frame at most is read beyond it, and all goes on as they are let go, in any order. */
+enum { KEPT_MAX = 128, BUDGET_BYTES = 3 << 20 };
+static struct buf *kept[KEPT_MAX];
+static size_t kept_count;
+
+static void keep_frame(struct end *end, const struct frame_in *frame) {
+    check_push(end, frame);
+    kept[kept_count++] = buf_ref(frame->buf);
+}
+
+START_TEST(budget_holds_back) {
+    enum { FRAMES = 90, LONG = 600000, SHORT = 9000 };
+    struct budget *budget = budget_new(BUDGET_BYTES, 2 << 20);
+    server.answer = keep_frame;
+    connect_client();
+    limits.budget = budget; /* the server's; the client is another process, as it were */
+    RUN_UNTIL(client.opened && server.conn);
+    for (uint64_t id = 0; id < FRAMES; id++)
+        conn_send(client.conn, push(id, id % 3 ? SHORT : LONG));
+    size_t most = 0, rounds = 0;
+    while (server.frames < FRAMES) {
+        uint64_t paused = metric_counter(METRIC_READS_PAUSED_MEMORY);
+        RUN_UNTIL(server.frames == FRAMES || metric_counter(METRIC_READS_PAUSED_MEMORY) > paused);
+        size_t received = budget_received_bytes(budget);
+        most = received > most ? received : most;
+        rounds++;
+        /* All but the oldest, youngest first. */
+        while (kept_count > 1)
+            buf_unref(kept[--kept_count]);
+        buf_unref(kept[0]);
+        kept_count = 0;
+    }
+    ck_assert_uint_gt(rounds, 5);
+    ck_assert_uint_gt(most, 1 << 20);
+    ck_assert_uint_le(most, (2 << 20) + LONG + 1024); /* of this connection, and one frame begun */
+    while (kept_count > 0)
+        buf_unref(kept[--kept_count]);
+    for (uint64_t id = 0; id < FRAMES; id++)
+        ck_assert_uint_eq(server.ids[id], id);
+    conn_close(client.conn, 0);
+    RUN_UNTIL(server.closed);
+    ck_assert_uint_eq(budget_received_bytes(budget), 0);
+    ck_assert_uint_eq(budget_queued_bytes(budget), 0);
+    budget_unref(budget);
+}
+END_TEST
+
 /* Promise (G5): a broken frame is answered with its reason, which arrives although more garbage is
  * under way, and the connection is closed. */
 START_TEST(garbage) {
@@ -592,6 +640,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, pipelining);
     tcase_add_test(tcase, odd_chunks);
+    tcase_add_test(tcase, budget_holds_back);
     tcase_add_test(tcase, garbage);
     tcase_add_test(tcase, claims_4_gib);
     tcase_add_test(tcase, damaged);
