@@ -29,13 +29,13 @@ const char *frame_type_name(unsigned type) {
 
 uint32_t frame_message_max(unsigned type) {
     switch (type) {
-    case FRAME_HELLO: /* 4096 tensors of at most 90 bytes */
-        return 512 << 10;
+    case FRAME_HELLO: /* 12288 tensors of at most 90 bytes, and options */
+        return FRAME_MESSAGE_MAX;
     case FRAME_PUSH: /* 65536 blocks and versions */
     case FRAME_PULL:
     case FRAME_WEIGHTS:
     case FRAME_STATUS:
-        return FRAME_MESSAGE_MAX;
+        return 1 << 20;
     case FRAME_PEER_REPORT: /* 1000 generations */
         return 32 << 10;
     case FRAME_PEER_ORDER: /* 4096 ranks and clocks */

@@ -23,7 +23,7 @@
 #define FRAME_HEADER_BYTES 24
 #define FRAME_VERSION 2
 #define FRAME_ALIGN 8
-#define FRAME_MESSAGE_MAX (1u << 20) /* a message; bulk numbers are in the payload */
+#define FRAME_MESSAGE_MAX (1280u << 10) /* a message; bulk numbers are in the payload */
 
 /* FRAME(NAME, number, message name in graphps.proto) */
 #define FRAME_TYPES                                                                                \

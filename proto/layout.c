@@ -39,9 +39,16 @@ static int layout_check_names(const struct tensor_spec *tensors, size_t count,
     return 0;
 }
 
+static uint32_t block_floats(uint64_t floats, uint32_t block_bytes, size_t shard_count) {
+    uint64_t each = shard_count * LAYOUT_BLOCKS_EACH, line = 16;
+    uint64_t wanted = (floats + each * line - 1) / (each * line) * line;
+    return wanted < block_bytes / 4 ? (uint32_t)wanted : block_bytes / 4;
+}
+
+/* Sets tensor_count, floats, block_floats, block_count, shard_count of a layout to be. */
 static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
-                        uint32_t block_bytes, size_t shard_count, uint64_t *ret_floats,
-                        uint64_t *ret_blocks, struct error *reterr) {
+                        uint32_t block_bytes, size_t shard_count, struct layout *ret,
+                        struct error *reterr) {
     if (block_bytes < 64 || block_bytes % 64 != 0)
         return error_set(reterr, ERR_RANGE, "blocks of %u bytes; a multiple of 64 is needed",
                          block_bytes);
@@ -52,7 +59,7 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
         return error_set(reterr, ERR_LIMIT, "%zu tensors; 1 to %d are possible", tensor_count,
                          LAYOUT_TENSORS_MAX);
 
-    uint64_t floats = 0, blocks = 0, per_block = block_bytes / 4;
+    uint64_t floats = 0, blocks = 0;
     for (size_t i = 0; i < tensor_count; i++) {
         const struct tensor_spec *tensor = &tensors[i];
         if (tensor->rows == 0 || tensor->cols == 0)
@@ -66,14 +73,19 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
             return error_set(reterr, ERR_LIMIT, "more than %llu parameters",
                              (unsigned long long)LAYOUT_FLOATS_MAX);
         floats += size;
-        blocks += (size + per_block - 1) / per_block;
     }
+    uint32_t per_block = block_floats(floats, block_bytes, shard_count);
+    for (size_t i = 0; i < tensor_count; i++)
+        blocks += ((uint64_t)tensors[i].rows * tensors[i].cols + per_block - 1) / per_block;
     if (blocks > LAYOUT_BLOCKS_MAX)
         return error_set(reterr, ERR_LIMIT,
                          "%llu blocks, at most %d are possible; raise servers.block_bytes",
                          (unsigned long long)blocks, LAYOUT_BLOCKS_MAX);
-    *ret_floats = floats;
-    *ret_blocks = blocks;
+    *ret = (struct layout){.tensor_count = tensor_count,
+                           .floats = floats,
+                           .block_floats = per_block,
+                           .block_count = blocks,
+                           .shard_count = shard_count};
     return layout_check_names(tensors, tensor_count, reterr);
 }
 
@@ -137,27 +149,23 @@ static void layout_place(struct layout *layout) {
 
 int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t block_bytes,
                size_t shard_count, struct layout **ret, struct error *reterr) {
-    uint64_t floats = 0, block_count = 0;
-    int r = layout_check(tensors, tensor_count, block_bytes, shard_count, &floats, &block_count,
-                         reterr);
+    struct layout checked;
+    int r = layout_check(tensors, tensor_count, block_bytes, shard_count, &checked, reterr);
     if (r < 0)
         return r;
 
     struct layout *layout = mem_alloc(sizeof *layout);
-    layout->tensor_count = tensor_count;
+    *layout = checked;
     layout->tensors = mem_array(tensor_count, sizeof *tensors);
     memcpy(layout->tensors, tensors, tensor_count * sizeof *tensors);
     layout->tensor_offsets = mem_array(tensor_count + 1, sizeof *layout->tensor_offsets);
-    layout->floats = floats;
-    layout->block_count = block_count;
-    layout->blocks = mem_array(block_count, sizeof *layout->blocks);
-    layout->shard_count = shard_count;
+    layout->blocks = mem_array(layout->block_count, sizeof *layout->blocks);
     layout->shard_starts = mem_array(shard_count + 1, sizeof *layout->shard_starts);
-    layout->shard_blocks = mem_array(block_count, sizeof *layout->shard_blocks);
+    layout->shard_blocks = mem_array(layout->block_count, sizeof *layout->shard_blocks);
     layout->shard_floats = mem_array(shard_count, sizeof *layout->shard_floats);
     layout->hash = layout_hash(tensors, tensor_count, block_bytes, shard_count);
 
-    uint64_t per_block = block_bytes / 4, offset = 0;
+    uint64_t per_block = layout->block_floats, offset = 0;
     uint32_t id = 0;
     for (size_t i = 0; i < tensor_count; i++) {
         uint64_t size = (uint64_t)tensors[i].rows * tensors[i].cols;

@@ -9,11 +9,12 @@
 
 #include "common/error.h"
 
-#define LAYOUT_TENSORS_MAX 4096
+#define LAYOUT_TENSORS_MAX 12288
 #define LAYOUT_BLOCKS_MAX 65536
 #define LAYOUT_FLOATS_MAX (1ull << 32)
 #define LAYOUT_SHARDS_MAX 256
 #define LAYOUT_NAME_MAX 63
+#define LAYOUT_BLOCKS_EACH 32
 
 enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM };
 
@@ -39,6 +40,7 @@ struct layout {
     struct tensor_spec *tensors;
     uint64_t *tensor_offsets; /* [tensor_count + 1]: first float of each within the flat model */
     uint64_t floats;          /* of the whole model */
+    uint32_t block_floats;    /* of a block that is not the end of its tensor */
     size_t block_count;
     struct layout_block *blocks;
     size_t shard_count;
@@ -48,8 +50,10 @@ struct layout {
     uint64_t hash;          /* of tensors, block size and shard count; never 0 */
 };
 
-/* block_bytes: a multiple of 64, at least 64. Blocks go to the shard with the fewest bytes so far,
- * largest first, ties to the lower number. Refuses (ERR_RANGE, ERR_LIMIT, ERR_FORMAT) bad names,
+/* block_bytes: the most that a block has; a multiple of 64, at least 64. A small model is cut into
+ * smaller ones, at least LAYOUT_BLOCKS_EACH for each shard as long as they have 64 bytes, so that the
+ * shards' parts differ by less than 5 %. Blocks go to the shard with the fewest bytes so far, largest
+ * first, ties to the lower number (Graham, SIAM J. Appl. Math. 1969: longest processing time first). Refuses (ERR_RANGE, ERR_LIMIT, ERR_FORMAT) bad names,
  * sizes of 0, too many. */
 int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t block_bytes,
                size_t shard_count, struct layout **ret, struct error *reterr);

@@ -50,7 +50,7 @@ START_TEST(frames) {
     {                                                                                              \
         uint32_t limit = frame_message_max(number);                                                \
         const char *cell = strstr(strstr(page, row), "\n");                                        \
-        if (limit >= 1 << 20)                                                                      \
+        if (limit % (1 << 20) == 0)                                                                \
             snprintf(row, sizeof row, "| %u MiB |", limit >> 20);                                  \
         else if (limit >= 1024)                                                                    \
             snprintf(row, sizeof row, "| %u KiB |", limit >> 10);                                  \

@@ -115,8 +115,8 @@ START_TEST(amplifying) {
     struct hostile hello = {.type = FRAME_HELLO, .bytes = space};
     repeat_bytes(&hello, (const uint8_t[]){0x52, 0}, 2, frame_message_max(FRAME_HELLO) / 2);
     ck_assert_int_eq(hostile_unpack(&hello, &err), ERR_LIMIT);
-    ck_assert_ptr_nonnull(strstr(err.text, "4096 tensors"));
-    hello.len = 4096 * 2; /* as many as there may be: allowed to pass, refused by the server */
+    ck_assert_ptr_nonnull(strstr(err.text, "12288 tensors"));
+    hello.len = 12288 * 2; /* as many as there may be: allowed to pass, refused by the server */
     ck_assert_int_eq(hostile_unpack(&hello, &err), ERR_PROTOCOL);
 
     /* a packed list of a million blocks, and the same one by one */
