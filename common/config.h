@@ -42,10 +42,17 @@ struct config {
 /* Indices of the ENUM options' choices. */
 enum { MODEL_GCN, MODEL_SAGE, MODEL_MLP };
 enum { TRAIN_FULL, TRAIN_SAMPLED };
-enum { OPTIMIZER_SGD, OPTIMIZER_MOMENTUM, OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
+enum {
+    OPTIMIZER_SGD,
+    OPTIMIZER_MOMENTUM,
+    OPTIMIZER_ADAM,
+    OPTIMIZER_ADAMW,
+    OPTIMIZER_ADAGRAD,
+    OPTIMIZER_NONE,
+};
 enum { DECAY_ALL, DECAY_FIRST };
 enum { CONSISTENCY_ASYNC, CONSISTENCY_SSP, CONSISTENCY_BSP };
-enum { ENCODING_FP32, ENCODING_INT8 };
+enum { ENCODING_FP32, ENCODING_INT8, ENCODING_FP16, ENCODING_TOPK };
 
 /* All faults of a file, each "file:line:column: what is wrong, and the nearest right name". Starts
  * as {0}; the functions below add to it. After a hundred faults the rest is left out. */

@@ -124,6 +124,18 @@ struct buf *buf_new(size_t len_bytes) {
     return buf;
 }
 
+struct buf *buf_wrap(const uint8_t *data, size_t len_bytes,
+                     void (*gone)(void *ctx, size_t len_bytes), void *ctx) {
+    struct buf *buf = pool_take(MEM_ALIGN);
+    *buf = (struct buf){.len = len_bytes,
+                        .data = (uint8_t *)(uintptr_t)data,
+                        .gone = gone,
+                        .gone_ctx = ctx,
+                        .elsewhere = true};
+    atomic_init(&buf->refs, 1);
+    return buf;
+}
+
 struct buf *buf_ref(struct buf *buf) {
     atomic_fetch_add_explicit(&buf->refs, 1, memory_order_relaxed);
     return buf;
@@ -134,7 +146,7 @@ struct buf *buf_unref(struct buf *buf) {
     if (!buf || atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) > 1)
         return NULL;
     struct buf last = {.len = buf->len, .gone = buf->gone, .gone_ctx = buf->gone_ctx};
-    pool_give(buf, last.len + MEM_ALIGN);
+    pool_give(buf, MEM_ALIGN + (buf->elsewhere ? 0 : buf->len));
     if (last.gone)
         last.gone(last.gone_ctx, last.len);
     return NULL;

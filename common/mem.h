@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -44,8 +45,12 @@ struct buf {
     uint8_t *data;
     void (*gone)(void *ctx, size_t len_bytes); /* NULL, or told when the last reference goes */
     void *gone_ctx;
+    bool elsewhere; /* data is not behind this */
 };
 struct buf *buf_new(size_t len_bytes); /* contents undefined */
+/* Of memory that is somewhere else (a mapped file), until gone is told. */
+struct buf *buf_wrap(const uint8_t *data, size_t len_bytes,
+                     void (*gone)(void *ctx, size_t len_bytes), void *ctx);
 struct buf *buf_ref(struct buf *buf);
 struct buf *buf_unref(struct buf *buf); /* takes NULL, returns NULL */
 

@@ -3,7 +3,7 @@
 packages_build="meson ninja-build gcc pkg-config protobuf-c-compiler libuv1-dev libprotobuf-c-dev
     libopenblas-openmp-dev libyaml-dev libjansson-dev libmicrohttpd-dev libssl-dev libmetis-dev
     libsqlite3-dev zlib1g-dev libxxhash-dev"
-packages_test="check curl python3"
+packages_test="check curl python3 strace"
 
 # packages_install NAME... : says what it installs; does nothing when all are there.
 packages_install() {

@@ -49,7 +49,8 @@ uint32_t frame_message_max(unsigned type) {
 }
 
 bool frame_has_payload(unsigned type) {
-    return type == FRAME_PUSH || type == FRAME_WEIGHTS;
+    return type == FRAME_PUSH || type == FRAME_WEIGHTS || type == FRAME_PULL_ROWS ||
+           type == FRAME_ROWS;
 }
 
 void frame_header_write(const struct frame_header *header, uint8_t bytes[FRAME_HEADER_BYTES]) {
@@ -99,14 +100,14 @@ int frame_header_read(const uint8_t bytes[FRAME_HEADER_BYTES], uint32_t payload_
     return 0;
 }
 
-uint64_t frame_checksum(const void *message, size_t message_bytes, const struct frame_piece *pieces,
-                        size_t piece_count) {
+uint64_t frame_checksum(unsigned type, const void *message, size_t message_bytes,
+                        const struct frame_piece *pieces, size_t piece_count) {
     if (piece_count == 0)
-        return XXH3_64bits(message, message_bytes);
+        return XXH3_64bits_withSeed(message, message_bytes, type);
 
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
-    (void)XXH3_64bits_reset(&state);
+    (void)XXH3_64bits_reset_withSeed(&state, type);
     if (message_bytes > 0)
         XXH3_64bits_update(&state, message, message_bytes);
     for (size_t i = 0; i < piece_count; i++)

@@ -8,7 +8,7 @@
  *        6     2  flags (little-endian, 0 for now; unknown bits are refused)
  *        8     4  message length in bytes (little-endian)
  *       12     4  payload length in bytes (little-endian)
- *       16     8  XXH3-64 of message and payload together (little-endian)
+ *       16     8  XXH3-64 of message and payload together, its seed the type (little-endian)
  *
  * Message and payload are each followed by zeros up to a multiple of 8, which neither length nor
  * checksum counts: so everything on a connection is aligned, whatever it is read into. */
@@ -45,7 +45,9 @@
     FRAME(PEER_REPORT, 16, peer_report)                                                            \
     FRAME(PEER_ORDER, 17, peer_order)                                                              \
     FRAME(STATUS_REQUEST, 18, status_request)                                                      \
-    FRAME(STATUS, 19, status)
+    FRAME(STATUS, 19, status)                                                                      \
+    FRAME(PULL_ROWS, 20, pull_rows)                                                                \
+    FRAME(ROWS, 21, rows)
 
 enum frame_type {
 #define FRAME(name, number, message) FRAME_##name = number,
@@ -73,7 +75,7 @@ static inline size_t frame_wire_bytes(const struct frame_header *header) {
     return FRAME_HEADER_BYTES + frame_padded(header->message_bytes) +
            frame_padded(header->payload_bytes);
 }
-/* The longest message of a type; whether it may carry a payload (only PUSH and WEIGHTS do). */
+/* The longest message of a type; whether it may carry a payload. */
 uint32_t frame_message_max(unsigned type);
 bool frame_has_payload(unsigned type);
 
@@ -88,5 +90,5 @@ struct frame_piece {
     const void *data;
     size_t len;
 };
-uint64_t frame_checksum(const void *message, size_t message_bytes, const struct frame_piece *pieces,
-                        size_t piece_count);
+uint64_t frame_checksum(unsigned type, const void *message, size_t message_bytes,
+                        const struct frame_piece *pieces, size_t piece_count);

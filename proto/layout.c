@@ -14,22 +14,28 @@ static int layout_compare_names(const void *a, const void *b) {
                   (*(const struct tensor_spec *const *)b)->name);
 }
 
+static int layout_check_name(const char *what, size_t i, const char *name, struct error *reterr) {
+    size_t len = strnlen(name, LAYOUT_NAME_MAX + 1);
+    if (len == 0 || len > LAYOUT_NAME_MAX)
+        return error_set(reterr, ERR_FORMAT, "%s %zu: its name has %zu bytes, not 1 to %d", what, i,
+                         len, LAYOUT_NAME_MAX);
+    for (const char *c = name; *c; c++)
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+              *c == '.' || *c == '_'))
+            return error_set(reterr, ERR_FORMAT,
+                             "%s %zu: byte 0x%02x in its name; letters, digits, '.' and '_' are "
+                             "allowed",
+                             what, i, (unsigned char)*c);
+    return 0;
+}
+
 static int layout_check_names(const struct tensor_spec *tensors, size_t count,
                               struct error *reterr) {
     _cleanup_(mem_free_p) const struct tensor_spec **sorted = mem_array(count, sizeof *sorted);
     for (size_t i = 0; i < count; i++) {
-        const char *name = tensors[i].name;
-        size_t len = strnlen(name, sizeof tensors[i].name);
-        if (len == 0 || len > LAYOUT_NAME_MAX)
-            return error_set(reterr, ERR_FORMAT, "tensor %zu: its name has %zu bytes, not 1 to %d",
-                             i, len, LAYOUT_NAME_MAX);
-        for (const char *c = name; *c; c++)
-            if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                  (*c >= '0' && *c <= '9') || *c == '.' || *c == '_'))
-                return error_set(reterr, ERR_FORMAT,
-                                 "tensor %zu: byte 0x%02x in its name; letters, digits, '.' and "
-                                 "'_' are allowed",
-                                 i, (unsigned char)*c);
+        int r = layout_check_name("tensor", i, tensors[i].name, reterr);
+        if (r < 0)
+            return r;
         sorted[i] = &tensors[i];
     }
     qsort(sorted, count, sizeof *sorted, layout_compare_names);
@@ -185,8 +191,56 @@ int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t 
     return 0;
 }
 
+/* The hash so far, then what docs/protocol.md names of each table. */
+static uint64_t layout_hash_tables(const struct layout *layout) {
+    enum { ROW = LAYOUT_NAME_MAX + 1 + 8 + 4 + 4 };
+    size_t len = 8 + layout->table_count * ROW;
+    _cleanup_(mem_free_p) uint8_t *bytes = mem_alloc(len);
+    uint8_t *at = bytes + 8;
+    memcpy(bytes, &layout->hash, 8);
+    for (size_t i = 0; i < layout->table_count; i++, at += ROW) {
+        const struct layout_table *table = &layout->tables[i];
+        memcpy(at, table->name, strlen(table->name));
+        memcpy(at + 64, &table->rows, 8);
+        memcpy(at + 72, &table->dim, 4);
+        memcpy(at + 76, &table->init_scale, 4);
+    }
+    uint64_t hash = XXH3_64bits(bytes, len);
+    return hash ? hash : 1;
+}
+
+int layout_add_tables(struct layout *layout, const struct layout_table *tables, size_t table_count,
+                      struct error *reterr) {
+    if (table_count > LAYOUT_TABLES_MAX)
+        return error_set(reterr, ERR_LIMIT, "%zu tables; up to %d are possible", table_count,
+                         LAYOUT_TABLES_MAX);
+    for (size_t i = 0; i < table_count; i++) {
+        int r = layout_check_name("table", i, tables[i].name, reterr);
+        for (size_t k = 0; r == 0 && k < i; k++)
+            if (strcmp(tables[k].name, tables[i].name) == 0)
+                r = error_set(reterr, ERR_FORMAT, "two tables are named '%s'", tables[i].name);
+        if (r < 0)
+            return r;
+        if (tables[i].rows < 1 || tables[i].rows > LAYOUT_ROWS_MAX || tables[i].dim < 1 ||
+            tables[i].dim > LAYOUT_DIM_MAX || !isfinite(tables[i].init_scale) ||
+            tables[i].init_scale < 0)
+            return error_set(reterr, ERR_RANGE,
+                             "table '%s': %llu rows of %u floats, initially in +-%g",
+                             tables[i].name, (unsigned long long)tables[i].rows, tables[i].dim,
+                             (double)tables[i].init_scale);
+    }
+    if (table_count == 0)
+        return 0;
+    layout->table_count = table_count;
+    layout->tables = mem_array(table_count, sizeof *tables);
+    memcpy(layout->tables, tables, table_count * sizeof *tables);
+    layout->hash = layout_hash_tables(layout);
+    return 0;
+}
+
 struct layout *layout_free(struct layout *layout) {
     if (layout) {
+        mem_free(layout->tables);
         mem_free(layout->tensors);
         mem_free(layout->tensor_offsets);
         mem_free(layout->blocks);

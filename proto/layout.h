@@ -15,6 +15,10 @@
 #define LAYOUT_SHARDS_MAX 256
 #define LAYOUT_NAME_MAX 63
 #define LAYOUT_BLOCKS_EACH 32
+#define LAYOUT_TABLES_MAX 64
+#define LAYOUT_STRIPES 16 /* of a table on each shard */
+#define LAYOUT_ROWS_MAX (1ull << 40)
+#define LAYOUT_DIM_MAX 65536
 
 enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM };
 
@@ -23,6 +27,14 @@ struct tensor_spec {
     uint32_t rows, cols;
     enum tensor_init init;
     bool decay;
+};
+
+/* A sparse parameter: rows are placed one by one (server/table.h). */
+struct layout_table {
+    char name[LAYOUT_NAME_MAX + 1];
+    uint64_t rows;
+    uint32_t dim;
+    float init_scale; /* initial values are uniform in +-init_scale */
 };
 
 struct layout_block {
@@ -47,16 +59,21 @@ struct layout {
     uint32_t *shard_starts; /* [shard_count + 1] into shard_blocks */
     uint32_t *shard_blocks; /* [block_count]: block ids by shard, ascending within a shard */
     uint64_t *shard_floats; /* [shard_count] */
-    uint64_t hash;          /* of tensors, block size and shard count; never 0 */
+    size_t table_count;
+    struct layout_table *tables;
+    uint64_t hash; /* of tensors, block size, shard count and tables; never 0 */
 };
 
 /* block_bytes: the most that a block has; a multiple of 64, at least 64. A small model is cut into
- * smaller ones, at least LAYOUT_BLOCKS_EACH for each shard as long as they have 64 bytes, so that the
- * shards' parts differ by less than 5 %. Blocks go to the shard with the fewest bytes so far, largest
- * first, ties to the lower number (Graham, SIAM J. Appl. Math. 1969: longest processing time first). Refuses (ERR_RANGE, ERR_LIMIT, ERR_FORMAT) bad names,
- * sizes of 0, too many. */
+ * smaller ones, at least LAYOUT_BLOCKS_EACH for each shard as long as they have 64 bytes, so that
+ * the shards' parts differ by less than 5 %. Blocks go to the shard with the fewest bytes so far,
+ * largest first, ties to the lower number (Graham, SIAM J. Appl. Math. 1969: longest processing
+ * time first). Refuses (ERR_RANGE, ERR_LIMIT, ERR_FORMAT) bad names, sizes of 0, too many. */
 int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t block_bytes,
                size_t shard_count, struct layout **ret, struct error *reterr);
+/* Adds tables to a layout that has none. Changes the hash. */
+int layout_add_tables(struct layout *layout, const struct layout_table *tables, size_t table_count,
+                      struct error *reterr);
 struct layout *layout_free(struct layout *layout);
 
 /* Writes the initial weights of a block, [floats]. Depends on (seed, tensor, element) alone.

@@ -53,7 +53,7 @@ struct frame_out *frame_out_new(enum frame_type type, const ProtobufCMessage *me
         .type = (uint8_t)type,
         .message_bytes = (uint32_t)message_bytes,
         .payload_bytes = (uint32_t)frame->payload_bytes,
-        .checksum = frame_checksum(frame->head->data + FRAME_HEADER_BYTES, message_bytes, hashed,
+        .checksum = frame_checksum(type, frame->head->data + FRAME_HEADER_BYTES, message_bytes, hashed,
                                    piece_count),
     };
     frame_header_write(&header, frame->head->data);
@@ -102,7 +102,7 @@ int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_head
     };
     const struct frame_piece payload = {frame.payload, frame.payload_bytes};
     uint64_t sum =
-        frame_checksum(frame.message, frame.message_bytes, &payload, frame.payload_bytes > 0);
+        frame_checksum(frame.type, frame.message, frame.message_bytes, &payload, frame.payload_bytes > 0);
     if (sum != header->checksum)
         return error_set(reterr, ERR_CHECKSUM,
                          "a %s frame of %zu + %zu bytes was damaged on its way (checksum %016llx, "
@@ -151,6 +151,7 @@ static size_t wire_entries_max(const char *field) {
         size_t max;
     } caps[] = {
         {"tensors", LAYOUT_TENSORS_MAX},
+        {"tables", LAYOUT_TABLES_MAX},
         {"blocks", LAYOUT_BLOCKS_MAX},
         {"versions", LAYOUT_BLOCKS_MAX},
         {"generations", 1024},

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "common/metrics.h"
+#include "common/pool.h"
+#include "server/table.h"
 
 /* Where a batch is summed up; as many as there were threads at once. */
 struct scratch {
@@ -157,37 +159,63 @@ void aggregator_recheck(struct aggregator *aggregator, uint64_t now_ms) {
     check_all(aggregator, now_ms, false);
 }
 
-/* The weighted mean of a batch into sum; false when no part has a weight. Staleness is told of what
- * is merged; a version above ours is of a life that a crash took back. */
-static bool batch_merge(const struct block *block, uint64_t version, const struct list *batch,
-                        float *sum) {
+/* Versions applied since the weights that a gradient was computed on; a version above ours is of a
+ * life that a crash took back. */
+static uint64_t part_staleness(const struct pending *part, uint64_t version) {
+    return part->version && version > part->version ? version - part->version : 0;
+}
+
+/* Parts that are too old to be merged go to late. Returns how many are left. */
+static uint32_t batch_refuse(const struct block_rule *rule, uint64_t version, struct list *batch,
+                             struct list *late, uint32_t count) {
+    struct list *next;
+    if (rule->bsp || rule->staleness_max == 0)
+        return count;
+    for (struct list *node = batch->next; node != batch; node = next) {
+        next = node->next;
+        if (part_staleness(part_of(node), version) <= rule->staleness_max)
+            continue;
+        list_remove(node);
+        list_append(late, node);
+        count--;
+    }
+    return count;
+}
+
+/* A part's share of the mean, of weights that sum up to total. */
+static float part_factor(const struct block_rule *rule, const struct pending *part,
+                         uint64_t version, double total) {
+    double factor = part->push->weight / total;
+    if (rule->damped && !rule->bsp)
+        factor /= 1 + (double)part_staleness(part, version);
+    return (float)factor;
+}
+
+/* The weighted mean of a batch into sum; NULL when no part has a weight. Where one push of plain
+ * floats is all there is, its payload is the mean. */
+static const float *batch_merge(const struct block_rule *rule, const struct block *block,
+                                uint64_t version, const struct list *batch, float *sum) {
     double total = 0;
     for (LIST_EACH(node, batch))
         total += part_of(node)->push->weight;
     if (!(total > 0))
-        return false;
+        return NULL;
+    const struct pending *first = part_of(batch->next);
+    if (first->node.next == batch && first->push->codec == CODEC_FP32 &&
+        part_factor(rule, first, version, total) == 1) {
+        metric_record(METRIC_STALENESS, part_staleness(first, version));
+        return (const float *)(const void *)first->bytes;
+    }
     memset(sum, 0, block->floats * sizeof *sum);
     for (LIST_EACH(node, batch)) {
         const struct pending *part = part_of(node);
         if (part->push->weight == 0)
             continue;
         codec_add(part->push->codec, part->bytes, block->floats,
-                  (float)(part->push->weight / total), sum);
-        metric_record(METRIC_STALENESS, version > part->version ? version - part->version : 0);
+                  part_factor(rule, part, version, total), sum);
+        metric_record(METRIC_STALENESS, part_staleness(part, version));
     }
-    return true;
-}
-
-/* The batch's gradient: the payload itself where one push of plain floats is all there is, else the
- * merged sum. NULL when no part has a weight. */
-static const float *batch_gradient(const struct block *block, uint64_t version,
-                                   const struct list *batch, float *sum) {
-    const struct pending *first = part_of(batch->next);
-    bool alone = first->node.next == batch;
-    if (!alone || first->push->codec != CODEC_FP32 || !(first->push->weight > 0))
-        return batch_merge(block, version, batch, sum) ? sum : NULL;
-    metric_record(METRIC_STALENESS, version > first->version ? version - first->version : 0);
-    return (const float *)(const void *)first->bytes;
+    return sum;
 }
 
 static struct buf *batch_step(struct aggregator *aggregator, struct block *block,
@@ -197,6 +225,35 @@ static struct buf *batch_step(struct aggregator *aggregator, struct block *block
                    gradient, block->state, ++block->steps, block->decay,
                    (float *)(void *)next->data);
     return next;
+}
+
+/* The same of a batch for a table's stripe, row by row. */
+static void stripe_step(struct aggregator *aggregator, struct block *block, uint64_t version,
+                        const struct list *batch, uint32_t count) {
+    double total = 0;
+    uint64_t clock = 0;
+    uint32_t n = 0;
+    POOL_ARRAY(struct table_part, parts, count);
+    for (LIST_EACH(node, batch))
+        total += part_of(node)->push->weight;
+    for (LIST_EACH(node, batch)) {
+        const struct pending *part = part_of(node);
+        const struct push_rows *rows = &part->push->rows;
+        uint32_t start = rows->starts[block->stripe];
+        parts[n++] = (struct table_part){
+            .rows = rows->rows,
+            .values = rows->values,
+            .order = rows->order + start,
+            .count = rows->starts[block->stripe + 1] - start,
+            .weight = part_factor(aggregator->rule, part, version, 1),
+        };
+        clock = part->push->clock > clock ? part->push->clock : clock;
+        metric_record(METRIC_STALENESS, part_staleness(part, version));
+    }
+    size_t stepped = 0;
+    if (total > 0)
+        stepped = table_apply(block->table, block->stripe, parts, n, total, (uint32_t)clock);
+    metric_add(METRIC_ROW_UPDATES, stepped);
 }
 
 /* Takes, merges, steps, publishes one block that this thread owns, and reports what is done.
@@ -210,16 +267,23 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
     uint32_t count = block_take(block, aggregator->rule, &batch, &late, &clock);
 
     struct buf *old = block_read(block, &version), *next = NULL;
-    const float *gradient = count > 0 ? batch_gradient(block, version, &batch, sum) : NULL;
-    if (gradient) {
-        next = batch_step(aggregator, block, old, gradient);
+    count = batch_refuse(aggregator->rule, version, &batch, &late, count);
+    bool updated = count > 0;
+    if (updated && block->table) {
+        stripe_step(aggregator, block, version, &batch, count);
+    } else if (updated) {
+        const float *gradient = batch_merge(aggregator->rule, block, version, &batch, sum);
+        next = gradient ? batch_step(aggregator, block, old, gradient) : NULL;
+        updated = next != NULL;
+    }
+    if (updated) {
         atomic_fetch_add(&aggregator->updates, 1);
         metric_add(METRIC_UPDATES, 1);
         metric_record(METRIC_BATCH, count);
     }
     buf_unref(old);
     /* With this the block may become another thread's: nothing of it is touched afterwards. */
-    bool ready = block_publish(block, aggregator->rule, next, clock, now_ms);
+    bool ready = block_publish(block, aggregator->rule, updated, next, clock, now_ms);
 
     struct list *node;
     while ((node = list_pop(&batch)))
@@ -289,7 +353,7 @@ void aggregator_admit(struct aggregator *aggregator, struct push *push, const ui
         bool late;
         struct pending *replaced;
         if (block_append(block, aggregator->rule, &parts[i], now_ms, &late, &replaced)) {
-            if (count * (uint64_t)block->floats <= aggregator->ops->inline_floats)
+            if (!block->table && count * (uint64_t)block->floats <= aggregator->ops->inline_floats)
                 work_inline(aggregator, block, now_ms);
             else
                 ready_append(aggregator, block);

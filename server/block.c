@@ -29,6 +29,7 @@ struct push *push_new(uint32_t count) {
 struct push *push_free(struct push *push) {
     if (push) {
         buf_unref(push->buf);
+        buf_unref(push->rows.memory);
         pool_give(push, sizeof *push + (size_t)push->count * sizeof push->parts[0]);
     }
     return NULL;
@@ -47,6 +48,12 @@ void block_init(struct block *block, uint32_t id, uint32_t floats, bool decay, s
     lock_init(&block->lock, LOCK_BLOCK, "block");
     list_init(&block->pending);
     list_init(&block->ready_node);
+}
+
+void block_init_stripe(struct block *block, struct table *table, uint32_t stripe) {
+    block_init(block, UINT32_MAX, 0, false, NULL, 0);
+    block->table = table;
+    block->stripe = stripe;
 }
 
 void block_done(struct block *block) {
@@ -216,12 +223,12 @@ uint32_t block_take(struct block *block, const struct block_rule *rule, struct l
     return taken;
 }
 
-bool block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
-                   uint64_t clock, uint64_t now_ms) {
+bool block_publish(struct block *block, const struct block_rule *rule, bool updated,
+                   struct buf *weights, uint64_t clock, uint64_t now_ms) {
     struct buf *old = NULL;
     block_lock(block);
     assert(block->queued);
-    if (weights) {
+    if (updated) {
         old = block->weights;
         block->weights = weights;
         block->version++;
@@ -237,7 +244,7 @@ bool block_publish(struct block *block, const struct block_rule *rule, struct bu
 
 struct buf *block_read(struct block *block, uint64_t *ret_version) {
     block_lock(block);
-    struct buf *weights = buf_ref(block->weights);
+    struct buf *weights = block->weights ? buf_ref(block->weights) : NULL;
     *ret_version = block->version;
     lock_release(&block->lock);
     return weights;

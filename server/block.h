@@ -19,13 +19,23 @@
 #include "server/roster.h"
 
 struct push;
+struct table;
 
 /* One block's part of a push. The bytes lie in the buffer the socket filled. */
 struct pending {
     struct list node;
     struct push *push;
-    const uint8_t *bytes;
-    uint64_t version; /* of the weights it was computed on */
+    const uint8_t *bytes; /* of a tensor's block; a stripe's part is in push->rows */
+    uint64_t version;     /* of the weights it was computed on; 0: not known */
+};
+
+/* The rows of a push to a table, sorted by stripe (table_split). */
+struct push_rows {
+    const uint64_t *rows; /* [n] */
+    const float *values;  /* [n, dim] */
+    uint32_t *order;      /* [n] */
+    uint32_t *starts;     /* [stripes + 1]; stripe s has order[starts[s]] .. order[starts[s + 1]] */
+    struct buf *memory;   /* of order and starts, and of values that were decoded; a reference */
 };
 
 /* A push on its way: freed when the last of its blocks is done with. */
@@ -36,10 +46,11 @@ struct push {
     enum codec codec;
     uint64_t received_ns;
     struct buf *buf;       /* a reference */
+    struct push_rows rows; /* to a table: parts are its stripes in order */
     atomic_uint remaining; /* blocks not yet applied; the one who takes it to 0 acknowledges */
-    atomic_uint late;      /* bsp: blocks where it was not merged: the batch had closed, or a
-                            * newer process of the rank sent the same; with late == count nothing
-                            * of the push counted */
+    atomic_uint late; /* blocks where it was not merged: in bsp because the batch had closed, or
+                       * a newer process of the rank sent the same; else because it was too
+                       * stale; with late == count nothing of the push counted */
     uint32_t count;
     struct pending parts[];
 };
@@ -51,6 +62,8 @@ struct block {
     uint32_t id; /* in the layout */
     uint32_t floats;
     bool decay;
+    struct table *table; /* a stripe of it: floats 0, no weights; NULL for a tensor's block */
+    uint32_t stripe;
     struct lock
         lock; /* LOCK_BLOCK; guards the group below; held for a list append or a pointer swap */
     struct buf *weights; /* published; readers take a reference; never written after */
@@ -71,6 +84,10 @@ struct block_rule {
     bool bsp;
     uint32_t close_pushes; /* 0: as many as roster->present */
     uint32_t max_wait_ms;
+    /* async, ssp: a gradient that is older, in versions, is not merged (0: all are); a stale one
+     * counts 1 / (1 + staleness) of its weight (Zhang et al., IJCAI 2016). */
+    uint32_t staleness_max;
+    bool damped;
     struct roster *roster;
 };
 
@@ -78,6 +95,8 @@ struct block_rule {
  * state_floats * floats zeros of state. A restore then sets version, clock, steps and state. */
 void block_init(struct block *block, uint32_t id, uint32_t floats, bool decay, struct buf *weights,
                 size_t state_floats);
+/* The books of a table's stripe, which has its rows and its own lock for them. */
+void block_init_stripe(struct block *block, struct table *table, uint32_t stripe);
 /* Nothing may be pending: aggregator_free comes first. */
 void block_done(struct block *block);
 
@@ -96,12 +115,12 @@ bool block_check(struct block *block, const struct block_rule *rule, uint64_t no
 #define BLOCK_NO_CLOCK UINT64_MAX
 uint32_t block_take(struct block *block, const struct block_rule *rule, struct list *out,
                     struct list *late, uint64_t *ret_clock);
-/* Publishes new weights (takes the reference) with version + 1, or, weights NULL, keeps what is
- * there; in bsp the block's clock becomes the batch's + 1. Clears queued; returns true when the
- * next batch may close already (queued is set again). */
-bool block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
-                   uint64_t clock, uint64_t now_ms);
-/* A reference to the published weights, and their version. */
+/* updated: version + 1, with new weights (takes the reference; NULL for a stripe); in bsp the
+ * block's clock becomes the batch's + 1. Clears queued; returns true when the next batch may close
+ * already (queued is set again). */
+bool block_publish(struct block *block, const struct block_rule *rule, bool updated,
+                   struct buf *weights, uint64_t clock, uint64_t now_ms);
+/* A reference to the published weights (NULL: a stripe), and their version. */
 struct buf *block_read(struct block *block, uint64_t *ret_version);
 /* Parts that wait now. */
 uint32_t block_pending(struct block *block);

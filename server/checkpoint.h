@@ -2,12 +2,14 @@
  *
  *   <job.dir>/checkpoints/<generation, 8 digits>/shard-<k>-of-<n>.ckpt
  *
- * One file: magic "GPSCKPT1", header length (8 bytes), a JSON header padded with spaces to a
- * multiple of 8 (job, generation, shard, tensors, blocks with their versions, clocks and steps,
- * ledger, coordinator state, ...), weights, optimizer state and best weights of all blocks in
- * order, then XXH3-64 of all that. Little-endian. 64-bit numbers are JSON integers; above 2^63 - 1
- * the negative number of the same bits. Written atomically. A generation is complete when all its
- * shards' files are there; a damaged file is refused and the generation before it is used. */
+ * One file: magic "GPSCKPT2", header length (8 bytes), a JSON header padded with spaces to a
+ * multiple of 8 (job, generation, shard, tensors, tables, blocks with their versions, clocks and
+ * steps, ledger, coordinator state, ...), weights, optimizer state and best weights of all blocks
+ * in order, zeros up to a multiple of 8, the rows of tables (number, clock, steps, weights, state,
+ * each padded likewise), then XXH3-64 of all that. Little-endian. 64-bit numbers are JSON integers;
+ * above 2^63 - 1 the negative number of the same bits. Written atomically. A generation is complete
+ * when all its shards' files are there; a damaged file is refused and the generation before it is
+ * used. */
 #pragma once
 
 #include <jansson.h>
@@ -15,6 +17,24 @@
 #include "proto/layout.h"
 #include "server/block.h"
 #include "server/ledger.h"
+#include "server/table.h"
+
+struct checkpoint_table {
+    struct layout_table spec;
+    uint64_t held; /* rows in this file */
+    /* when saving: what is walked; the table is borrowed, the snapshot owned */
+    struct table *table;
+    struct table_snapshot *snapshot;
+};
+
+/* Rows where they lie in a file's bytes. */
+struct checkpoint_source {
+    struct buf *bytes; /* a reference, or NULL: the caller of checkpoint_decode keeps them */
+    struct {
+        const uint8_t *rows;
+        uint64_t held;
+    } * tables; /* [table_count] */
+};
 
 struct checkpoint {
     char job[128];
@@ -35,6 +55,10 @@ struct checkpoint {
     size_t state_floats;
     uint32_t best_epoch; /* 0: none */
     struct buf **best;   /* [block_count] references; NULL exactly when best_epoch is 0 */
+    size_t table_count;
+    struct checkpoint_table *tables; /* [table_count] */
+    size_t source_count;             /* of one that was read */
+    struct checkpoint_source *sources;
     size_t ledger_count;
     struct ledger_entry *ledger;
     json_t *coordinator; /* shard 0's, else NULL; owned */
@@ -44,11 +68,37 @@ struct checkpoint {
 struct checkpoint *checkpoint_new(size_t block_count, size_t ledger_count, size_t tensor_count);
 struct checkpoint *checkpoint_free(struct checkpoint *checkpoint);
 
-/* To bytes and back, pure. decode checks everything: ERR_FORMAT, ERR_CHECKSUM. Not saved: the
- * ledger's pending bits. */
-struct buf *checkpoint_encode(const struct checkpoint *checkpoint);
+/* To bytes, piece by piece: *ret_data is good until the next call; false after the last one. Walks
+ * the tables' snapshots and ends them. Not saved: the ledger's pending bits. */
+struct checkpoint_stream;
+struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint); /* borrowed */
+bool checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data,
+                            size_t *ret_len);
+uint64_t checkpoint_stream_bytes(const struct checkpoint_stream *stream); /* handed out so far */
+struct checkpoint_stream *checkpoint_stream_free(struct checkpoint_stream *stream);
+/* All of it at once. */
+struct buf *checkpoint_stream_whole(struct checkpoint_stream *stream);
+struct buf *checkpoint_encode(struct checkpoint *checkpoint);
+
+/* And back: checks everything: ERR_FORMAT, ERR_CHECKSUM. The rows of tables stay where they are in
+ * bytes, which must outlive the checkpoint. */
 int checkpoint_decode(const uint8_t *bytes, size_t len, struct checkpoint **ret,
                       struct error *reterr);
+
+/* What tells that two shards' files are not of one moment of one run ("the job", ...); NULL:
+ * nothing.
+ */
+const char *checkpoint_difference(const struct checkpoint *a, const struct checkpoint *b);
+/* Its tensors and tables, cut for a number of shards. */
+int checkpoint_layout(const struct checkpoint *checkpoint, uint32_t shards, struct layout **ret,
+                      struct error *reterr);
+/* Are its blocks just those that the layout gives its shard? */
+bool checkpoint_fits(const struct checkpoint *checkpoint, const struct layout *layout);
+
+/* Hands out all rows of a table, of a checkpoint that was read, until take fails. */
+int checkpoint_rows(const struct checkpoint *checkpoint, size_t table,
+                    int (*take)(void *ctx, const struct table_row *row, struct error *reterr),
+                    void *ctx, struct error *reterr);
 
 /* Is the file whole (magic, lengths, checksum)? Without decoding it. */
 int checkpoint_check(const uint8_t *bytes, size_t len, struct error *reterr);
@@ -56,16 +106,21 @@ int checkpoint_check(const uint8_t *bytes, size_t len, struct error *reterr);
 /* Where generations live: files, or a simulated disk. */
 struct checkpoint_store {
     void *ctx;
-    /* Atomic. */
+    /* Atomic: all of the stream or nothing. */
     int (*write)(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
-                 const struct buf *bytes, struct error *reterr);
+                 struct checkpoint_stream *stream, struct error *reterr);
     int (*read)(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards, struct buf **ret,
                 struct error *reterr);
-    /* Generations whose file of this shard reads whole (checksum), ascending; *ret: mem_free.
-     * ERR_CONFIG when all there is was written by another number of shards. */
+    /* Generations whose file of this shard reads whole (checksum), or that another number of shards
+     * wrote and whose files are all here and whole; ascending; *ret: mem_free. ERR_CONFIG when
+     * there are only some files of such ones. */
     int (*list)(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
                 struct error *reterr);
-    /* Removes this shard's files of all generations but the newest keep that are <= newest. */
+    /* How many shards wrote a generation: `shards` if it was that number. NULL: always. */
+    int (*wrote)(void *ctx, uint64_t generation, uint32_t shards, uint32_t *ret,
+                 struct error *reterr);
+    /* Removes this shard's files (shard 0: also those of other numbers of shards) of all
+     * generations but the newest keep that are <= newest. */
     int (*prune)(void *ctx, uint32_t shard, uint32_t shards, uint64_t newest, uint32_t keep,
                  struct error *reterr);
 };
@@ -89,3 +144,12 @@ bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret
 int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
                        size_t *ret_count, float **ret_weights, uint64_t *ret_generation,
                        json_t **ret_coordinator, struct error *reterr);
+
+/* The part of shard `shard` of `shards` from a generation that `from` shards wrote, as if it had
+ * been written by that many: weights, optimizer state and best weights are cut anew; a block's
+ * version, clock and steps are the largest of those it is made of; the ledger is that of shard
+ * `shard`, or, where there was none, that of shard 0 without its counts: the processes that pushed
+ * to other shards than these are refused anyhow (Hello.shards), and their attempts stay fenced. */
+int checkpoint_reshard(const struct checkpoint_store *store, uint64_t generation, uint32_t from,
+                       uint32_t shard, uint32_t shards, struct checkpoint **ret,
+                       struct error *reterr);

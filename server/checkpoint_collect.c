@@ -75,29 +75,12 @@ static int shard_read(const char *dir, uint32_t shard, uint32_t shards, struct c
     return 0;
 }
 
-static bool same_tensors(const struct checkpoint *a, const struct checkpoint *b) {
-    if (a->tensor_count != b->tensor_count)
-        return false;
-    for (size_t i = 0; i < a->tensor_count; i++) {
-        const struct tensor_spec *x = &a->tensors[i], *y = &b->tensors[i];
-        if (strcmp(x->name, y->name) != 0 || x->rows != y->rows || x->cols != y->cols ||
-            x->init != y->init || x->decay != y->decay)
-            return false;
-    }
-    return true;
-}
-
 /* Do two shards' files tell of the same moment of the same run? */
 static int shard_matches(const char *dir, const struct checkpoint *first,
                          const struct checkpoint *other, bool which_best, struct error *reterr) {
-    const char *what = strcmp(first->job, other->job) != 0        ? "the job"
-                       : first->run != other->run                 ? "the run"
-                       : first->generation != other->generation   ? "the generation"
-                       : first->block_bytes != other->block_bytes ? "the block size"
-                       : !same_tensors(first, other)              ? "the tensors"
-                       : which_best && first->best_epoch != other->best_epoch
-                           ? "the epoch of the best weights"
-                           : NULL;
+    const char *what = checkpoint_difference(first, other);
+    if (!what && which_best && first->best_epoch != other->best_epoch)
+        what = "the epoch of the best weights";
     if (!what)
         return 0;
     return error_set(reterr, ERR_FORMAT,
@@ -109,22 +92,20 @@ static int shard_matches(const char *dir, const struct checkpoint *first,
 static int shard_place(const char *dir, struct collected *c, const struct checkpoint *checkpoint,
                        bool which_best, struct error *reterr) {
     const struct layout *layout = c->layout;
-    uint32_t shard = checkpoint->shard, start = layout->shard_starts[shard];
-    bool fits = checkpoint->block_count == layout->shard_starts[shard + 1] - start;
-    for (size_t i = 0; fits && i < checkpoint->block_count; i++) {
-        const struct layout_block *block = &layout->blocks[layout->shard_blocks[start + i]];
-        fits = checkpoint->block_ids[i] == block->id && checkpoint->floats[i] == block->floats;
-    }
-    if (!fits)
+    if (!checkpoint_fits(checkpoint, layout))
         return error_set(reterr, ERR_FORMAT,
                          "the blocks of shard %" PRIu32 " in %s are not those of its tensors",
-                         shard, dir);
+                         checkpoint->shard, dir);
     if (which_best && !checkpoint->best)
         return error_set(reterr, ERR_NOT_FOUND,
                          "no best weights were kept in %s; take the latest ones", dir);
     /* Only now, when blocks of that size have been seen. */
     if (!c->weights)
         c->weights = mem_array(layout->floats, sizeof *c->weights);
+    if (checkpoint->table_count > 0)
+        return error_set(reterr, ERR_FORMAT,
+                         "%s holds %zu tables of rows; only tensors can be put together", dir,
+                         checkpoint->table_count);
     struct buf **bufs = which_best ? checkpoint->best : checkpoint->weights;
     for (size_t i = 0; i < checkpoint->block_count; i++)
         memcpy(c->weights + layout->blocks[checkpoint->block_ids[i]].offset, bufs[i]->data,

@@ -12,8 +12,6 @@
 
 #include "common/file.h"
 
-#define FILE_BYTES_MAX ((size_t)1 << 42)
-
 char *checkpoint_store_dir(const char *job_dir, uint64_t generation) {
     return mem_printf("%s/checkpoints/%08" PRIu64, job_dir, generation);
 }
@@ -51,8 +49,24 @@ static int dir_sync(const char *path, struct error *reterr) {
     return why == 0 ? 0 : error_set(reterr, ERR_IO, "cannot sync %s: %s", path, strerror(why));
 }
 
+static int file_write_stream(const char *path, struct checkpoint_stream *stream,
+                             struct error *reterr) {
+    struct file_writer *file;
+    const void *data;
+    size_t len;
+    int r = file_create(path, &file, reterr);
+    if (r != 0)
+        return r;
+    while (r == 0 && checkpoint_stream_next(stream, &data, &len))
+        r = file_append(file, data, len, reterr);
+    if (r == 0)
+        return file_commit(file, reterr);
+    file_abandon(file);
+    return r;
+}
+
 static int store_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
-                       const struct buf *bytes, struct error *reterr) {
+                       struct checkpoint_stream *stream, struct error *reterr) {
     const char *job_dir = ctx;
     _cleanup_(mem_free_p) char *all = mem_printf("%s/checkpoints", job_dir);
     _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
@@ -63,7 +77,7 @@ static int store_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t 
     if (r == 0)
         r = dir_sync(all, reterr);
     if (r == 0)
-        r = file_write_whole(path, bytes->data, bytes->len, reterr);
+        r = file_write_stream(path, stream, reterr);
     if (r != 0) {
         rmdir(dir); /* when nothing is in it: failed attempts leave nothing behind */
         error_prefix(reterr, "checkpoint %" PRIu64, generation);
@@ -71,17 +85,22 @@ static int store_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t 
     return r;
 }
 
+static void map_gone(void *ctx, size_t len_bytes) {
+    file_unmap(ctx);
+    mem_free(ctx);
+}
+
+/* A mapping, so that the rows of tables are read from the file as they are put in their place. */
 static int store_read(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
                       struct buf **ret, struct error *reterr) {
     _cleanup_(mem_free_p) char *path = file_path(ctx, generation, shard, shards);
-    _cleanup_(mem_free_p) char *bytes = NULL;
-    size_t len;
-    int r = file_read_whole(path, FILE_BYTES_MAX, &bytes, &len, reterr);
-    if (r != 0)
+    struct file_map *map = mem_alloc(sizeof *map);
+    int r = file_map(path, map, reterr);
+    if (r != 0) {
+        mem_free(map);
         return r;
-    struct buf *buf = buf_new(len);
-    memcpy(buf->data, bytes, len);
-    *ret = buf;
+    }
+    *ret = buf_wrap(map->data, map->len, map_gone, map);
     return 0;
 }
 
@@ -122,35 +141,67 @@ int checkpoint_store_generations(const char *job_dir, uint64_t **ret, size_t *re
 /* 0: whole. ERR_NOT_FOUND, ERR_FORMAT, ERR_CHECKSUM or ERR_IO: cannot be used. Others: the file may
  * be good and is out of reach, which must not pass for "no checkpoint". */
 static int file_check(const char *path, struct error *reterr) {
-    _cleanup_(mem_free_p) char *bytes = NULL;
-    size_t len;
-    int r = file_read_whole(path, FILE_BYTES_MAX, &bytes, &len, reterr);
-    return r != 0 ? r : checkpoint_check((const uint8_t *)bytes, len, reterr);
+    struct file_map map;
+    int r = file_map(path, &map, reterr);
+    if (r != 0)
+        return r;
+    r = checkpoint_check(map.data, map.len, reterr);
+    file_unmap(&map);
+    return r;
 }
 
-/* Nothing of this shard: was the run begun with another number of shards? Then starting fresh here
- * would drop it without a word. */
-static int check_other_shards(const char *job_dir, const uint64_t *generations, size_t count,
-                              uint32_t shards, struct error *reterr) {
-    uint32_t shard, other = 0;
-    for (size_t i = count; i-- > 0 && other == 0;) {
-        _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generations[i]);
+/* Another number of shards that has files of a generation; 0: none, or this number has some. */
+static uint32_t other_shards(const char *job_dir, uint64_t generation, uint32_t shards) {
+    _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
+    uint32_t shard, found, others = 0;
+    bool ours = false;
+    char **names = NULL;
+    size_t count = 0;
+    struct error err = {0};
+    if (dir_list(dir, &names, &count, &err) != 0)
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        if (checkpoint_store_parse(names[i], &shard, &found)) {
+            ours |= found == shards;
+            others = found == shards ? others : found;
+        }
+    dir_list_free(names, count);
+    return ours ? 0 : others;
+}
+
+/* 0: not all of them are here and whole. */
+static uint32_t complete_others(const char *job_dir, uint64_t generation, uint32_t shards) {
+    uint32_t others = other_shards(job_dir, generation, shards);
+    for (uint32_t k = 0; k < others; k++) {
+        _cleanup_(mem_free_p) char *path = file_path(job_dir, generation, k, others);
         struct error err = {0};
-        char **names = NULL;
-        size_t name_count = 0, k = 0;
-        if (dir_list(dir, &names, &name_count, &err) != 0)
-            continue;
-        while (k < name_count && other == 0)
-            if (checkpoint_store_parse(names[k++], &shard, &other) && other == shards)
-                other = 0;
-        dir_list_free(names, name_count);
+        if (file_check(path, &err) != 0)
+            return 0;
     }
-    if (other == 0)
+    return others;
+}
+
+/* Nothing that can be used: was the run begun with another number of shards? Then starting fresh
+ * here would drop it without a word. */
+static int check_others(const char *job_dir, const uint64_t *generations, size_t count,
+                        uint32_t shards, struct error *reterr) {
+    uint32_t others = 0;
+    for (size_t i = count; i-- > 0 && others == 0;)
+        others = other_shards(job_dir, generations[i], shards);
+    if (others == 0)
         return 0;
     return error_set(reterr, ERR_CONFIG,
-                     "%s holds checkpoints of %u shard%s, servers.count is %u now; set it back, or "
-                     "give the new run another job.dir",
-                     job_dir, other, other == 1 ? "" : "s", shards);
+                     "%s holds checkpoints of %u shard%s, servers.count is %u now, and no "
+                     "generation's files are all there: put them all into this directory, set "
+                     "servers.count back, or give the new run another job.dir",
+                     job_dir, others, others == 1 ? "" : "s", shards);
+}
+
+static int store_wrote(void *ctx, uint64_t generation, uint32_t shards, uint32_t *ret,
+                       struct error *reterr) {
+    uint32_t others = other_shards(ctx, generation, shards);
+    *ret = others ? others : shards;
+    return 0;
 }
 
 static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
@@ -164,19 +215,20 @@ static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret
         _cleanup_(mem_free_p) char *path = file_path(ctx, generations[i], shard, shards);
         struct error err = {0};
         r = file_check(path, &err);
-        if (r == 0)
+        if (r == 0 || (r == ERR_NOT_FOUND && complete_others(ctx, generations[i], shards)))
             generations[count++] = generations[i];
         else if (r != ERR_NOT_FOUND && r != ERR_FORMAT && r != ERR_CHECKSUM && r != ERR_IO)
             return error_set(reterr, r, "%s", error_text(&err));
     }
-    if (count == 0 && (r = check_other_shards(ctx, generations, found, shards, reterr)) != 0)
+    if (count == 0 && (r = check_others(ctx, generations, found, shards, reterr)) != 0)
         return r;
     *ret = TAKE_PTR(generations);
     *ret_count = count;
     return 0;
 }
 
-/* This shard's file, what a crash left of writing it, and the directory when that was all. */
+/* This shard's file, what a crash left of writing it, and the directory when that was all. Shard 0
+ * also removes what another number of shards wrote. */
 static int generation_remove(const char *job_dir, uint64_t generation, uint32_t shard,
                              uint32_t shards, struct error *reterr) {
     _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generation);
@@ -192,7 +244,10 @@ static int generation_remove(const char *job_dir, uint64_t generation, uint32_t 
     if (r != 0)
         return error_set(reterr, r, "%s", error_text(&err));
     for (size_t i = 0; r == 0 && i < count; i++) {
-        if (strcmp(names[i], file) != 0 && strncmp(names[i], tmp, strlen(tmp)) != 0)
+        uint32_t whose, others;
+        bool foreign =
+            shard == 0 && checkpoint_store_parse(names[i], &whose, &others) && others != shards;
+        if (!foreign && strcmp(names[i], file) != 0 && strncmp(names[i], tmp, strlen(tmp)) != 0)
             continue;
         _cleanup_(mem_free_p) char *path = mem_printf("%s/%s", dir, names[i]);
         if (unlink(path) != 0 && errno != ENOENT)
@@ -229,6 +284,7 @@ struct checkpoint_store checkpoint_store_files(const char *job_dir) {
         .write = store_write,
         .read = store_read,
         .list = store_list,
+        .wrote = store_wrote,
         .prune = store_prune,
     };
 }

@@ -1,5 +1,5 @@
-/* Update rules: pure functions on float arrays, one block at a time. g is the gradient, and where
- * decay applies (but not in adamw) g + weight_decay * w.
+/* Update rules: pure functions on float arrays, one block or one row at a time. g is the gradient,
+ * and where decay applies (but not in adamw and none) g + weight_decay * w.
  *
  * sgd: w -= lr g.
  *
@@ -10,7 +10,11 @@
  *
  * adamw: Loshchilov & Hutter, ICLR 2019, algorithm 2: decay beside the step, w -= lr weight_decay
  * w.
- */
+ *
+ * adagrad: Duchi, Hazan & Singer, JMLR 2011: s += g^2, w -= lr g / (sqrt(s) + eps).
+ *
+ * none: w += g. Sums what is pushed (of a batch, its mean): for benchmarks, and for using the
+ * shards as a plain reduction service. */
 #pragma once
 
 #include <stdbool.h>
@@ -32,3 +36,8 @@ size_t optimizer_state_floats(const struct optimizer *optimizer);
  * from 1; decay: does weight_decay apply to this block? next and weights do not overlap. */
 void optimizer_step(const struct optimizer *optimizer, size_t n, const float *weights,
                     const float *gradient, float *state, uint64_t step, bool decay, float *next);
+/* One row of a table in which only the rows that are met are updated: weights [dim] and state
+ * [state_floats * dim] in place, with gradient[dim] * factor. step counts the row's own updates,
+ * from 1. Nothing decays: a row's decay would depend on how often it is met. */
+void optimizer_row(const struct optimizer *optimizer, size_t dim, float *weights,
+                   const float *gradient, float factor, float *state, uint64_t step);

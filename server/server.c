@@ -43,6 +43,8 @@ int server_new(const struct config *config, uint32_t shard, uint64_t incarnation
         .bsp = config->consistency_mode == CONSISTENCY_BSP,
         .close_pushes = (uint32_t)config->aggregation_max_pushes,
         .max_wait_ms = (uint32_t)config->aggregation_max_wait_ms,
+        .staleness_max = (uint32_t)config->aggregation_staleness_max,
+        .damped = config->aggregation_staleness_damping,
         .roster = &server->roster,
     };
     optimizer_init(&server->optimizer, config);
@@ -67,8 +69,9 @@ struct server *server_free(struct server *server) {
         return NULL;
     coordinator_free(server->coordinator);
     aggregator_free(server->aggregator);
-    for (size_t i = 0; i < server->block_count; i++) {
+    for (size_t i = 0; i < server->block_count + server->stripe_count; i++)
         block_done(&server->blocks[i]);
+    for (size_t i = 0; i < server->block_count; i++) {
         if (server->best)
             buf_unref(server->best[i]);
         if (server->candidate)
@@ -77,6 +80,9 @@ struct server *server_free(struct server *server) {
     mem_free(server->best);
     mem_free(server->candidate);
     mem_free(server->blocks);
+    for (size_t i = 0; i < server->table_count; i++)
+        table_free(server->tables[i]);
+    mem_free(server->tables);
     layout_free(server->layout);
     for (size_t i = 0; i < server->roster.workers; i++)
         if (server->seats[i].conn)
@@ -156,7 +162,10 @@ void server_applied(void *ctx, const struct push *push) {
     lock_release(&server->seats_lock);
 
     bool late = push->count > 0 && atomic_load(&push->late) == push->count;
-    metric_add(late ? METRIC_PUSH_LATE : METRIC_PUSH_APPLIED, 1);
+    metric_add(!late              ? METRIC_PUSH_APPLIED
+               : server->rule.bsp ? METRIC_PUSH_LATE
+                                  : METRIC_PUSH_STALE,
+               1);
     if (server->ops->now_ns)
         metric_record(METRIC_PUSH_LATENCY,
                       server->ops->now_ns(server->ops_ctx) - push->received_ns);
@@ -165,170 +174,9 @@ void server_applied(void *ctx, const struct push *push) {
     Graphps__Pushed pushed = GRAPHPS__PUSHED__INIT;
     pushed.id = push->id;
     pushed.sequence = push->sequence;
+    pushed.unmerged = atomic_load(&push->late);
     server_send(server, conn, FRAME_PUSHED, &pushed.base);
     server->ops->unref(server->ops_ctx, conn);
-}
-
-/* --- the layout --- */
-
-void server_build_locked(struct server *server, struct layout *layout,
-                         const struct checkpoint *checkpoint) {
-    uint32_t first = layout->shard_starts[server->shard];
-    size_t state_floats = optimizer_state_floats(&server->optimizer);
-    server->layout = layout;
-    server->block_count = layout->shard_starts[server->shard + 1] - first;
-    server->blocks = mem_array(server->block_count, sizeof *server->blocks);
-    for (size_t i = 0; i < server->block_count; i++) {
-        const struct layout_block *placed = &layout->blocks[layout->shard_blocks[first + i]];
-        struct block *block = &server->blocks[i];
-        struct buf *weights;
-        if (checkpoint) {
-            weights = buf_ref(checkpoint->weights[i]);
-        } else {
-            weights = buf_new(placed->floats * sizeof(float));
-            layout_init_block(layout, placed->id, server->seed, (float *)(void *)weights->data);
-        }
-        block_init(block, placed->id, placed->floats, layout->tensors[placed->tensor].decay,
-                   weights, state_floats);
-        if (checkpoint) {
-            block->version = checkpoint->versions[i];
-            block->clock = checkpoint->clocks[i];
-            block->steps = checkpoint->steps[i];
-            if (state_floats)
-                memcpy(block->state, checkpoint->state[i],
-                       state_floats * placed->floats * sizeof(float));
-        }
-    }
-    server->aggregator_ops = (struct aggregator_ops){.applied = server_applied,
-                                                     .inline_floats = server->ops->inline_floats};
-    server->aggregator = aggregator_new(server->blocks, server->block_count, &server->rule,
-                                        &server->optimizer, &server->aggregator_ops, server);
-}
-
-/* The tensors a worker declares, as the layout wants them. */
-static int hello_tensors(const Graphps__Hello *hello, struct tensor_spec *tensors,
-                         struct error *reterr) {
-    for (size_t i = 0; i < hello->n_tensors; i++) {
-        const Graphps__TensorSpec *spec = hello->tensors[i];
-        size_t len = strlen(spec->name);
-        if (len > LAYOUT_NAME_MAX)
-            return error_set(reterr, ERR_WRONG_LAYOUT, "tensor %zu: its name has %zu bytes", i,
-                             len);
-        memcpy(tensors[i].name, spec->name, len + 1);
-        tensors[i].rows = spec->rows;
-        tensors[i].cols = spec->cols;
-        tensors[i].init = spec->init == GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
-                              ? TENSOR_GLOROT_UNIFORM
-                              : TENSOR_ZEROS;
-        tensors[i].decay = spec->decay;
-    }
-    return 0;
-}
-
-/* The first thing in which a worker's tensors and ours are not the same. */
-static int layout_difference(const struct server *server, const Graphps__Hello *hello,
-                             struct error *reterr) {
-    const struct layout *layout = server->layout;
-    for (size_t i = 0; i < layout->tensor_count && i < hello->n_tensors; i++) {
-        const struct tensor_spec *ours = &layout->tensors[i];
-        const Graphps__TensorSpec *theirs = hello->tensors[i];
-        if (strcmp(ours->name, theirs->name) != 0)
-            return error_set(reterr, ERR_WRONG_LAYOUT,
-                             "rank %u: tensor %zu is '%.63s', the run has '%s' there", hello->rank,
-                             i, theirs->name, ours->name);
-        if (ours->rows != theirs->rows || ours->cols != theirs->cols)
-            return error_set(reterr, ERR_WRONG_LAYOUT,
-                             "rank %u: tensor '%s' is %u x %u, the run has %u x %u", hello->rank,
-                             ours->name, theirs->rows, theirs->cols, ours->rows, ours->cols);
-        if ((int)ours->init != (int)theirs->init || ours->decay != theirs->decay)
-            return error_set(reterr, ERR_WRONG_LAYOUT,
-                             "rank %u: tensor '%s' has another initialisation or decay than the "
-                             "run",
-                             hello->rank, ours->name);
-    }
-    if (layout->tensor_count != hello->n_tensors)
-        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u: %zu tensors, the run has %zu",
-                         hello->rank, hello->n_tensors, layout->tensor_count);
-    return error_set(reterr, ERR_WRONG_LAYOUT,
-                     "rank %u: the same tensors, cut in another way; servers.block_bytes must be "
-                     "the same on all",
-                     hello->rank);
-}
-
-static int layout_check(const struct server *server, const Graphps__Hello *hello,
-                        struct error *reterr) {
-    if (hello->layout_hash != server->layout->hash)
-        return layout_difference(server, hello, reterr);
-    if (hello->seed != server->seed)
-        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, the run has %llu",
-                         hello->rank, (unsigned long long)hello->seed,
-                         (unsigned long long)server->seed);
-    if (strcmp(hello->snapshot_digest, server->snapshot_digest) != 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "rank %u: its snapshot (%.16s...) is not the one this run trains on "
-                         "(%.16s...); give the run the same data.snapshot everywhere, or another "
-                         "job.dir",
-                         hello->rank, hello->snapshot_digest, server->snapshot_digest);
-    return 0;
-}
-
-static int layout_begin_locked(struct server *server, const Graphps__Hello *hello,
-                               struct error *reterr) {
-    if (hello->n_tensors == 0)
-        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u declares no tensors", hello->rank);
-    if (hello->seed != (uint64_t)server->config->job_seed)
-        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, shard %u has %lld",
-                         hello->rank, (unsigned long long)hello->seed, server->shard,
-                         (long long)server->config->job_seed);
-    if (strlen(hello->snapshot_digest) >= sizeof server->snapshot_digest)
-        return error_set(reterr, ERR_LIMIT, "rank %u: a snapshot digest of %zu bytes", hello->rank,
-                         strlen(hello->snapshot_digest));
-    _cleanup_(mem_free_p) struct tensor_spec *tensors =
-        mem_array(hello->n_tensors, sizeof *tensors);
-    struct layout *layout;
-    int r = hello_tensors(hello, tensors, reterr);
-    if (r == 0)
-        r = layout_new(tensors, hello->n_tensors, (uint32_t)server->config->servers_block_bytes,
-                       server->shards, &layout, reterr);
-    if (r < 0)
-        return r;
-    if (layout->hash != hello->layout_hash) {
-        layout_free(layout);
-        return error_set(reterr, ERR_WRONG_LAYOUT,
-                         "rank %u: its tensors are cut in another way here; servers.block_bytes "
-                         "and servers.count must be the same on all",
-                         hello->rank);
-    }
-    server->seed = hello->seed;
-    snprintf(server->snapshot_digest, sizeof server->snapshot_digest, "%s", hello->snapshot_digest);
-    server_build_locked(server, layout, NULL);
-    atomic_store(&server->state, SERVER_SERVING);
-    log_info("layout declared", "by_rank=%u tensors=%zu parameters=%llu blocks_here=%zu",
-             hello->rank, layout->tensor_count, (unsigned long long)layout->floats,
-             server->block_count);
-    return 0;
-}
-
-int server_declare_layout(struct server *server, const Graphps__Hello *hello,
-                          struct error *reterr) {
-    if (atomic_load(&server->state) == SERVER_WAITING) {
-        pthread_rwlock_wrlock(&server->admission);
-        int r = 0;
-        if (atomic_load(&server->state) == SERVER_WAITING)
-            r = layout_begin_locked(server, hello, reterr);
-        pthread_rwlock_unlock(&server->admission);
-        if (r < 0)
-            return r;
-    }
-    int r;
-    pthread_rwlock_rdlock(&server->admission);
-    if (!server->layout)
-        r = error_set(reterr, ERR_NOT_READY, "shard %u is %s", server->shard,
-                      server_state_name(atomic_load(&server->state)));
-    else
-        r = layout_check(server, hello, reterr);
-    pthread_rwlock_unlock(&server->admission);
-    return r;
 }
 
 /* --- what it says of itself --- */
@@ -345,6 +193,12 @@ void server_status(struct server *server, Graphps__ShardStatus *ret) {
         ret->blocks = (uint32_t)server->block_count;
         ret->parameters = server->layout->shard_floats[server->shard];
         ret->updates = aggregator_updates(server->aggregator);
+        for (size_t i = 0; i < server->table_count; i++) {
+            uint64_t rows, bytes;
+            table_counts(server->tables[i], &rows, &bytes);
+            ret->rows += rows;
+            ret->row_bytes += bytes;
+        }
     }
     pthread_rwlock_unlock(&server->admission);
     lock_take(&server->seats_lock);

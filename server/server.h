@@ -14,6 +14,7 @@
 #include "server/aggregator.h"
 #include "server/checkpoint.h"
 #include "server/coordinator.h"
+#include "server/table.h"
 
 /* The seam. conn is an opaque handle that can be referenced. All may be called from any thread. */
 struct server_ops {
@@ -63,8 +64,10 @@ struct server {
     struct layout *layout;
     uint64_t seed;
     char snapshot_digest[64];
-    struct block *blocks; /* [layout->shard's blocks] */
-    size_t block_count;
+    struct block *blocks; /* [block_count + stripe_count]: of tensors, then table by table */
+    size_t block_count, stripe_count;
+    struct table **tables; /* [table_count] */
+    size_t table_count;
     struct aggregator_ops aggregator_ops;
     struct aggregator *aggregator;
     struct lock seats_lock; /* LOCK_LEDGER; guards seats */
@@ -126,7 +129,7 @@ void server_self_report(struct server *server, uint64_t now_ms);
 /* All blocks of a push are applied: marks it and acknowledges. The aggregator's callback. */
 void server_applied(void *server, const struct push *push);
 
-/* Between server.c, server_orders.c and server_checkpoint.c. */
+/* Between server*.c. */
 const char *server_state_name(int state);
 bool server_work_due_locked(struct server *server); /* orders_lock is held */
 void server_set_state(struct server *server, enum server_state state);

@@ -28,6 +28,18 @@ static void cut_blocks_locked(const struct server *server, struct checkpoint *cu
     }
 }
 
+static void cut_tables_locked(const struct server *server, struct checkpoint *cut) {
+    cut->table_count = server->table_count;
+    cut->tables = mem_array(server->table_count, sizeof *cut->tables);
+    for (size_t i = 0; i < server->table_count; i++) {
+        uint64_t bytes;
+        cut->tables[i].spec = server->layout->tables[i];
+        cut->tables[i].table = server->tables[i];
+        cut->tables[i].snapshot = table_snapshot_begin(server->tables[i]);
+        table_counts(server->tables[i], &cut->tables[i].held, &bytes);
+    }
+}
+
 static void cut_best_locked(struct server *server, struct checkpoint *cut) {
     lock_take(&server->orders_lock);
     cut->run = server->run;
@@ -57,6 +69,7 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
     cut->state_floats = optimizer_state_floats(&server->optimizer);
     memcpy(cut->tensors, layout->tensors, layout->tensor_count * sizeof *cut->tensors);
     cut_blocks_locked(server, cut);
+    cut_tables_locked(server, cut);
     lock_take(&server->seats_lock);
     for (size_t i = 0; i < server->roster.workers; i++)
         cut->ledger[i] = server->seats[i].ledger;
@@ -71,15 +84,15 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
 static int work_write(struct server *server, uint64_t generation, uint64_t complete,
                       uint64_t now_ms, struct error *reterr) {
     struct checkpoint *cut = server_cut(server, generation, now_ms);
-    struct buf *bytes = checkpoint_encode(cut);
+    struct checkpoint_stream *stream = checkpoint_stream_new(cut);
+    int r = server->store.write(server->store.ctx, generation, server->shard, server->shards,
+                                stream, reterr);
+    uint64_t bytes = checkpoint_stream_bytes(stream);
+    checkpoint_stream_free(stream);
     checkpoint_free(cut);
-    int r = server->store.write(server->store.ctx, generation, server->shard, server->shards, bytes,
-                                reterr);
-    size_t len = bytes->len;
-    buf_unref(bytes);
     if (r < 0)
         return r;
-    log_info("checkpoint written", "generation=%" PRIu64 " bytes=%zu", generation, len);
+    log_info("checkpoint written", "generation=%" PRIu64 " bytes=%" PRIu64, generation, bytes);
     struct error err;
     if (complete && server->store.prune(server->store.ctx, server->shard, server->shards, complete,
                                         (uint32_t)server->config->checkpoint_keep, &err) < 0)
@@ -147,29 +160,36 @@ static int restore_check_config(const struct server *server, const struct checkp
     return 0;
 }
 
-/* Is it the piece of the model that the layout gives this shard? */
-static int restore_check_blocks(const struct server *server, const struct checkpoint *saved,
-                                const struct layout *layout, struct error *reterr) {
-    const uint32_t *ids = layout->shard_blocks + layout->shard_starts[server->shard];
-    size_t count = layout->shard_starts[server->shard + 1] - layout->shard_starts[server->shard];
-    bool same = saved->block_count == count &&
-                saved->state_floats == optimizer_state_floats(&server->optimizer);
-    for (size_t i = 0; same && i < count; i++)
-        same = saved->block_ids[i] == ids[i] && saved->floats[i] == layout->blocks[ids[i]].floats;
-    return same ? 0 : error_set(reterr, ERR_FORMAT, "its blocks are not those of this shard");
+/* This shard's part, whoever wrote the generation. */
+static int restore_part(struct server *server, uint64_t generation, struct checkpoint **ret,
+                        struct error *reterr) {
+    const struct checkpoint_store *store = &server->store;
+    uint32_t from = server->shards;
+    _cleanup_(buf_unref_p) struct buf *bytes = NULL;
+    int r = store->wrote ? store->wrote(store->ctx, generation, server->shards, &from, reterr) : 0;
+    if (r < 0)
+        return r;
+    if (from != server->shards) {
+        log_info("the generation was written by another number of shards: taking this one's part",
+                 "generation=%" PRIu64 " shards=%u now=%u", generation, from, server->shards);
+        return checkpoint_reshard(store, generation, from, server->shard, server->shards, ret,
+                                  reterr);
+    }
+    r = store->read(store->ctx, generation, server->shard, server->shards, &bytes, reterr);
+    if (r == 0)
+        r = checkpoint_decode(bytes->data, bytes->len, ret, reterr);
+    if (r == 0)
+        (*ret)->sources[0].bytes = buf_ref(bytes);
+    return r;
 }
 
 /* Reads and decodes; no change yet. *ret_fatal: no other generation will do either. */
 static int restore_read(struct server *server, uint64_t generation, uint64_t run,
                         struct checkpoint **ret, struct layout **ret_layout, bool *ret_fatal,
                         struct error *reterr) {
-    _cleanup_(buf_unref_p) struct buf *bytes = NULL;
     struct checkpoint *saved = NULL;
     *ret_fatal = false;
-    int r = server->store.read(server->store.ctx, generation, server->shard, server->shards, &bytes,
-                               reterr);
-    if (r == 0)
-        r = checkpoint_decode(bytes->data, bytes->len, &saved, reterr);
+    int r = restore_part(server, generation, &saved, reterr);
     if (r < 0)
         return r;
     if (saved->shard != server->shard || saved->shards != server->shards)
@@ -182,10 +202,10 @@ static int restore_read(struct server *server, uint64_t generation, uint64_t run
     }
     struct layout *layout = NULL;
     if (r == 0)
-        r = layout_new(saved->tensors, saved->tensor_count, saved->block_bytes, saved->shards,
-                       &layout, reterr);
-    if (r == 0)
-        r = restore_check_blocks(server, saved, layout, reterr);
+        r = checkpoint_layout(saved, saved->shards, &layout, reterr);
+    if (r == 0 && (saved->state_floats != optimizer_state_floats(&server->optimizer) ||
+                   !checkpoint_fits(saved, layout)))
+        r = error_set(reterr, ERR_FORMAT, "its blocks are not those of this shard");
     if (r == 0 && server->coordinator) {
         r = coordinator_load(server->coordinator, saved->coordinator, reterr);
         *ret_fatal = r == ERR_CONFIG;

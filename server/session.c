@@ -1,33 +1,14 @@
 /* A worker's or a shard's connection. Every message is checked whole before anything of it is
  * believed; what it means is the ledger's, the aggregator's and the coordinator's matter. */
-#include "server/session.h"
+#include "server/session_internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/log.h"
 #include "common/metrics.h"
-#include "common/pool.h"
 #include "server/coordinator.h"
 #include "server/server.h"
-
-enum session_state {
-    SESSION_OPEN,     /* nobody has said who he is */
-    SESSION_ATTACHED, /* a worker that said hello */
-    SESSION_PEER,     /* a shard */
-    SESSION_ENDED,
-};
-
-struct session {
-    struct server *server;
-    void *conn; /* borrowed */
-    char peer[64];
-    enum session_state state;
-    /* of the worker that is attached */
-    uint32_t rank;
-    uint64_t incarnation;
-};
 
 struct session *session_new(struct server *server, void *conn, const char *peer) {
     struct session *session = mem_alloc(sizeof *session);
@@ -73,14 +54,6 @@ struct session *session_free(struct session *session) {
     return NULL;
 }
 
-/* A frame being handled. */
-struct call {
-    struct session *session;
-    struct server *server;
-    const struct frame_in *frame;
-    uint64_t now_ms, wall_ms, now_ns;
-};
-
 /* --- greeting --- */
 
 static int hello_check(const struct server *server, const Graphps__Hello *hello,
@@ -113,8 +86,7 @@ static int hello_check(const struct server *server, const Graphps__Hello *hello,
     return 0;
 }
 
-/* Once there is one, it stays. */
-static bool server_has_layout(struct server *server) {
+bool server_has_layout(struct server *server) {
     pthread_rwlock_rdlock(&server->admission);
     bool has = server->aggregator != NULL;
     pthread_rwlock_unlock(&server->admission);
@@ -156,8 +128,7 @@ static int hello_take_seat(struct call *call, const Graphps__Hello *hello, uint6
     return 0;
 }
 
-/* A worker's clock is news to bsp: it will not push what is before it. */
-static void clock_reached(struct call *call, uint32_t rank, uint64_t clock) {
+void session_clock_reached(struct call *call, uint32_t rank, uint64_t clock) {
     struct server *server = call->server;
     if (!roster_reached(&server->roster, rank, clock) || !server->rule.bsp)
         return;
@@ -206,210 +177,7 @@ static int on_hello(struct call *call, const ProtobufCMessage *message, struct e
     welcome.shard = server->shard;
     welcome.shard_incarnation = server->incarnation;
     server_send(server, session->conn, FRAME_WELCOME, &welcome.base);
-    clock_reached(call, hello->rank, hello->clock);
-    return 0;
-}
-
-/* --- push --- */
-
-/* The blocks of a request: ascending, all ours, a version each. Fills index with their places among
- * the shard's blocks. Admission is held. */
-static int blocks_check(const struct server *server, const uint32_t *blocks, size_t count,
-                        size_t versions, uint32_t *index, struct error *reterr) {
-    if (count == 0 || count != versions)
-        return error_set(reterr, ERR_PROTOCOL, "%zu blocks with %zu versions", count, versions);
-    for (size_t i = 0; i < count; i++) {
-        if (blocks[i] >= server->layout->block_count)
-            return error_set(reterr, ERR_RANGE, "block %u, the layout has %zu", blocks[i],
-                             server->layout->block_count);
-        const struct layout_block *block = &server->layout->blocks[blocks[i]];
-        if (block->shard != server->shard)
-            return error_set(reterr, ERR_RANGE, "block %u is shard %u's, this is shard %u",
-                             blocks[i], block->shard, server->shard);
-        if (i > 0 && blocks[i] <= blocks[i - 1])
-            return error_set(reterr, ERR_PROTOCOL, "blocks that are not ascending (%u after %u)",
-                             blocks[i], blocks[i - 1]);
-        index[i] = block->shard_index;
-    }
-    return 0;
-}
-
-/* The gradients themselves. */
-static int push_check_payload(const struct call *call, const Graphps__Push *push,
-                              const uint32_t *index, struct error *reterr) {
-    const struct block *blocks = call->server->blocks;
-    size_t bytes = 0;
-    for (size_t i = 0; i < push->n_blocks; i++)
-        bytes += codec_bytes((enum codec)push->encoding, blocks[index[i]].floats);
-    if (bytes != call->frame->payload_bytes)
-        return error_set(reterr, ERR_PROTOCOL, "a payload of %zu bytes for blocks of %zu",
-                         call->frame->payload_bytes, bytes);
-    const uint8_t *at = call->frame->payload;
-    for (size_t i = 0; i < push->n_blocks; i++) {
-        size_t floats = blocks[index[i]].floats;
-        if (codec_check((enum codec)push->encoding, at, floats) < 0)
-            return error_set(reterr, ERR_NOT_FINITE,
-                             "rank %u: the gradient of block %u in step %llu is not finite; a "
-                             "smaller optimizer.lr may help",
-                             push->rank, push->blocks[i], (unsigned long long)push->clock);
-        at += codec_bytes((enum codec)push->encoding, floats);
-    }
-    return 0;
-}
-
-static int push_check(const struct call *call, const Graphps__Push *push, uint32_t *index,
-                      struct error *reterr) {
-    const struct session *session = call->session;
-    if (push->rank != session->rank || push->incarnation != session->incarnation)
-        return error_set(reterr, ERR_PROTOCOL, "a push of rank %u on rank %u's connection",
-                         push->rank, session->rank);
-    if (push->sequence == 0)
-        return error_set(reterr, ERR_PROTOCOL, "sequences start at 1");
-    if ((unsigned)push->encoding >= CODEC_END)
-        return error_set(reterr, ERR_PROTOCOL, "unknown encoding %u", (unsigned)push->encoding);
-    if (!isfinite((float)push->weight) || push->weight < 0)
-        return error_set(reterr, ERR_NOT_FINITE, "a push of weight %g", push->weight);
-    int r =
-        blocks_check(call->server, push->blocks, push->n_blocks, push->n_versions, index, reterr);
-    return r < 0 ? r : push_check_payload(call, push, index, reterr);
-}
-
-static void push_admit(struct call *call, const Graphps__Push *message, const uint32_t *index) {
-    struct push *push = push_new((uint32_t)message->n_blocks);
-    push->rank = message->rank;
-    push->incarnation = message->incarnation;
-    push->sequence = message->sequence;
-    push->id = message->id;
-    push->clock = message->clock;
-    push->weight = (float)message->weight;
-    push->codec = (enum codec)message->encoding;
-    push->received_ns = call->now_ns;
-    push->buf = buf_ref(call->frame->buf);
-    const uint8_t *at = call->frame->payload;
-    for (size_t i = 0; i < message->n_blocks; i++) {
-        push->parts[i].push = push;
-        push->parts[i].bytes = at;
-        push->parts[i].version = message->versions[i];
-        at += codec_bytes(push->codec, call->server->blocks[index[i]].floats);
-    }
-    aggregator_admit(call->server->aggregator, push, index, call->now_ms);
-}
-
-/* Admission is held for reading. */
-static int push_locked(struct call *call, const Graphps__Push *push, struct error *reterr) {
-    struct server *server = call->server;
-    if (!server->aggregator)
-        return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
-    POOL_ARRAY(uint32_t, index, push->n_blocks);
-    int r = push_check(call, push, index, reterr);
-    if (r < 0) {
-        metric_add(METRIC_PUSH_REFUSED, 1);
-        return r;
-    }
-    lock_take(&server->seats_lock);
-    struct seat *seat = &server->seats[push->rank];
-    enum ledger_verdict verdict = ledger_push(&seat->ledger, push->incarnation, push->sequence);
-    lock_release(&server->seats_lock);
-
-    Graphps__Pushed pushed = GRAPHPS__PUSHED__INIT;
-    switch (verdict) {
-    case LEDGER_ADMIT:
-        push_admit(call, push, index);
-        return 0;
-    case LEDGER_PENDING:
-        atomic_fetch_add(&server->pushes_repeated, 1);
-        metric_add(METRIC_PUSH_REPEATED, 1);
-        return 0;
-    case LEDGER_APPLIED:
-        atomic_fetch_add(&server->pushes_repeated, 1);
-        metric_add(METRIC_PUSH_REPEATED, 1);
-        pushed.id = push->id;
-        pushed.sequence = push->sequence;
-        pushed.repeat = true;
-        server_send(server, call->session->conn, FRAME_PUSHED, &pushed.base);
-        return 0;
-    case LEDGER_FENCED:
-        return error_set(reterr, ERR_FENCED, "rank %u: a newer process has taken it", push->rank);
-    case LEDGER_AHEAD:
-        break;
-    }
-    return error_set(reterr, ERR_BUSY, "rank %u: more than %d pushes in flight", push->rank,
-                     LEDGER_WINDOW);
-}
-
-static int on_push(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
-    const Graphps__Push *push = (const Graphps__Push *)message;
-    pthread_rwlock_rdlock(&call->server->admission);
-    int r = push_locked(call, push, reterr);
-    pthread_rwlock_unlock(&call->server->admission);
-    if (r == 0)
-        clock_reached(call, push->rank, push->clock);
-    return r;
-}
-
-/* --- pull --- */
-
-/* A block's weights as kept for the evaluation of an epoch, NULL when they are not. */
-static struct buf *kept_block(struct server *server, uint32_t epoch, uint32_t index) {
-    struct buf *buf = NULL;
-    lock_take(&server->orders_lock);
-    if (server->best_epoch == epoch && server->best)
-        buf = buf_ref(server->best[index]);
-    else if (server->candidate_epoch == epoch && server->candidate)
-        buf = buf_ref(server->candidate[index]);
-    lock_release(&server->orders_lock);
-    return buf;
-}
-
-static int on_pull(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
-    const Graphps__Pull *pull = (const Graphps__Pull *)message;
-    struct server *server = call->server;
-    /* The blocks, once there, stay; a block is read under its own lock. */
-    if (!server_has_layout(server))
-        return error_set(reterr, ERR_NOT_READY, "shard %u has no layout yet", server->shard);
-    size_t count = pull->n_blocks;
-    POOL_ARRAY(uint32_t, index, count);
-    int r = blocks_check(server, pull->blocks, count, pull->n_versions, index, reterr);
-    if (r < 0)
-        return r;
-    POOL_ARRAY(struct frame_out_piece, pieces, count);
-    POOL_ARRAY(uint32_t, blocks, count);
-    POOL_ARRAY(uint64_t, versions, count);
-    size_t newer = 0, bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct buf *buf = pull->candidate ? kept_block(server, pull->candidate, index[i]) : NULL;
-        if (buf)
-            versions[newer] = pull->candidate;
-        else
-            buf = block_read(&server->blocks[index[i]], &versions[newer]);
-        if (versions[newer] == pull->versions[i]) {
-            buf_unref(buf);
-            continue;
-        }
-        blocks[newer] = pull->blocks[i];
-        pieces[newer++] = (struct frame_out_piece){buf, buf->data, buf->len};
-        bytes += buf->len;
-    }
-    if (bytes > (size_t)server->config->net_max_frame_bytes) {
-        for (size_t i = 0; i < newer; i++)
-            buf_unref(pieces[i].buf);
-        return error_set(reterr, ERR_LIMIT,
-                         "%zu bytes of weights in one pull, net.max_frame_bytes is %lld; ask for "
-                         "fewer blocks at a time",
-                         bytes, (long long)server->config->net_max_frame_bytes);
-    }
-    Graphps__Weights weights = GRAPHPS__WEIGHTS__INIT;
-    weights.id = pull->id;
-    weights.n_blocks = weights.n_versions = newer;
-    weights.blocks = blocks;
-    weights.versions = versions;
-    weights.shard_incarnation = server->incarnation;
-    server->ops->send(server->ops_ctx, call->session->conn,
-                      frame_out_new(FRAME_WEIGHTS, &weights.base, pieces, newer));
-    metric_add(METRIC_PULLS, 1);
-    metric_add(METRIC_BLOCKS_SERVED, newer);
-    if (server->ops->now_ns)
-        metric_record(METRIC_PULL_LATENCY, server->ops->now_ns(server->ops_ctx) - call->now_ns);
+    session_clock_reached(call, hello->rank, hello->clock);
     return 0;
 }
 
@@ -511,8 +279,9 @@ static const struct handler {
     int (*handle)(struct call *call, const ProtobufCMessage *message, struct error *reterr);
 } handlers[FRAME_TYPE_END] = {
     [FRAME_HELLO] = {IN(OPEN) | IN(ATTACHED), on_hello},
-    [FRAME_PUSH] = {IN(ATTACHED), on_push},
-    [FRAME_PULL] = {IN(ATTACHED), on_pull},
+    [FRAME_PUSH] = {IN(ATTACHED), session_push},
+    [FRAME_PULL] = {IN(ATTACHED), session_pull},
+    [FRAME_PULL_ROWS] = {IN(ATTACHED), session_pull_rows},
     [FRAME_CLOCK] = {IN(ATTACHED), on_clock},
     [FRAME_EVAL] = {IN(ATTACHED), on_eval},
     [FRAME_HEARTBEAT] = {IN(ATTACHED), on_heartbeat},

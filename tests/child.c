@@ -188,7 +188,7 @@ void child_stop(struct child *child) {
 const char *child_program(const char *name) {
     static char paths[8][600];
     static int next;
-    static const char *const folders[] = {"", "cli/", "server/", "worker/"};
+    static const char *const folders[] = {"", "cli/", "server/", "worker/", "tests/"};
     const char *bin = getenv("GRAPHPS_BIN");
     ck_assert_msg(bin && *bin, "GRAPHPS_BIN is not set (meson test sets it)");
 

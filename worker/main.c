@@ -252,7 +252,8 @@ static int shell_start(struct shell *shell, struct error *reterr) {
         .train_nodes = store->train_nodes,
         .steps_per_epoch = trainer_steps_per_epoch(shell->trainer),
         .layout = trainer_layout(shell->trainer),
-        .codec = config->push_encoding == ENCODING_INT8 ? CODEC_INT8 : CODEC_FP32,
+        .codec = (enum codec)config->push_encoding, /* the same order (codec.h) */
+        .topk_ratio = config->push_topk_ratio,
         .payload_max_bytes = (uint32_t)config->net_max_frame_bytes,
         .resend_ms = RESEND_MS,
     };

@@ -17,7 +17,7 @@
 
 static size_t block_bytes_max(const struct outbox *outbox, uint32_t block) {
     size_t floats = outbox->spec.layout->blocks[block].floats;
-    size_t pushed = codec_bytes(outbox->spec.codec, floats);
+    size_t pushed = codec_bytes(outbox->spec.codec, outbox->spec.topk_ratio, floats);
     return pushed > floats * sizeof(float) ? pushed : floats * sizeof(float);
 }
 
@@ -63,7 +63,7 @@ struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_op
     outbox->versions = mem_array(layout->block_count, sizeof(uint64_t));
     outbox->copied = mem_array(layout->block_count, sizeof(uint64_t));
     outbox->held = mem_array(layout->block_count, sizeof(bool));
-    if (spec->codec == CODEC_INT8)
+    if (spec->codec != CODEC_FP32)
         outbox->residual = mem_array(layout->floats, sizeof(float));
     outbox->shards = mem_array(layout->shard_count, sizeof *outbox->shards);
     for (size_t i = 0; i < layout->shard_count; i++) {
@@ -210,8 +210,7 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     push.sequence = parcel->sequence;
     push.clock = parcel->clock;
     push.weight = parcel->weight;
-    push.encoding =
-        outbox->spec.codec == CODEC_INT8 ? GRAPHPS__ENCODING__INT8 : GRAPHPS__ENCODING__FP32;
+    push.encoding = (Graphps__Encoding)outbox->spec.codec;
     push.n_blocks = push.n_versions = chunk->count;
     push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
     push.versions = parcel->versions;
@@ -449,7 +448,8 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
             const uint32_t *ids = layout->shard_blocks + chunk->first;
             size_t bytes = 0;
             for (uint32_t i = 0; i < chunk->count; i++)
-                bytes += codec_bytes(outbox->spec.codec, layout->blocks[ids[i]].floats);
+                bytes += codec_bytes(outbox->spec.codec, outbox->spec.topk_ratio,
+                                     layout->blocks[ids[i]].floats);
             struct parcel *parcel =
                 mem_alloc(sizeof *parcel + chunk->count * sizeof parcel->versions[0]);
             parcel->sequence = ++shard->sequence;
@@ -460,9 +460,9 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
             uint8_t *at = parcel->payload->data;
             for (uint32_t i = 0; i < chunk->count; i++) {
                 const struct layout_block *block = &layout->blocks[ids[i]];
-                codec_encode(outbox->spec.codec, gradient + block->offset, block->floats,
-                             outbox->residual ? outbox->residual + block->offset : NULL, at);
-                at += codec_bytes(outbox->spec.codec, block->floats);
+                at += codec_encode(outbox->spec.codec, outbox->spec.topk_ratio,
+                                   gradient + block->offset, block->floats,
+                                   outbox->residual ? outbox->residual + block->offset : NULL, at);
                 parcel->versions[i] = versions[ids[i]];
             }
             outbox_ask(outbox, &parcel->request, now_ms, now_ms);

@@ -28,6 +28,7 @@ struct outbox_spec {
     uint32_t steps_per_epoch;
     const struct layout *layout; /* borrowed */
     enum codec codec;
+    double topk_ratio;          /* CODEC_TOPK only */
     uint32_t payload_max_bytes; /* a push is split into frames no longer than this */
     uint32_t resend_ms;
 };

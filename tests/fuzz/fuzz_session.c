@@ -34,7 +34,7 @@ static void ops_work(void *ctx) {
 }
 
 static int no_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
-                    const struct buf *bytes, struct error *reterr) {
+                    struct checkpoint_stream *stream, struct error *reterr) {
     return 0;
 }
 
@@ -73,8 +73,9 @@ static void take(struct session *session, uint8_t type, const uint8_t *message,
                                   .message_bytes = (uint32_t)message_bytes,
                                   .payload_bytes = (uint32_t)payload_bytes};
     const struct frame_piece payload = {message + message_bytes, payload_bytes};
-    header.checksum = frame_checksum(message, message_bytes, &payload, payload_bytes > 0);
+    header.checksum = frame_checksum(type, message, message_bytes, &payload, payload_bytes > 0);
     struct buf *buf = buf_new(frame_wire_bytes(&header));
+    memset(buf->data, 0, buf->len); /* what pads must be zeros */
     uint8_t *at = buf->data + FRAME_HEADER_BYTES;
     memcpy(at, message, message_bytes);
     memcpy(at + frame_padded(message_bytes), payload.data, payload_bytes);

@@ -178,12 +178,12 @@ uint32_t __wrap_block_take(struct block *block, const struct block_rule *rule, s
     return count;
 }
 
-bool __real_block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
-                          uint64_t clock, uint64_t now_ms);
-bool __wrap_block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
-                          uint64_t clock, uint64_t now_ms);
-bool __wrap_block_publish(struct block *block, const struct block_rule *rule, struct buf *weights,
-                          uint64_t clock, uint64_t now_ms) {
+bool __real_block_publish(struct block *block, const struct block_rule *rule, bool updated,
+                          struct buf *weights, uint64_t clock, uint64_t now_ms);
+bool __wrap_block_publish(struct block *block, const struct block_rule *rule, bool updated,
+                          struct buf *weights, uint64_t clock, uint64_t now_ms);
+bool __wrap_block_publish(struct block *block, const struct block_rule *rule, bool updated,
+                          struct buf *weights, uint64_t clock, uint64_t now_ms) {
     struct proc *proc = block_owner(block);
     struct place *place = &proc->world->places[proc->number];
     float *must = place->weights + 16 * (block - proc->server->blocks);
@@ -203,7 +203,7 @@ bool __wrap_block_publish(struct block *block, const struct block_rule *rule, st
             must[i] = is[i];
         }
     }
-    return __real_block_publish(block, rule, weights, clock, now_ms);
+    return __real_block_publish(block, rule, updated, weights, clock, now_ms);
 }
 
 /* --- acknowledgements and gates --- */

@@ -77,7 +77,7 @@ static void notice_restored(struct proc *proc) {
 }
 
 static int disk_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
-                      const struct buf *bytes, struct error *reterr) {
+                      struct checkpoint_stream *stream, struct error *reterr) {
     struct proc *proc = ctx;
     struct world *world = proc->world;
     notice_restored(proc); /* both may happen in one call of server_work */
@@ -91,7 +91,7 @@ static int disk_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t s
         return error_set(reterr, ERR_IO, "crashed (simulated)");
     struct saved *saved = mem_alloc(sizeof *saved);
     saved->generation = generation;
-    saved->bytes = buf_ref((struct buf *)bytes);
+    saved->bytes = checkpoint_stream_whole(stream);
     saved->next = world->places[shard].saved;
     world->places[shard].saved = saved;
     check_saved(proc, saved);

@@ -109,13 +109,13 @@ void seam_send(struct session *session, enum frame_type type, const ProtobufCMes
 /* --- the disk --- */
 
 static int disk_write(void *ctx, uint64_t generation, uint32_t shard, uint32_t shards,
-                      const struct buf *bytes, struct error *reterr) {
+                      struct checkpoint_stream *stream, struct error *reterr) {
     struct seam_disk *disk = ctx;
     if (disk->full)
         return error_set(reterr, ERR_IO, "no space left");
     ck_assert_uint_lt(disk->count, 16);
     disk->files[disk->count].generation = generation;
-    disk->files[disk->count++].bytes = buf_ref((struct buf *)bytes);
+    disk->files[disk->count++].bytes = checkpoint_stream_whole(stream);
     return 0;
 }
 

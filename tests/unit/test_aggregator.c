@@ -147,6 +147,35 @@ START_TEST(weighted_mean) {
 }
 END_TEST
 
+/* Promise: with damping a gradient counts 1 / (1 + staleness) of its weight, and one that is staler
+ * than allowed nothing at all, but is acknowledged; in bsp both mean nothing. All parts carry
+ * version 1, so the k-th update finds them k - 1 versions old. */
+static void expect_stale(bool bsp, bool damped, uint32_t staleness_max, const double *weights) {
+    struct bench *b = bench_new(bsp, 1, 50);
+    b->rule.damped = damped;
+    b->rule.staleness_max = staleness_max;
+    for (int rank = 1; rank < WORKERS; rank++)
+        atomic_store(&b->roster.from[rank], ROSTER_ABSENT);
+    for (int id = 0; id < 4; id++) {
+        admit(b, 0, (uint64_t)id, 2, 12, (uint64_t)id, 0);
+        run_all(b);
+        ck_assert_uint_eq(b->applied[id], 1);
+        uint64_t version;
+        struct buf *now = block_read(&b->blocks[2], &version);
+        ck_assert_double_eq_tol(*(float *)(void *)now->data, weights[id], 1e-5);
+        buf_unref(now);
+    }
+    bench_free(b);
+}
+
+START_TEST(stale) {
+    expect_stale(false, false, 0, (const double[]){-12, -24, -36, -48});
+    expect_stale(false, true, 0, (const double[]){-12, -18, -22, -25});
+    expect_stale(false, false, 1, (const double[]){-12, -24, -24, -24});
+    expect_stale(true, true, 1, (const double[]){-12, -24, -36, -48});
+}
+END_TEST
+
 /* Promise: a batch without a single sample is acknowledged and changes nothing, and in bsp the
  * clock goes on. */
 START_TEST(no_samples) {
@@ -373,6 +402,7 @@ int main(void) {
     TCase *tcase = tcase_create("aggregator");
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, weighted_mean);
+    tcase_add_test(tcase, stale);
     tcase_add_test(tcase, no_samples);
     tcase_add_test(tcase, time_comes);
     tcase_add_test(tcase, late_and_replaced);

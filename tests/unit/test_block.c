@@ -79,7 +79,7 @@ static void take(struct bench *b, const char *batch, const char *late, uint64_t 
 }
 
 static bool publish(struct bench *b, uint64_t clock, uint64_t now_ms) {
-    return block_publish(&b->block, &b->rule, buf_new(FLOATS * sizeof(float)), clock, now_ms);
+    return block_publish(&b->block, &b->rule, true, buf_new(FLOATS * sizeof(float)), clock, now_ms);
 }
 
 /* Promise: an async batch closes at its count, is handed out once, and what comes meanwhile is not
@@ -193,7 +193,7 @@ START_TEST(bsp_late_in_hand) {
     append(b, 0, 1, 0); /* nothing but a late one */
     ck_assert(publish(b, 1, 0));
     take(b, "-", "0", BLOCK_NO_CLOCK);
-    ck_assert(!block_publish(&b->block, &b->rule, NULL, BLOCK_NO_CLOCK, 0));
+    ck_assert(!block_publish(&b->block, &b->rule, false, NULL, BLOCK_NO_CLOCK, 0));
     ck_assert_uint_eq(b->block.clock, 2);
     ck_assert_uint_eq(b->block.version, 3);
     bench_free(b);
@@ -269,7 +269,7 @@ START_TEST(bsp_rejoin) {
     ck_assert(append(b, 0, 0, 0));
     atomic_store(&b->roster.from[1], 0);
     take(b, "-", "-", BLOCK_NO_CLOCK);
-    ck_assert(!block_publish(&b->block, &b->rule, NULL, BLOCK_NO_CLOCK, 0));
+    ck_assert(!block_publish(&b->block, &b->rule, false, NULL, BLOCK_NO_CLOCK, 0));
     ck_assert_uint_eq(b->block.clock, 0);
     ck_assert_uint_eq(b->block.version, 1);
     ck_assert(append(b, 1, 0, 0));
@@ -346,7 +346,7 @@ START_TEST(publish_and_read) {
     ck_assert(append(b, 0, 0, 0));
     take(b, "0", "-", BLOCK_NO_CLOCK);
     struct buf *next = buf_new(FLOATS * sizeof(float));
-    ck_assert(!block_publish(&b->block, &b->rule, next, BLOCK_NO_CLOCK, 0));
+    ck_assert(!block_publish(&b->block, &b->rule, true, next, BLOCK_NO_CLOCK, 0));
     struct buf *now = block_read(&b->block, &version);
     ck_assert_ptr_eq(now, next);
     ck_assert_uint_eq(version, 2);

@@ -20,32 +20,39 @@ static const struct tensor_spec tensors[] = {
 };
 enum { FLOATS = 72 + 8 + 40, BLOCK_BYTES = 64 };
 
+/* Of a size that another number of shards cuts into other blocks. */
+static const struct tensor_spec large_tensors[] = {
+    {.name = "a", .rows = 100, .cols = 50, .init = TENSOR_GLOROT_UNIFORM, .decay = true},
+    {.name = "b", .rows = 1, .cols = 3},
+    {.name = "c", .rows = 70, .cols = 41, .init = TENSOR_GLOROT_UNIFORM},
+};
+enum { LARGE_BLOCK_BYTES = 1024 };
+
 static float value(uint64_t stream, uint64_t at) {
     return rng_float(rng_at(rng_key(stream, 1), at)) - 0.5f;
 }
 
 /* A shard's checkpoint whose numbers are functions of their place: value(generation, .) the
  * weights, value(1000 + best_epoch, .) the best ones. */
-static struct checkpoint *sample(uint32_t shard, uint32_t shards, uint64_t generation,
-                                 uint32_t best_epoch) {
+static struct checkpoint *sample_of(const struct tensor_spec *specs, size_t spec_count,
+                                    uint32_t block_bytes, uint32_t shard, uint32_t shards,
+                                    uint64_t generation, uint32_t best_epoch) {
     struct layout *layout;
-    ck_assert_int_eq(layout_new(tensors, ARRAY_LEN(tensors), BLOCK_BYTES, shards, &layout, NULL),
-                     0);
+    ck_assert_int_eq(layout_new(specs, spec_count, block_bytes, shards, &layout, NULL), 0);
     uint32_t start = layout->shard_starts[shard];
-    struct checkpoint *c =
-        checkpoint_new(layout->shard_starts[shard + 1] - start, 3, ARRAY_LEN(tensors));
+    struct checkpoint *c = checkpoint_new(layout->shard_starts[shard + 1] - start, 3, spec_count);
     snprintf(c->job, sizeof c->job, "job \"%u\" Ω", 7);
     snprintf(c->snapshot_digest, sizeof c->snapshot_digest, "0123456789abcdef");
     c->run = UINT64_MAX - 5;
     c->generation = generation;
     c->shard = shard;
     c->shards = shards;
-    c->block_bytes = BLOCK_BYTES;
+    c->block_bytes = block_bytes;
     c->seed = 4294967295;
     c->optimizer_kind = OPTIMIZER_ADAM;
     c->state_floats = 2;
     c->best_epoch = best_epoch;
-    memcpy(c->tensors, tensors, sizeof tensors);
+    memcpy(c->tensors, specs, spec_count * sizeof *specs);
     c->state = mem_array(c->block_count, sizeof *c->state);
     if (best_epoch > 0)
         c->best = mem_array(c->block_count, sizeof *c->best);
@@ -62,8 +69,8 @@ static struct checkpoint *sample(uint32_t shard, uint32_t shards, uint64_t gener
             c->best[i] = buf_new(block->floats * sizeof(float));
         for (uint32_t k = 0; k < block->floats; k++) {
             ((float *)(void *)c->weights[i]->data)[k] = value(generation, block->offset + k);
-            c->state[i][2 * k] = value(77, block->offset + k);
-            c->state[i][2 * k + 1] = value(78, block->offset + k);
+            c->state[i][k] = value(77, block->offset + k);
+            c->state[i][block->floats + k] = value(78, block->offset + k);
             if (c->best)
                 ((float *)(void *)c->best[i]->data)[k] =
                     value(1000 + best_epoch, block->offset + k);
@@ -80,6 +87,12 @@ static struct checkpoint *sample(uint32_t shard, uint32_t shards, uint64_t gener
         c->coordinator = json_pack("{s:i, s:[f, f]}", "epoch", (int)generation, "loss", 0.5, 0.25);
     layout_free(layout);
     return c;
+}
+
+static struct checkpoint *sample(uint32_t shard, uint32_t shards, uint64_t generation,
+                                 uint32_t best_epoch) {
+    return sample_of(tensors, ARRAY_LEN(tensors), BLOCK_BYTES, shard, shards, generation,
+                     best_epoch);
 }
 
 /* A sample as bytes. */
@@ -254,9 +267,9 @@ START_TEST(lies) {
     struct buf *bytes = sample_bytes(0, 4, 3, 2);
     json_t *header = header_of(bytes), *blocks = json_object_get(header, "blocks");
     static const char *const keys[] = {
-        "job",     "run",          "generation", "shard",           "shards",
-        "seed",    "state_floats", "optimizer",  "snapshot_digest", "block_bytes",
-        "tensors", "blocks",       "ledger",     "best_epoch",      "coordinator"};
+        "job",          "run",        "generation",      "shard",       "shards",  "seed",
+        "state_floats", "optimizer",  "snapshot_digest", "block_bytes", "tensors", "blocks",
+        "ledger",       "best_epoch", "coordinator",     "tables"};
     static const char *const block_keys[] = {"ids", "floats", "versions", "clocks", "steps"};
     ck_assert_uint_eq(json_object_size(header), ARRAY_LEN(keys));
     for (size_t k = 0; k < ARRAY_LEN(keys); k++) {
@@ -293,6 +306,13 @@ START_TEST(lies) {
            json_string("a name that is longer than sixty-three bytes, which is the most a tensor"));
     forged(bytes, header, json_array_get(json_object_get(header, "ledger"), 2), "floor",
            json_null());
+    /* rows that are not there, a table without a size */
+    forged(bytes, header, header, "tables",
+           json_pack("[{s:s, s:i, s:i, s:f, s:i}]", "name", "t", "rows", 9, "dim", 2, "init_scale",
+                     0.5, "held", 1));
+    forged(bytes, header, header, "tables",
+           json_pack("[{s:s, s:i, s:i, s:f, s:i}]", "name", "t", "rows", 9, "dim", 0, "init_scale",
+                     0.5, "held", 0));
     json_decref(header);
 
     struct buf *file = with_header(bytes, "{\"job\":", 7);
@@ -307,13 +327,21 @@ END_TEST
 
 /* --- on disk --- */
 
+/* Writes a checkpoint under its numbers, and frees it. */
+static int store_write(const struct checkpoint_store *store, struct checkpoint *c,
+                       struct error *err) {
+    struct checkpoint_stream *stream = checkpoint_stream_new(c);
+    int r = store->write(store->ctx, c->generation, c->shard, c->shards, stream, err);
+    checkpoint_stream_free(stream);
+    checkpoint_free(c);
+    return r;
+}
+
 static void store_put(const struct checkpoint_store *store, uint32_t shard, uint32_t shards,
                       uint64_t generation, uint32_t best_epoch) {
-    struct buf *bytes = sample_bytes(shard, shards, generation, best_epoch);
     struct error err = {0};
-    ck_assert_msg(store->write(store->ctx, generation, shard, shards, bytes, &err) == 0, "%s",
-                  err.text);
-    buf_unref(bytes);
+    ck_assert_msg(store_write(store, sample(shard, shards, generation, best_epoch), &err) == 0,
+                  "%s", err.text);
 }
 
 /* The generations listed, as "1 2 3", compared. */
@@ -372,17 +400,217 @@ START_TEST(store_files) {
 }
 END_TEST
 
-/* Promise: a run is not begun anew, without a word, because servers.count was changed. */
-START_TEST(store_other_shards) {
+static void large_put(const struct checkpoint_store *store, uint32_t shard, uint32_t shards,
+                      uint64_t generation, uint32_t best_epoch) {
+    struct checkpoint *c = sample_of(large_tensors, ARRAY_LEN(large_tensors), LARGE_BLOCK_BYTES,
+                                     shard, shards, generation, best_epoch);
+    ck_assert_int_eq(store_write(store, c, NULL), 0);
+}
+
+static void check_recut(const struct checkpoint *c, const struct layout *layout, uint32_t best) {
+    ck_assert(checkpoint_fits(c, layout));
+    ck_assert_uint_eq(c->best_epoch, best);
+    size_t wrong = 0;
+    for (size_t i = 0; i < c->block_count; i++) {
+        uint64_t offset = layout->blocks[c->block_ids[i]].offset;
+        const float *weights = (const float *)(const void *)c->weights[i]->data;
+        for (uint32_t k = 0; k < c->floats[i]; k++) {
+            wrong += weights[k] != value(5, offset + k);
+            wrong += c->state[i][k] != value(77, offset + k);
+            wrong += c->state[i][c->floats[i] + k] != value(78, offset + k);
+            wrong += best && ((const float *)(const void *)c->best[i]->data)[k] !=
+                                 value(1000 + best, offset + k);
+        }
+        wrong += c->versions[i] == 0 || c->clocks[i] < UINT64_MAX - 1000;
+    }
+    ck_assert_uint_eq(wrong, 0);
+}
+
+/* Promise: a checkpoint of any number of shards can be restored by any other, float for float; the
+ * fence stays. */
+START_TEST(reshard) {
+    for (uint32_t from = 1; from <= 4; from++) {
+        struct checkpoint_store store = checkpoint_store_files(test_tmpdir());
+        for (uint32_t k = 0; k < from; k++)
+            large_put(&store, k, from, 5, 9);
+        for (uint32_t to = 1; to <= 5; to++) {
+            struct layout *layout;
+            uint32_t wrote = 0;
+            ck_assert_int_eq(layout_new(large_tensors, ARRAY_LEN(large_tensors), LARGE_BLOCK_BYTES,
+                                        to, &layout, NULL),
+                             0);
+            ck_assert_int_eq(store.wrote(store.ctx, 5, to, &wrote, NULL), 0);
+            ck_assert_uint_eq(wrote, from);
+            for (uint32_t k = 0; k < to; k++) {
+                struct checkpoint *c = NULL;
+                struct error err = {0};
+                store_lists(&store, k, to, "5");
+                int r = checkpoint_reshard(&store, 5, from, k, to, &c, &err);
+                ck_assert_msg(r == 0, "%s", err.text);
+                check_recut(c, layout, 9);
+                ck_assert_uint_eq(c->shard, k);
+                ck_assert_uint_eq(c->shards, to);
+                ck_assert((c->coordinator != NULL) == (k == 0));
+                for (size_t i = 0; i < c->ledger_count; i++) {
+                    ck_assert_uint_eq(c->ledger[i].attempt, 1700000000000 + i);
+                    ck_assert_uint_eq(c->ledger[i].counted, k < from ? 100 + i : 0);
+                }
+                checkpoint_free(c);
+            }
+            layout_free(layout);
+        }
+    }
+}
+END_TEST
+
+/* --- tables --- */
+
+enum { TABLE_ROWS = 5000, TABLE_DIM = 3, TABLE_SHARDS = 2 };
+static const struct optimizer adam = {
+    .kind = OPTIMIZER_ADAM, .lr = 0.1f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f};
+static const struct table_spec table_spec = {
+    .name = "users", .rows = TABLE_ROWS, .dim = TABLE_DIM, .init_scale = 0.5f};
+
+static struct table *table_make(void) {
+    struct table *table;
+    ck_assert_int_eq(table_new(&table_spec, 7, LAYOUT_STRIPES, &adam, &table, NULL), 0);
+    return table;
+}
+
+/* One gradient for every third row of a shard, made of its number and the step. */
+static void table_train(struct table *table, uint32_t shard, uint32_t step) {
+    uint64_t rows[TABLE_ROWS];
+    uint32_t order[TABLE_ROWS], starts[LAYOUT_STRIPES + 1], n = 0;
+    float values[TABLE_ROWS * TABLE_DIM];
+    for (uint64_t row = step % 3; row < TABLE_ROWS; row += 3) {
+        if (table_shard_of(row, TABLE_SHARDS) != shard)
+            continue;
+        for (size_t i = 0; i < TABLE_DIM; i++)
+            values[n * TABLE_DIM + i] = value(step, row * TABLE_DIM + i);
+        rows[n++] = row;
+    }
+    table_split(table, rows, n, order, starts);
+    for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++) {
+        const struct table_part part = {rows, values, order + starts[stripe],
+                                        starts[stripe + 1] - starts[stripe], 1};
+        table_apply(table, stripe, &part, 1, 1, step);
+    }
+}
+
+static void table_attach(struct checkpoint *c, struct table *table) {
+    uint64_t bytes;
+    c->table_count = 1;
+    c->tables = mem_alloc(sizeof *c->tables);
+    c->tables[0].spec = (struct layout_table){
+        .name = "users", .rows = TABLE_ROWS, .dim = TABLE_DIM, .init_scale = 0.5f};
+    c->tables[0].table = table;
+    c->tables[0].snapshot = table_snapshot_begin(table);
+    table_counts(table, &c->tables[0].held, &bytes);
+}
+
+struct taking {
+    struct table *table;
+    uint32_t shard, shards;
+};
+
+static int take_row(void *ctx, const struct table_row *row, struct error *reterr) {
+    const struct taking *taking = ctx;
+    if (table_shard_of(row->row, taking->shards) != taking->shard)
+        return 0;
+    return table_restore_row(taking->table, row, reterr);
+}
+
+/* Both continue alike: weights, state, steps and clocks are the same. */
+static void expect_same_tables(struct table *a, struct table *b, const uint64_t *rows, uint32_t n) {
+    float *one = mem_array(n, TABLE_DIM * sizeof *one),
+          *two = mem_array(n, TABLE_DIM * sizeof *two);
+    table_read(a, rows, n, one);
+    table_read(b, rows, n, two);
+    ck_assert_mem_eq(one, two, n * TABLE_DIM * sizeof *one);
+    mem_free(one);
+    mem_free(two);
+}
+
+/* Promise: the rows of tables come back with weights, state and steps as they were at the cut,
+ * although training goes on while they are written, on the same and on another number of shards. */
+START_TEST(tables) {
     struct checkpoint_store store = checkpoint_store_files(test_tmpdir());
+    struct table *trained[TABLE_SHARDS], *at_cut[TABLE_SHARDS];
+    for (uint32_t k = 0; k < TABLE_SHARDS; k++) {
+        trained[k] = table_make();
+        at_cut[k] = table_make();
+        for (uint32_t step = 1; step <= 5; step++) {
+            table_train(trained[k], k, step);
+            table_train(at_cut[k], k, step);
+        }
+        struct checkpoint *c = sample_of(large_tensors, ARRAY_LEN(large_tensors), LARGE_BLOCK_BYTES,
+                                         k, TABLE_SHARDS, 5, 0);
+        table_attach(c, trained[k]);
+        table_train(trained[k], k, 6); /* after the cut */
+        ck_assert_int_eq(store_write(&store, c, NULL), 0);
+    }
+    for (uint32_t to = 1; to <= 3; to++)
+        for (uint32_t k = 0; k < to; k++) {
+            struct checkpoint *c = NULL;
+            struct error err = {0};
+            int r = checkpoint_reshard(&store, 5, TABLE_SHARDS, k, to, &c, &err);
+            ck_assert_msg(r == 0, "%s", err.text);
+            struct taking taking = {table_make(), k, to};
+            ck_assert_int_eq(checkpoint_rows(c, 0, take_row, &taking, &err), 0);
+            checkpoint_free(c);
+            for (uint32_t old = 0; old < TABLE_SHARDS; old++) {
+                uint64_t rows[TABLE_ROWS];
+                uint32_t n = 0;
+                for (uint64_t row = 0; row < TABLE_ROWS; row++)
+                    if (table_shard_of(row, TABLE_SHARDS) == old && table_shard_of(row, to) == k)
+                        rows[n++] = row;
+                expect_same_tables(taking.table, at_cut[old], rows, n);
+                if (to == TABLE_SHARDS &&
+                    old == k) { /* with the state, the next step is the same */
+                    table_train(taking.table, k, 6);
+                    expect_same_tables(taking.table, trained[k], rows, n);
+                }
+            }
+            table_free(taking.table);
+        }
+    for (uint32_t k = 0; k < TABLE_SHARDS; k++) {
+        table_free(trained[k]);
+        table_free(at_cut[k]);
+    }
+}
+END_TEST
+
+/* Promise: files that do not make a whole are not taken, and a run is not begun anew, without a
+ * word, because servers.count was changed. */
+START_TEST(reshard_incomplete) {
+    const char *dir = test_tmpdir();
+    struct checkpoint_store store = checkpoint_store_files(dir);
     uint64_t *generations = NULL;
     size_t count;
     struct error err = {0};
-    store_put(&store, 0, 2, 3, 0);
+    large_put(&store, 0, 2, 3, 0);
     ck_assert_int_eq(store.list(store.ctx, 0, 3, &generations, &count, &err), ERR_CONFIG);
     ck_assert_ptr_nonnull(strstr(err.text, "checkpoints of 2 shards, servers.count is 3 now"));
     ck_assert_ptr_null(generations);
     store_lists(&store, 1, 2, ""); /* the same run, a shard whose disk was lost */
+
+    large_put(&store, 1, 2, 3, 7); /* the best weights of another epoch: none are taken over */
+    struct checkpoint *c = NULL;
+    ck_assert_int_eq(checkpoint_reshard(&store, 3, 2, 0, 1, &c, &err), 0);
+    ck_assert_uint_eq(c->best_epoch, 0);
+    ck_assert_ptr_null(c->best);
+    checkpoint_free(c);
+
+    store_put(&store, 1, 2, 3, 0); /* another model's */
+    ck_assert_int_eq(checkpoint_reshard(&store, 3, 2, 0, 1, &c, &err), ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(err.text, "differ in the block size"));
+    damage(file_of(dir, 3, "shard-1-of-2.ckpt"), 700);
+    ck_assert_int_eq(store.list(store.ctx, 0, 3, &generations, &count, &err), ERR_CONFIG);
+
+    /* Shard 0 of the new number sweeps what the old one wrote. */
+    large_put(&store, 0, 3, 4, 0);
+    ck_assert_int_eq(store.prune(store.ctx, 0, 3, 4, 1, NULL), 0);
+    ck_assert(!file_exists(test_path(dir, "checkpoints/00000003")));
 }
 END_TEST
 
@@ -409,12 +637,10 @@ START_TEST(store_fails) {
     struct checkpoint_store store = checkpoint_store_files(dir);
     store_put(&store, 0, 1, 1, 0);
     test_write_file(test_path(dir, "checkpoints/00000002"), "x", 1); /* a file in the way */
-    struct buf *bytes = sample_bytes(0, 1, 2, 0);
     struct error err = {0};
-    ck_assert_int_ne(store.write(store.ctx, 2, 0, 1, bytes, &err), 0);
+    ck_assert_int_ne(store_write(&store, sample(0, 1, 2, 0), &err), 0);
     ck_assert_ptr_nonnull(strstr(err.text, "checkpoint 2"));
     ck_assert_ptr_nonnull(strstr(err.text, "00000002"));
-    buf_unref(bytes);
     ck_assert_int_eq(unlink(test_path(dir, "checkpoints/00000002")), 0);
     store_lists(&store, 0, 1, "1");
 }
@@ -554,11 +780,8 @@ START_TEST(collect_refuses) {
     /* Blocks that are not those of the tensors. */
     struct checkpoint *c = sample(0, 1, 6, 0);
     c->block_ids[c->block_count - 1]++;
-    bytes = checkpoint_encode(c);
-    ck_assert_int_eq(store.write(store.ctx, 6, 0, 1, bytes, NULL), 0);
+    ck_assert_int_eq(store_write(&store, c, NULL), 0);
     collect_fails(test_path(dir, "checkpoints/00000006"), false, ERR_FORMAT, "blocks of shard 0");
-    buf_unref(bytes);
-    checkpoint_free(c);
 }
 END_TEST
 
@@ -572,7 +795,9 @@ int main(void) {
     tcase_add_test(tcase, damaged);
     tcase_add_test(tcase, lies);
     tcase_add_test(tcase, store_files);
-    tcase_add_test(tcase, store_other_shards);
+    tcase_add_test(tcase, reshard);
+    tcase_add_test(tcase, reshard_incomplete);
+    tcase_add_test(tcase, tables);
     tcase_add_test(tcase, store_damaged);
     tcase_add_test(tcase, store_fails);
     tcase_add_test(tcase, store_prune);

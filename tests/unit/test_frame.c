@@ -88,19 +88,19 @@ END_TEST
 
 /* Promise: the checksum is XXH3-64 (a known value) of message and payload, however it is cut. */
 START_TEST(checksum) {
-    ck_assert_uint_eq(frame_checksum("", 0, NULL, 0), 0x2d06800538d394c2); /* XXH3 of nothing */
+    ck_assert_uint_eq(frame_checksum(0, "", 0, NULL, 0), 0x2d06800538d394c2); /* XXH3 of nothing */
     uint8_t data[5000];
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(i * 7 + i / 256);
-    uint64_t whole = frame_checksum(data, sizeof data, NULL, 0);
+    uint64_t whole = frame_checksum(4, data, sizeof data, NULL, 0);
     for (size_t cut = 0; cut <= sizeof data; cut += 613) {
         size_t second = (sizeof data - cut) / 3;
         struct frame_piece pieces[] = {
             {data + cut, second}, {NULL, 0}, {data + cut + second, sizeof data - cut - second}};
-        ck_assert_uint_eq(frame_checksum(data, cut, pieces, ARRAY_LEN(pieces)), whole);
+        ck_assert_uint_eq(frame_checksum(4, data, cut, pieces, ARRAY_LEN(pieces)), whole);
     }
     data[4999] ^= 1;
-    ck_assert_uint_ne(frame_checksum(data, sizeof data, NULL, 0), whole);
+    ck_assert_uint_ne(frame_checksum(4, data, sizeof data, NULL, 0), whole);
 }
 END_TEST
 

@@ -534,7 +534,7 @@ START_TEST(int8_keeps_the_residual) {
             for (size_t i = 0; i < message->n_blocks; i++) {
                 const struct layout_block *block = &script->layout->blocks[message->blocks[i]];
                 codec_add(CODEC_INT8, at, block->floats, 1, sums[0] + block->offset);
-                at += codec_bytes(CODEC_INT8, block->floats);
+                at += codec_bytes(CODEC_INT8, 0, block->floats);
             }
             answer_pushed(script, s, message);
         }

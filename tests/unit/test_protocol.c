@@ -76,7 +76,7 @@ START_TEST(example) {
     ck_assert_mem_eq(frame->head->data + 24, "\x08\x05\0\0\0\0\0", 8);
     frame_out_free(frame);
     ck_assert_ptr_nonnull(strstr(page, "`2d06800538d394c2`"));
-    ck_assert_uint_eq(frame_checksum("", 0, NULL, 0), 0x2d06800538d394c2);
+    ck_assert_uint_eq(frame_checksum(0, "", 0, NULL, 0), 0x2d06800538d394c2);
 }
 END_TEST
 

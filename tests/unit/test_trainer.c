@@ -48,7 +48,7 @@ static void apply(struct server *server, const Graphps__Push *push, const struct
         float gradient[4096] = {0};
         ck_assert_uint_le(block->floats, 4096);
         codec_add(CODEC_FP32, at, block->floats, 1, gradient);
-        at += codec_bytes(CODEC_FP32, block->floats);
+        at += codec_bytes(CODEC_FP32, 0, block->floats);
         optimizer_step(&server->optimizer, block->floats, server->weights + block->offset, gradient,
                        server->state + 2 * block->offset, server->version, false,
                        server->next + block->offset);

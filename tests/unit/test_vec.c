@@ -66,8 +66,11 @@ START_TEST(test_same_bits) {
 
             float mins[2] = {0}, maxs[2] = {0};
             if (n > 0) {
-                vec_ref.minmax(x + shift, n, &mins[0], &maxs[0]);
-                fast->minmax(x + shift, n, &mins[1], &maxs[1]);
+                vec_ref.minmax(x + shift, NULL, n, &mins[0], &maxs[0]);
+                fast->minmax(x + shift, NULL, n, &mins[1], &maxs[1]);
+                ck_assert(mins[0] == mins[1] && maxs[0] == maxs[1]);
+                vec_ref.minmax(x + shift, y_ref + shift, n, &mins[0], &maxs[0]);
+                fast->minmax(x + shift, y_ref + shift, n, &mins[1], &maxs[1]);
                 ck_assert(mins[0] == mins[1] && maxs[0] == maxs[1]);
             }
             float scales[] = {(maxs[0] - mins[0]) / 255, 0, 1e-3f};
@@ -84,6 +87,166 @@ START_TEST(test_same_bits) {
                 ck_assert_mem_eq(y_ref, y_fast, sizeof y_ref);
             }
         }
+}
+END_TEST
+
+/* The same for halves and for the choice of the few that are large; what is chosen is also what a
+ * plain look at the numbers says. */
+START_TEST(test_same_bits_halves_and_few) {
+    const struct vec_ops *fast = twin();
+    if (!fast)
+        return;
+    enum { ALL = SIZE_MOST + 8 + GUARD };
+    static float x[ALL], y_ref[ALL], y_fast[ALL], res_ref[ALL], res_fast[ALL];
+    static uint16_t h_ref[ALL], h_fast[ALL];
+    static uint32_t index_ref[ALL], index_fast[ALL], words[ALL];
+    for (size_t s = 0; s < ARRAY_LEN(sizes); s++)
+        for (size_t shift = 0; shift < 8; shift++) {
+            size_t n = sizes[s];
+            fill(x, ALL, 1);
+            for (size_t i = 0; i < ALL; i += 5) /* some that are clamped, some below 2^-14 */
+                x[i] *= i % 2 ? 5000 : 1e-6f;
+            fill(y_ref, ALL, 2);
+            fill(y_fast, ALL, 2);
+            fill(res_ref, ALL, 3);
+            fill(res_fast, ALL, 3);
+            memset(h_ref, 9, sizeof h_ref);
+            memset(h_fast, 9, sizeof h_fast);
+            vec_ref.halve(x + shift, n, NULL, h_ref + shift);
+            fast->halve(x + shift, n, NULL, h_fast + shift);
+            ck_assert_mem_eq(h_ref, h_fast, sizeof h_ref);
+            vec_ref.halve(x + shift, n, res_ref + shift, h_ref + shift);
+            fast->halve(x + shift, n, res_fast + shift, h_fast + shift);
+            ck_assert_mem_eq(h_ref, h_fast, sizeof h_ref);
+            ck_assert_mem_eq(res_ref, res_fast, sizeof res_ref);
+            vec_ref.half_axpy(0.3f, h_ref + shift, n, y_ref + shift);
+            fast->half_axpy(0.3f, h_ref + shift, n, y_fast + shift);
+            ck_assert_mem_eq(y_ref, y_fast, sizeof y_ref);
+
+            const float floors[] = {0, 0.1f, 0.45f, 40, 1e9f};
+            for (size_t k = 0; k < ARRAY_LEN(floors); k++) {
+                uint32_t floor;
+                memcpy(&floor, &floors[k], sizeof floor);
+                memset(index_ref, 9, sizeof index_ref);
+                memset(index_fast, 9, sizeof index_fast);
+                size_t plain = 0;
+                for (size_t i = 0; i < n; i++)
+                    plain += fabsf(x[shift + i]) >= floors[k];
+                ck_assert_uint_eq(vec_ref.collect(x + shift, n, floor, index_ref), plain);
+                ck_assert_uint_eq(fast->collect(x + shift, n, floor, index_fast), plain);
+                ck_assert_mem_eq(index_ref, index_fast, plain * sizeof *index_ref);
+                ck_assert(index_fast[n] == 0x09090909);
+                for (size_t i = 0; i < plain; i++)
+                    ck_assert(fabsf(x[shift + index_ref[i]]) >= floors[k] &&
+                              (i == 0 || index_ref[i] > index_ref[i - 1]));
+                for (size_t i = 0; i < ALL; i++) {
+                    memcpy(&words[i], &x[i], sizeof words[i]);
+                    words[i] &= 0x7fffffff;
+                }
+                floor = floor ? floor : 1;
+                size_t count = vec_ref.count(words + shift, n, floor);
+                ck_assert(k == 0 || count == plain);
+                ck_assert_uint_eq(fast->count(words + shift, n, floor), count);
+                ck_assert_uint_eq(fast->count(words + shift, n, 1u << 31), 0);
+
+                vec_ref.scatter_axpy(0.7f, index_ref, x, plain, y_ref + shift);
+                fast->scatter_axpy(0.7f, index_ref, x, plain, y_fast + shift);
+                ck_assert_mem_eq(y_ref, y_fast, sizeof y_ref);
+            }
+        }
+}
+END_TEST
+
+/* What a half stands for, by its definition. */
+static double half_meaning(uint16_t h) {
+    int exponent = h >> 10 & 31;
+    double mantissa = h & 0x3ff;
+    double size = exponent == 0 ? ldexp(mantissa, -24) : ldexp(mantissa + 1024, exponent - 25);
+    return h & 0x8000 ? -size : size;
+}
+
+static uint16_t half_of(const struct vec_ops *ops, float x) {
+    uint16_t h[9];
+    float copies[9]; /* in a lane and in the tail */
+    for (size_t i = 0; i < 9; i++)
+        copies[i] = x;
+    ops->halve(copies, 9, NULL, h);
+    for (size_t i = 1; i < 9; i++)
+        if (h[i] != h[0])
+            ck_abort_msg("%s: %g in several lanes is %04x and %04x", ops->name, (double)x, h[0],
+                         h[i]);
+    return h[0];
+}
+
+/* Every half means what the standard says and comes back as itself; between two neighbours the
+ * nearer one is taken, in the middle the even one. */
+START_TEST(test_halves) {
+    for (size_t k = 0; k < 2; k++) {
+        const struct vec_ops *ops = ops_at(k);
+        if (!ops)
+            continue;
+        for (unsigned bits = 0; bits < 0x7c00; bits++) {
+            const uint16_t h = (uint16_t)bits, negative = (uint16_t)(bits | 0x8000);
+            float value = 0, minus = 0;
+            ops->half_axpy(1, &h, 1, &value);
+            ops->half_axpy(1, &negative, 1, &minus);
+            bool right = (double)value == half_meaning(h) && minus == -value &&
+                         half_of(ops, value) == h && half_of(ops, -value) == negative &&
+                         ops->half_finite(&h, 1) && ops->half_finite(&negative, 1);
+            if (bits < 0x7bff) {
+                float middle = (float)((half_meaning(h) + half_meaning((uint16_t)(h + 1))) / 2);
+                right = right && half_of(ops, middle) == (bits % 2 ? bits + 1 : bits) &&
+                        half_of(ops, nextafterf(middle, 0)) == bits &&
+                        half_of(ops, nextafterf(middle, 1e9f)) == bits + 1;
+            }
+            if (!right)
+                ck_abort_msg("%s: half %04x", ops->name, bits);
+        }
+        const float large[] = {65504, 65519, 65520, 1e6f, FLT_MAX};
+        for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+            ck_assert_uint_eq(half_of(ops, large[i]), 0x7bff);
+            ck_assert_uint_eq(half_of(ops, -large[i]), 0xfbff);
+        }
+        ck_assert_uint_eq(half_of(ops, INFINITY), 0x7c00); /* what is not finite is not hidden */
+        ck_assert_uint_eq(half_of(ops, -INFINITY), 0xfc00);
+        ck_assert_uint_gt(half_of(ops, NAN) & 0x7fff, 0x7c00);
+
+        float x[9], residual[9];
+        uint16_t h[9];
+        for (size_t i = 0; i < 9; i++) {
+            x[i] = 65000;
+            residual[i] = 1000;
+        }
+        ops->halve(x, 9, residual, h);
+        for (size_t i = 0; i < 9; i++)
+            ck_assert(h[i] == 0x7bff && residual[i] == 66000 - 65504);
+    }
+}
+END_TEST
+
+/* One half that is not finite is found wherever it stands. */
+START_TEST(test_half_finite) {
+    const uint16_t bad[] = {0x7c00, 0xfc00, 0x7c01, 0xffff};
+    for (size_t k = 0; k < 2; k++) {
+        const struct vec_ops *ops = ops_at(k);
+        if (!ops)
+            continue;
+        for (size_t s = 0; s < ARRAY_LEN(sizes) && sizes[s] <= 255; s++) {
+            uint16_t h[256];
+            size_t n = sizes[s];
+            for (size_t i = 0; i < n; i++)
+                h[i] = i % 2 ? 0x7bff : 0x83ff;
+            h[n] = 0x7c00; /* not looked at */
+            ck_assert(ops->half_finite(h, n));
+            for (size_t i = 0; i < n; i++)
+                for (size_t b = 0; b < ARRAY_LEN(bad); b++) {
+                    uint16_t was = h[i];
+                    h[i] = bad[b];
+                    ck_assert(!ops->half_finite(h, n));
+                    h[i] = was;
+                }
+        }
+    }
 }
 END_TEST
 
@@ -111,11 +274,18 @@ START_TEST(test_values) {
                 float min, max, z[19] = {0};
                 z[low] = -5;
                 z[high] = 6;
-                ops->minmax(z, 19, &min, &max);
+                ops->minmax(z, NULL, 19, &min, &max);
+                ck_assert(min == (low == high ? 0 : -5) && max == 6);
+                float moved[19];
+                for (int i = 0; i < 19; i++) {
+                    moved[i] = z[i] + 1;
+                    z[i] = -1;
+                }
+                ops->minmax(z, moved, 19, &min, &max);
                 ck_assert(min == (low == high ? 0 : -5) && max == 6);
             }
         float min, max;
-        ops->minmax(x, 1, &min, &max);
+        ops->minmax(x, NULL, 1, &min, &max);
         ck_assert(min == -9 && max == -9);
     }
 }
@@ -185,7 +355,7 @@ START_TEST(test_quantize_bound) {
         static uint8_t q[N];
         float min, max;
         fill(x, N, 5);
-        ops->minmax(x, N, &min, &max);
+        ops->minmax(x, NULL, N, &min, &max);
         float scale = (max - min) / 255;
         ops->quantize(x, N, min, scale, NULL, q);
         memset(back, 0, sizeof back);
@@ -217,7 +387,7 @@ START_TEST(test_error_feedback) {
         memset(sum, 0, sizeof sum);
         fill(x, N, 6);
         float min, max;
-        ops->minmax(x, N, &min, &max);
+        ops->minmax(x, NULL, N, &min, &max);
         /* Wider than the gradient, so that gradient plus residual is never clamped. */
         float scale = (max - min) * 1.1f / 255;
         min -= scale * 10;
@@ -283,6 +453,9 @@ int main(void) {
     Suite *suite = suite_create("vec");
     TCase *tcase = tcase_create("vec");
     tcase_add_test(tcase, test_same_bits);
+    tcase_add_test(tcase, test_same_bits_halves_and_few);
+    tcase_add_test(tcase, test_halves);
+    tcase_add_test(tcase, test_half_finite);
     tcase_add_test(tcase, test_values);
     tcase_add_test(tcase, test_dot);
     tcase_add_test(tcase, test_finite);

@@ -1,0 +1,154 @@
+/* `graphps bench ps`: what its parts share. The parent (bench_ps.c) forks clients (bench_client.c)
+ * that push to and pull from shards, and processes that send the same bytes over bare TCP
+ * (bench_bare.c); it gives each an order through shared memory, waits, and makes figures of what
+ * all counted (bench_meter.c). cmd_bench.c has the command line, the tables and the JSON. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "proto/layout.h"
+
+/* As many as the protocol lets a worker have in flight, and as the ledger's window holds. */
+#define BENCH_DEPTH_MAX 64
+#define BENCH_SIZES_MAX 16
+#define BENCH_PATTERNS 3
+#define BENCH_SAMPLES 65536
+/* What bare TCP sends where graphps has a frame without a payload. */
+#define BENCH_ASK_BYTES 64
+#define BENCH_ANSWER_BYTES 32
+
+/* A set of bits. */
+enum bench_pattern { BENCH_PUSH = 1, BENCH_PULL = 2, BENCH_BOTH = 3 };
+
+/* --- what is to be measured --- */
+
+struct bench_settings {
+    struct config *config; /* the job; servers.addresses: of shards that run already. Borrowed */
+    size_t size_count;
+    uint32_t sizes[BENCH_SIZES_MAX]; /* bytes of fp32 in a message, a multiple of 4 */
+    size_t pattern_count;
+    enum bench_pattern patterns[BENCH_PATTERNS];
+    uint32_t depth; /* 0: by size */
+    uint32_t spread;
+    uint32_t repeat;
+    double seconds;
+};
+
+uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes);
+
+/* What one message of a size carries: blocks of one shard, ascending. */
+struct bench_message {
+    uint32_t *blocks;
+    size_t block_count;
+};
+
+/* The model on which it is measured. Made before the fork and never changed. */
+struct bench_plan {
+    const struct bench_settings *settings;
+    const struct config *config;
+    struct layout *layout;
+    struct bench_message *messages; /* [sizes][shards][spread] */
+    char *const *addresses;         /* [shards], borrowed */
+    char *options;                  /* for Hello */
+};
+
+/* ERR_LIMIT, ERR_RANGE, ERR_CONFIG. plan is to be given to bench_plan_done, also on failure. */
+int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
+                    struct error *reterr);
+void bench_plan_done(struct bench_plan *plan);
+
+static inline const struct bench_message *bench_message(const struct bench_plan *plan, size_t size,
+                                                        size_t shard, uint64_t slice) {
+    size_t spread = plan->settings->spread;
+    return &plan->messages[(size * plan->layout->shard_count + shard) * spread + slice];
+}
+
+/* Of the payload of a push: sizes[size], encoded. */
+size_t bench_push_bytes(const struct bench_plan *plan, size_t size);
+
+/* --- between the parent and a process that measures --- */
+
+struct bench_order {
+    size_t size; /* index */
+    enum bench_pattern pattern;
+    uint32_t depth; /* requests in flight on each connection */
+    bool single;    /* one in flight in all, on each connection in turn: for latency */
+    double seconds;
+};
+
+struct bench_result {
+    uint64_t operations, elapsed_ns; /* of the measured time */
+    uint64_t all_operations;         /* those before and after it too */
+    uint64_t allocations;            /* in the measured time */
+    size_t sample_count;
+    uint32_t latency_ns[BENCH_SAMPLES]; /* with `single`: a fair sample of all */
+};
+
+/* Lies in memory that both processes see; who may touch it is told by bytes on a socket: BENCH_GO
+ * from the parent, then BENCH_DONE or BENCH_FAILED; at last BENCH_QUIT. */
+struct bench_desk {
+    struct bench_order order;
+    struct bench_result result;
+    struct error error;
+};
+enum { BENCH_GO = 'g', BENCH_QUIT = 'q', BENCH_DONE = 'd', BENCH_FAILED = 'f' };
+
+/* Counts what is completed: a while of warming up, then from one completion to another for at least
+ * order->seconds. */
+struct bench_meter {
+    const struct bench_order *order;
+    struct bench_result *result;
+    uint64_t started_ns, begin_ns;
+    uint64_t allocations; /* at begin_ns */
+    bool ended;
+};
+void bench_meter_begin(struct bench_meter *meter, struct bench_desk *desk);
+/* An operation that was begun at started_ns is complete. Sets meter->ended when it was enough. */
+void bench_meter_count(struct bench_meter *meter, uint64_t started_ns);
+
+/* The processes. fd is their end of the socket. They return the exit code. */
+int bench_client_main(const struct bench_plan *plan, uint32_t rank, int fd,
+                      struct bench_desk *desk);
+/* Answers on every connection that listener accepts, until killed. */
+int bench_bare_serve(int listener);
+/* Asks such a server on 127.0.0.1:port, over one connection per shard. */
+int bench_bare_main(const struct bench_plan *plan, uint16_t port, int fd, struct bench_desk *desk);
+/* Listens on a free port of 127.0.0.1. */
+int bench_bare_listen(int *ret_listener, uint16_t *ret_port, struct error *reterr);
+
+/* --- what comes out --- */
+
+/* Medians of all repeats. */
+struct bench_speed {
+    double gb_per_s, operations_per_s; /* of all clients and shards together */
+    double p50_us, p99_us, p999_us;
+    double cpu_s_per_gb; /* NAN: not known */
+};
+
+struct bench_row {
+    uint32_t size_bytes;
+    enum bench_pattern pattern;
+    uint32_t depth;
+    size_t push_bytes; /* of the payload of a push: size_bytes, encoded */
+    struct bench_speed graphps, bare;
+    double ratio; /* median of the ratios of neighbours in time, of gb_per_s */
+    double shard_allocations, client_allocations; /* per operation */
+    double batch_mean;                            /* NAN: nothing was merged */
+    double lock_waits;                            /* per operation */
+    double lock_wait_p99_us;                      /* since the shards were started */
+};
+
+struct bench_ops {
+    /* After every row. */
+    void (*on_row)(void *ctx, const struct bench_row *row);
+    /* Before every measurement, and now and then: done of total. */
+    void (*on_progress)(void *ctx, const char *stage, uint64_t done, uint64_t total);
+    /* Shall it end early? */
+    bool (*interrupted)(void *ctx);
+};
+
+/* Leaves no process and no directory behind, whatever happens. ERR_INTERRUPTED, ... */
+int bench_ps(const struct bench_settings *settings, const struct bench_ops *ops, void *ctx,
+             struct error *reterr);

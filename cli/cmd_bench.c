@@ -1,0 +1,566 @@
+/* graphps bench: measurements that a user can repeat. So far there is one, of the parameter engine.
+ * Command line, tables and JSON; what is measured and how is bench_ps.c's. */
+#include <argp.h>
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "cli/bench.h"
+#include "cli/cli.h"
+#include "cli/progress.h"
+#include "common/lock.h"
+#include "common/mem.h"
+
+#define SCHEMA_VERSION 1
+#define SIZE_MAX_BYTES (256u << 20)
+#define SECONDS_MAX 3600
+
+/* --- the command line --- */
+
+enum {
+    KEY_SIZES = 256,
+    KEY_PATTERNS,
+    KEY_DEPTH,
+    KEY_SECONDS,
+    KEY_REPEAT,
+    KEY_SPREAD,
+    KEY_SHARDS,
+    KEY_WORKERS,
+    KEY_OPTIMIZER,
+    KEY_ENCODING,
+    KEY_MODE,
+    KEY_IO_THREADS,
+    KEY_AGGREGATOR_THREADS,
+    KEY_SERVERS,
+    KEY_JOB,
+    KEY_PRINT_JOB,
+    KEY_JSON,
+};
+
+static const struct argp_option options[] = {
+    {NULL, 0, NULL, 0, "What is measured:", 1},
+    {"sizes", KEY_SIZES, "LIST", 0,
+     "Bytes of fp32 that a message has for each shard (default: 4K,64K,1M,16M)", 1},
+    {"patterns", KEY_PATTERNS, "LIST", 0, "Of push, pull, push+pull (default: all)", 1},
+    {"depth", KEY_DEPTH, "N", 0,
+     "Requests in flight for each client and shard, at most 64 (default: 64 up to 16K, 32 up to "
+     "256K, 16 up to 4M, else 4)",
+     1},
+    {"spread", KEY_SPREAD, "N", 0,
+     "Messages' worth of parameters on each shard, of which each request takes one at random "
+     "(default: 1, all requests hit the same)",
+     1},
+    {"seconds", KEY_SECONDS, "S", 0, "Time of a measurement (default: 1)", 1},
+    {"repeat", KEY_REPEAT, "N", 0, "How often; medians are printed (default: 5)", 1},
+    {NULL, 0, NULL, 0, "The job:", 2},
+    {"shards", KEY_SHARDS, "N", 0, "Shards to start (default: 1)", 2},
+    {"workers", KEY_WORKERS, "N", 0, "Clients, each a process (default: 1)", 2},
+    {"optimizer", KEY_OPTIMIZER, "KIND", 0, "As optimizer.kind (default: none, which adds up)", 2},
+    {"encoding", KEY_ENCODING, "KIND", 0, "As push.encoding (default: fp32)", 2},
+    {"mode", KEY_MODE, "MODE", 0, "As consistency.mode; only async is measured", 2},
+    {"io-threads", KEY_IO_THREADS, "N", 0, "As servers.io_threads", 2},
+    {"aggregator-threads", KEY_AGGREGATOR_THREADS, "N", 0, "As aggregation.threads", 2},
+    {"set", 's', "SECTION.OPTION=VALUE", 0, "Set any option of the job (may be repeated)", 2},
+    {NULL, 0, NULL, 0, "Shards that run already:", 3},
+    {"servers", KEY_SERVERS, "HOST:PORT,...", 0,
+     "Measure these, shard 0 first, and start none; they need the job file that --print-job "
+     "prints for the same command line",
+     3},
+    {"job", KEY_JOB, "NAME", 0, "Their job.name (default: bench)", 3},
+    {"print-job", KEY_PRINT_JOB, NULL, 0, "Print that job file and measure nothing", 3},
+    {NULL, 0, NULL, 0, "Output:", 4},
+    {"json", KEY_JSON, NULL, 0, "One JSON document instead of the tables", 4},
+    {0},
+};
+
+struct arguments {
+    struct bench_settings settings;
+    struct args_job job; /* assignments; those of the command line come last */
+    bool given_shards, given_servers, print_job, json;
+};
+
+static const struct {
+    const char *name;
+    enum bench_pattern pattern;
+} patterns[BENCH_PATTERNS] = {
+    {"push", BENCH_PUSH}, {"pull", BENCH_PULL}, {"push+pull", BENCH_BOTH}};
+
+static const char *pattern_name(enum bench_pattern pattern) {
+    for (size_t i = 0; i < ARRAY_LEN(patterns); i++)
+        if (patterns[i].pattern == pattern)
+            return patterns[i].name;
+    return "?";
+}
+
+static void parse_size(struct bench_settings *settings, const char *word,
+                       struct argp_state *state) {
+    char *end;
+    errno = 0;
+    unsigned long long bytes = strtoull(word, &end, 10);
+    unsigned shift = *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
+    if (end == word || *word == '-' || errno || strlen(end) > (shift ? 1u : 0u) ||
+        bytes > SIZE_MAX_BYTES >> shift)
+        argp_error(state, "--sizes: \"%s\" is no size up to 256M, such as 4K or 16M", word);
+    bytes <<= shift;
+    if (bytes < 64 || bytes % 4 != 0)
+        argp_error(state, "--sizes: \"%s\": a message has at least 64 bytes and whole floats",
+                   word);
+    for (size_t i = 0; i < settings->size_count; i++)
+        if (settings->sizes[i] == bytes)
+            argp_error(state, "--sizes: %s comes twice", word);
+    if (settings->size_count == BENCH_SIZES_MAX)
+        argp_error(state, "--sizes: at most %d", BENCH_SIZES_MAX);
+    settings->sizes[settings->size_count++] = (uint32_t)bytes;
+}
+
+static void parse_pattern(struct bench_settings *settings, const char *word,
+                          struct argp_state *state) {
+    size_t i = 0;
+    while (i < ARRAY_LEN(patterns) && strcmp(patterns[i].name, word) != 0)
+        i++;
+    if (i == ARRAY_LEN(patterns))
+        argp_error(state, "--patterns: \"%s\" is none of push, pull, push+pull", word);
+    for (size_t k = 0; k < settings->pattern_count; k++)
+        if (settings->patterns[k] == patterns[i].pattern)
+            argp_error(state, "--patterns: %s comes twice", word);
+    settings->patterns[settings->pattern_count++] = patterns[i].pattern;
+}
+
+static void parse_list(struct bench_settings *settings, const char *list, struct argp_state *state,
+                       void (*parse)(struct bench_settings *, const char *, struct argp_state *)) {
+    _cleanup_(mem_free_p) char *copy = mem_strdup(list);
+    char *rest = copy;
+    for (char *word; (word = strsep(&rest, ","));)
+        parse(settings, word, state);
+}
+
+static uint32_t parse_count(const char *option, const char *text, uint32_t most,
+                            struct argp_state *state) {
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (end == text || *end || errno || *text == '-' || value < 1 || value > most)
+        argp_error(state, "--%s: \"%s\" is no number from 1 to %u", option, text, most);
+    return (uint32_t)value;
+}
+
+static double parse_seconds(const char *text, struct argp_state *state) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= 0.001 && value <= SECONDS_MAX))
+        argp_error(state, "--seconds: \"%s\" is no number from 0.001 to %d", text, SECONDS_MAX);
+    return value;
+}
+
+/* An option of ours that is one of the job's. The texts live as long as the program. */
+static void set_option(struct arguments *arguments, const char *path, const char *value) {
+    args_job_set(&arguments->job, mem_printf("%s=%s", path, value));
+}
+
+static void set_servers(struct arguments *arguments, const char *list) {
+    char count[16];
+    unsigned n = 1;
+    for (const char *at = list; (at = strchr(at, ',')); at++)
+        n++;
+    snprintf(count, sizeof count, "%u", n);
+    arguments->given_servers = true;
+    set_option(arguments, "servers.addresses", list);
+    set_option(arguments, "servers.count", count);
+}
+
+static void finish_options(struct arguments *arguments, struct argp_state *state) {
+    struct bench_settings *settings = &arguments->settings;
+    if (arguments->given_shards && arguments->given_servers)
+        argp_error(state, "--servers says how many shards there are; leave --shards out");
+    if (settings->size_count == 0)
+        parse_list(settings, "4K,64K,1M,16M", state, parse_size);
+    if (settings->pattern_count == 0)
+        parse_list(settings, "push,pull,push+pull", state, parse_pattern);
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+    static const struct {
+        int key;
+        const char *path;
+    } of_job[] = {
+        {KEY_WORKERS, "workers.count"},  {KEY_OPTIMIZER, "optimizer.kind"},
+        {KEY_ENCODING, "push.encoding"}, {KEY_IO_THREADS, "servers.io_threads"},
+        {KEY_JOB, "job.name"},           {KEY_AGGREGATOR_THREADS, "aggregation.threads"},
+    };
+    struct arguments *arguments = state->input;
+    struct bench_settings *settings = &arguments->settings;
+    for (size_t i = 0; i < ARRAY_LEN(of_job); i++)
+        if (of_job[i].key == key) {
+            set_option(arguments, of_job[i].path, arg);
+            return 0;
+        }
+    switch (key) {
+    case KEY_SIZES:
+        parse_list(settings, arg, state, parse_size);
+        return 0;
+    case KEY_PATTERNS:
+        parse_list(settings, arg, state, parse_pattern);
+        return 0;
+    case KEY_DEPTH:
+        settings->depth = parse_count("depth", arg, BENCH_DEPTH_MAX, state);
+        return 0;
+    case KEY_SPREAD:
+        settings->spread = parse_count("spread", arg, LAYOUT_BLOCKS_MAX, state);
+        return 0;
+    case KEY_REPEAT:
+        settings->repeat = parse_count("repeat", arg, 1000, state);
+        return 0;
+    case KEY_SECONDS:
+        settings->seconds = parse_seconds(arg, state);
+        return 0;
+    case KEY_MODE:
+        if (strcmp(arg, "async") != 0)
+            argp_error(state, "--mode: only async is measured, not \"%s\"", arg);
+        return 0;
+    case KEY_SHARDS:
+        arguments->given_shards = true;
+        set_option(arguments, "servers.count", arg);
+        return 0;
+    case KEY_SERVERS:
+        set_servers(arguments, arg);
+        return 0;
+    case 's':
+        args_job_set(&arguments->job, arg);
+        return 0;
+    case KEY_PRINT_JOB:
+        arguments->print_job = true;
+        return 0;
+    case KEY_JSON:
+        arguments->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument \"%s\"", arg);
+        return 0;
+    case ARGP_KEY_END:
+        finish_options(arguments, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* What the job is when nothing is said: a counter of bytes that neither saves nor forgets. */
+static int load_config(const struct arguments *arguments, struct config **ret) {
+    static const char *const defaults[] = {
+        "job.name=bench",           "servers.count=1",      "workers.count=1",
+        "optimizer.kind=none",      "checkpoint.every_s=0", "launch.max_restarts=0",
+        "workers.lease_ms=3600000", "log.level=warning",
+    };
+    const struct bench_settings *settings = &arguments->settings;
+    struct args_job job = {0};
+    uint64_t longest = 8u << 20;
+    for (size_t i = 0; i < settings->size_count; i++)
+        longest = settings->sizes[i] > longest ? settings->sizes[i] : longest;
+    /* topk's indices can double a payload. */
+    _cleanup_(mem_free_p) char *frame =
+        mem_printf("net.max_frame_bytes=%llu", 2 * (unsigned long long)longest);
+    for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
+        args_job_set(&job, defaults[i]);
+    args_job_set(&job, frame);
+    for (size_t i = 0; i < arguments->job.set_count; i++)
+        args_job_set(&job, arguments->job.sets[i]);
+    int r = cli_load_config(&job, ret);
+    args_job_done(&job);
+    return r;
+}
+
+/* --- the machine --- */
+
+struct machine {
+    char cpu[96];
+    int cores;
+    struct utsname system;
+    double load; /* of the last minute, before we began */
+};
+
+static void machine_look(struct machine *machine) {
+    *machine = (struct machine){.cpu = "unknown processor", .cores = 1};
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
+            line[strcspn(line, "\n")] = 0;
+            snprintf(machine->cpu, sizeof machine->cpu, "%s", strchr(line, ':') + 2);
+            break;
+        }
+    if (file)
+        fclose(file);
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0)
+        machine->cores = CPU_COUNT(&cpus);
+    uname(&machine->system);
+    getloadavg(&machine->load, 1);
+}
+
+/* --- the tables --- */
+
+struct output {
+    struct arguments *arguments;
+    struct machine machine;
+    struct progress progress;
+    size_t row_count;
+    struct bench_row rows[BENCH_SIZES_MAX * BENCH_PATTERNS];
+};
+
+static volatile sig_atomic_t signals_seen;
+
+static void on_signal(int number) {
+    signals_seen = 1;
+}
+
+static const char *size_text(uint32_t bytes, char text[16]) {
+    if (bytes % (1u << 20) == 0)
+        snprintf(text, 16, "%u MiB", bytes >> 20);
+    else if (bytes % (1u << 10) == 0)
+        snprintf(text, 16, "%u KiB", bytes >> 10);
+    else
+        snprintf(text, 16, "%u B", bytes);
+    return text;
+}
+
+static const char *number_text(double value, int decimals, char text[24]) {
+    snprintf(text, 24, "%.*f", decimals, value);
+    return isnan(value) ? strcpy(text, "-") : text;
+}
+
+/* Three digits or so, whatever the scale. */
+static const char *us_text(double us, char text[24]) {
+    return number_text(us, us < 100 ? 1 : 0, text);
+}
+
+static void print_head(const struct output *output) {
+    const struct bench_settings *settings = &output->arguments->settings;
+    const struct config *config = settings->config;
+    const struct machine *machine = &output->machine;
+    bool ours = config->servers_addresses.count == 0;
+    printf("graphps %s, %s, %d cores, %s %s, load %.2f before\n", GRAPHPS_VERSION, machine->cpu,
+           machine->cores, machine->system.sysname, machine->system.release, machine->load);
+    printf("%lld %s, %lld clients, optimizer %s, %s, %s; threads of a shard: %lld I/O, %lld "
+           "aggregator%s\n",
+           (long long)config->servers_count, ours ? "shards" : "shards that ran already",
+           (long long)config->workers_count, config_choice(config, "optimizer.kind"),
+           config_choice(config, "push.encoding"), config_choice(config, "consistency.mode"),
+           (long long)config->servers_io_threads, (long long)config->aggregation_threads,
+           ours ? "" : " (if they have the job file of this command)");
+    printf(
+        "spread %u; medians of %u repeats of %g s; GB/s: fp32 bytes of all clients and shards, "
+        "both directions;\nbare: TCP on loopback, as many connections, the same bytes and depth, "
+        "no work; latency: one request in flight\n",
+        settings->spread, settings->repeat, settings->seconds);
+    printf("\n%-8s %-9s %5s %8s %9s %8s %6s %9s %9s %9s %9s\n", "size", "pattern", "depth", "GB/s",
+           "ops/s", "bare", "ratio", "p50 us", "p99 us", "p99.9 us", "bare p50");
+    fflush(stdout);
+}
+
+static void print_row(const struct bench_row *row) {
+    char size[16], p50[24], p99[24], p999[24], bare[24];
+    printf("%-8s %-9s %5u %8.3f %9.0f %8.3f %6.2f %9s %9s %9s %9s\n",
+           size_text(row->size_bytes, size), pattern_name(row->pattern), row->depth,
+           row->graphps.gb_per_s, row->graphps.operations_per_s, row->bare.gb_per_s, row->ratio,
+           us_text(row->graphps.p50_us, p50), us_text(row->graphps.p99_us, p99),
+           us_text(row->graphps.p999_us, p999), us_text(row->bare.p50_us, bare));
+    fflush(stdout);
+}
+
+static void print_costs(const struct output *output) {
+    printf(
+        "\nWhat it costs, once warm: requests of memory to the system and waits for block locks, "
+        "per operation;\npushes merged into one update; CPU seconds of all processes per GB\n\n");
+    printf("%-8s %-9s %11s %11s %7s %10s %9s %9s %9s\n", "size", "pattern", "shard alloc",
+           "client all.", "batch", "lock waits", "p99 us", "CPU s/GB", "bare");
+    for (size_t i = 0; i < output->row_count; i++) {
+        const struct bench_row *row = &output->rows[i];
+        char size[16], texts[7][24];
+        printf("%-8s %-9s %11s %11s %7s %10s %9s %9s %9s\n", size_text(row->size_bytes, size),
+               pattern_name(row->pattern), number_text(row->shard_allocations, 4, texts[0]),
+               number_text(row->client_allocations, 4, texts[1]),
+               number_text(row->batch_mean, 2, texts[2]), number_text(row->lock_waits, 4, texts[3]),
+               number_text(row->lock_wait_p99_us, 1, texts[4]),
+               number_text(row->graphps.cpu_s_per_gb, 3, texts[5]),
+               number_text(row->bare.cpu_s_per_gb, 3, texts[6]));
+    }
+}
+
+/* --- JSON --- */
+
+static json_t *json_number(double value) {
+    return isnan(value) ? json_null() : json_real(value);
+}
+
+static json_t *speed_json(const struct bench_speed *speed) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "gb_per_s", json_number(speed->gb_per_s),
+                     "operations_per_s", json_number(speed->operations_per_s), "p50_us",
+                     json_number(speed->p50_us), "p99_us", json_number(speed->p99_us), "p999_us",
+                     json_number(speed->p999_us), "cpu_s_per_gb", json_number(speed->cpu_s_per_gb));
+}
+
+static json_t *row_json(const struct bench_row *row) {
+    return json_pack(
+        "{s:i, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
+        (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth", (int)row->depth,
+        "push_payload_bytes", (json_int_t)row->push_bytes, "graphps", speed_json(&row->graphps),
+        "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
+        "shard_allocations_per_operation", json_number(row->shard_allocations),
+        "client_allocations_per_operation", json_number(row->client_allocations), "batch_mean",
+        json_number(row->batch_mean), "lock_waits_per_operation", json_number(row->lock_waits),
+        "lock_wait_p99_us", json_number(row->lock_wait_p99_us));
+}
+
+static json_t *settings_json(const struct bench_settings *settings) {
+    const struct config *config = settings->config;
+    return json_pack(
+        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i}", "shards",
+        (json_int_t)config->servers_count, "shards_started", config->servers_addresses.count == 0,
+        "workers", (json_int_t)config->workers_count, "optimizer",
+        config_choice(config, "optimizer.kind"), "encoding", config_choice(config, "push.encoding"),
+        "mode", config_choice(config, "consistency.mode"), "io_threads",
+        (json_int_t)config->servers_io_threads, "aggregator_threads",
+        (json_int_t)config->aggregation_threads, "block_bytes",
+        (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
+        settings->seconds, "repeat", (int)settings->repeat);
+}
+
+static void print_json(const struct output *output) {
+    const struct machine *machine = &output->machine;
+    json_t *rows = json_array();
+    for (size_t i = 0; i < output->row_count; i++)
+        json_array_append_new(rows, row_json(&output->rows[i]));
+    json_t *all =
+        json_pack("{s:i, s:s, s:s, s:{s:s, s:i, s:s, s:s, s:f}, s:o, s:o}", "schema_version",
+                  SCHEMA_VERSION, "benchmark", "ps", "version", GRAPHPS_VERSION, "machine", "cpu",
+                  machine->cpu, "cores", machine->cores, "system", machine->system.sysname,
+                  "release", machine->system.release, "load_before", machine->load, "settings",
+                  settings_json(&output->arguments->settings), "rows", rows);
+    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(all);
+}
+
+/* --- running --- */
+
+static void on_row(void *ctx, const struct bench_row *row) {
+    struct output *output = ctx;
+    output->rows[output->row_count++] = *row;
+    if (output->arguments->json)
+        return;
+    progress_end(&output->progress);
+    print_row(row);
+}
+
+static void on_progress(void *ctx, const char *stage, uint64_t done, uint64_t total) {
+    progress_tell(&((struct output *)ctx)->progress, stage, done, total, time_now_ms());
+}
+
+static bool is_interrupted(void *ctx) {
+    return signals_seen > 0;
+}
+
+static int run_ps(struct arguments *arguments, struct error *reterr) {
+    static const struct bench_ops ops = {
+        .on_row = on_row, .on_progress = on_progress, .interrupted = is_interrupted};
+    struct output *output = mem_alloc(sizeof *output);
+    output->arguments = arguments;
+    machine_look(&output->machine);
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    if (!arguments->json)
+        print_head(output);
+    progress_begin(&output->progress, stderr, "graphps bench ps", "measurements", time_now_ms());
+    int r = bench_ps(&arguments->settings, &ops, output, reterr);
+    progress_end(&output->progress);
+    if (r == 0 && arguments->json)
+        print_json(output);
+    else if (r == 0)
+        print_costs(output);
+    mem_free(output);
+    return r;
+}
+
+static int cmd_bench_ps(int argc, char **argv) {
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .doc =
+            "Measure pushes to and pulls from parameter shards over loopback, next to what bare "
+            "TCP "
+            "reaches.\v"
+            "Bare TCP and graphps measure in turn, and the ratio is the median of the ratios of "
+            "neighbours in time. In push+pull an operation is a push and a pull that are under way "
+            "together.\n\n"
+            "Shards to measure with --servers are started like this, one process each:\n"
+            "  graphps bench ps --shards 2 --print-job >bench.yaml\n"
+            "  graphps-server --config bench.yaml --set "
+            "servers.addresses=127.0.0.1:7001,127.0.0.1:7002 --shard 0\n"
+            "They keep the first model they are told, so further runs need the same --sizes and "
+            "--spread.\n\n"
+            "Exit codes: 0, 70 internal error, 75 interrupted or a shard that cannot be reached, "
+            "76 "
+            "a shard of another job, 78 wrong command line.",
+    };
+    struct arguments arguments = {.settings = {.spread = 1, .repeat = 5, .seconds = 1}};
+    argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    struct config *config = NULL;
+    struct error err = {0};
+    int exit_code = error_exit_code(load_config(&arguments, &config));
+    arguments.settings.config = config;
+    if (config && arguments.print_job)
+        config_print(config, stdout);
+    else if (config && run_ps(&arguments, &err) < 0)
+        exit_code = cli_fail(argv[0], &err);
+    config_free(config);
+    args_job_done(&arguments.job);
+    return exit_code;
+}
+
+/* --- graphps bench --- */
+
+struct choice {
+    int at; /* in argv; 0: none */
+};
+
+static error_t parse_choice(int key, char *arg, struct argp_state *state) {
+    struct choice *choice = state->input;
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (strcmp(arg, "ps") != 0)
+            argp_error(state, "unknown benchmark \"%s\"; there is: ps", arg);
+        choice->at = state->next - 1;
+        state->next = state->argc;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_state_help(state, stderr,
+                        ARGP_HELP_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC | ARGP_HELP_EXIT_ERR);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+int cmd_bench(int argc, char **argv) {
+    static const struct argp argp = {
+        .parser = parse_choice,
+        .args_doc = "ps [OPTION...]",
+        .doc = "Measure the parameter engine on this machine.\v"
+               "Benchmarks:\n"
+               "  ps         Pushes and pulls of whole blocks, next to bare TCP\n\n"
+               "graphps bench ps --help describes it.",
+    };
+    struct choice choice = {0};
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &choice);
+    char name[] = "graphps bench ps";
+    argv[choice.at] = name;
+    return cmd_bench_ps(argc - choice.at, argv + choice.at);
+}

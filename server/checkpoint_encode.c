@@ -1,0 +1,254 @@
+/* A checkpoint as bytes, piece by piece: what the tensors are made of in one, then the rows of
+ * tables as their snapshots hand them out, so that a table of gigabytes is never in memory twice.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define XXH_STATIC_LINKING_ONLY /* the state inside a struct */
+#include <xxhash.h>
+
+#include "server/checkpoint.h"
+#include "server/checkpoint_format.h"
+
+static json_t *number(uint64_t value) {
+    return json_integer((json_int_t)value);
+}
+
+/* JSON holds only UTF-8. Names are checked where they come in; should other bytes get here, then
+ * the checkpoint must be readable all the same. */
+static json_t *text_json(const char *text) {
+    json_t *string = json_string(text);
+    return string ? string : json_string("?");
+}
+
+static json_t *tensors_json(const struct checkpoint *c) {
+    json_t *array = json_array();
+    for (size_t i = 0; i < c->tensor_count; i++) {
+        const struct tensor_spec *tensor = &c->tensors[i];
+        json_t *object = json_object();
+        json_object_set_new(object, "name", text_json(tensor->name));
+        json_object_set_new(object, "rows", number(tensor->rows));
+        json_object_set_new(object, "cols", number(tensor->cols));
+        json_object_set_new(object, "init", number(tensor->init));
+        json_object_set_new(object, "decay", json_boolean(tensor->decay));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static json_t *ledger_json(const struct checkpoint *c) {
+    json_t *array = json_array();
+    for (size_t i = 0; i < c->ledger_count; i++) {
+        const struct ledger_entry *entry = &c->ledger[i];
+        json_t *object = json_object();
+        json_object_set_new(object, "attempt", number(entry->attempt));
+        json_object_set_new(object, "incarnation", number(entry->incarnation));
+        json_object_set_new(object, "floor", number(entry->floor));
+        json_object_set_new(object, "applied", number(entry->applied));
+        json_object_set_new(object, "counted", number(entry->counted));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static json_t *blocks_json(const struct checkpoint *c) {
+    json_t *ids = json_array(), *floats = json_array(), *versions = json_array(),
+           *clocks = json_array(), *steps = json_array(), *object = json_object();
+    for (size_t i = 0; i < c->block_count; i++) {
+        json_array_append_new(ids, number(c->block_ids[i]));
+        json_array_append_new(floats, number(c->floats[i]));
+        json_array_append_new(versions, number(c->versions[i]));
+        json_array_append_new(clocks, number(c->clocks[i]));
+        json_array_append_new(steps, number(c->steps[i]));
+    }
+    json_object_set_new(object, "ids", ids);
+    json_object_set_new(object, "floats", floats);
+    json_object_set_new(object, "versions", versions);
+    json_object_set_new(object, "clocks", clocks);
+    json_object_set_new(object, "steps", steps);
+    return object;
+}
+
+static json_t *tables_json(const struct checkpoint *c) {
+    json_t *array = json_array();
+    for (size_t i = 0; i < c->table_count; i++) {
+        const struct layout_table *spec = &c->tables[i].spec;
+        json_t *object = json_object();
+        json_object_set_new(object, "name", text_json(spec->name));
+        json_object_set_new(object, "rows", number(spec->rows));
+        json_object_set_new(object, "dim", number(spec->dim));
+        json_object_set_new(object, "init_scale", json_real((double)spec->init_scale));
+        json_object_set_new(object, "held", number(c->tables[i].held));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static json_t *header_json(const struct checkpoint *c) {
+    json_t *header = json_object();
+    json_object_set_new(header, "job", text_json(c->job));
+    json_object_set_new(header, "run", number(c->run));
+    json_object_set_new(header, "generation", number(c->generation));
+    json_object_set_new(header, "shard", number(c->shard));
+    json_object_set_new(header, "shards", number(c->shards));
+    json_object_set_new(header, "block_bytes", number(c->block_bytes));
+    json_object_set_new(header, "seed", number(c->seed));
+    json_object_set_new(header, "snapshot_digest", text_json(c->snapshot_digest));
+    json_object_set_new(header, "optimizer", number((uint64_t)c->optimizer_kind));
+    json_object_set_new(header, "state_floats", number(c->state_floats));
+    json_object_set_new(header, "best_epoch", number(c->best_epoch));
+    json_object_set_new(header, "tensors", tensors_json(c));
+    json_object_set_new(header, "blocks", blocks_json(c));
+    json_object_set_new(header, "ledger", ledger_json(c));
+    json_object_set_new(header, "tables", tables_json(c));
+    json_object_set(header, "coordinator", c->coordinator ? c->coordinator : json_null());
+    return header;
+}
+
+static uint8_t *put(uint8_t *at, const void *data, size_t len) {
+    if (len > 0)
+        memcpy(at, data, len);
+    return at + len;
+}
+
+/* Prefix, header, arrays. */
+static struct buf *head_encode(const struct checkpoint *c) {
+    assert((c->best != NULL) == (c->best_epoch > 0) && (c->state != NULL) == (c->state_floats > 0));
+    json_t *header = header_json(c);
+    char *text = json_dumps(header, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(header);
+    assert(text);
+    size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
+
+    size_t floats = 0;
+    for (size_t i = 0; i < c->block_count; i++)
+        floats += c->floats[i];
+    size_t arrays = 1 + c->state_floats + (c->best != NULL);
+    size_t arrays_bytes = floats * arrays * sizeof(float), padded = (arrays_bytes + 7) / 8 * 8;
+    struct buf *buf = buf_new(CHECKPOINT_PREFIX_BYTES + header_bytes + padded);
+
+    uint64_t header_len = header_bytes;
+    uint8_t *at = put(buf->data, CHECKPOINT_MAGIC, 8);
+    at = put(at, &header_len, 8);
+    at = put(at, text, text_bytes);
+    memset(at, ' ', header_bytes - text_bytes);
+    at += header_bytes - text_bytes;
+    free(text);
+    for (size_t i = 0; i < c->block_count; i++)
+        at = put(at, c->weights[i]->data, c->floats[i] * sizeof(float));
+    for (size_t i = 0; c->state && i < c->block_count; i++)
+        at = put(at, c->state[i], c->floats[i] * c->state_floats * sizeof(float));
+    for (size_t i = 0; c->best && i < c->block_count; i++)
+        at = put(at, c->best[i]->data, c->floats[i] * sizeof(float));
+    memset(at, 0, padded - arrays_bytes);
+    return buf;
+}
+
+struct checkpoint_stream {
+    struct checkpoint *checkpoint; /* borrowed */
+    struct buf *piece;             /* handed out last */
+    size_t table;                  /* whose rows are next */
+    bool begun, ended;
+    uint64_t bytes; /* handed out so far */
+    XXH3_state_t hash;
+};
+
+struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint) {
+    struct checkpoint_stream *stream = mem_alloc(sizeof *stream);
+    stream->checkpoint = checkpoint;
+    XXH3_INITSTATE(&stream->hash);
+    (void)XXH3_64bits_reset(&stream->hash);
+    return stream;
+}
+
+struct checkpoint_stream *checkpoint_stream_free(struct checkpoint_stream *stream) {
+    if (stream)
+        buf_unref(stream->piece);
+    mem_free(stream);
+    return NULL;
+}
+
+/* Some of the rows of the table whose turn it is; NULL: those were all of all tables. */
+static struct buf *rows_encode(struct checkpoint_stream *stream, size_t *ret_len) {
+    struct checkpoint *c = stream->checkpoint;
+    while (stream->table < c->table_count) {
+        struct checkpoint_table *table = &c->tables[stream->table];
+        size_t row_bytes = checkpoint_row_bytes(c, stream->table);
+        size_t most = CHECKPOINT_PIECE_BYTES / row_bytes + 1, count = 0;
+        struct buf *buf = buf_new(most * row_bytes);
+        struct table_row row;
+        uint8_t *at = buf->data;
+        while (count < most && table_snapshot_next(table->snapshot, &row)) {
+            const struct checkpoint_row_head head = {row.row, row.clock, row.steps};
+            uint8_t *floats = put(at, &head, sizeof head);
+            size_t floats_bytes = table_row_floats(table->table) * sizeof(float);
+            memset(put(floats, row.floats, floats_bytes), 0,
+                   row_bytes - sizeof head - floats_bytes);
+            at += row_bytes;
+            count++;
+        }
+        if (count > 0) {
+            *ret_len = count * row_bytes;
+            return buf;
+        }
+        buf_unref(buf);
+        table->snapshot = table_snapshot_end(table->snapshot);
+        stream->table++;
+    }
+    return NULL;
+}
+
+bool checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data,
+                            size_t *ret_len) {
+    stream->piece = buf_unref(stream->piece);
+    if (stream->ended)
+        return false;
+    size_t len = 0;
+    if (!stream->begun) {
+        stream->begun = true;
+        stream->piece = head_encode(stream->checkpoint);
+        len = stream->piece->len;
+    } else {
+        stream->piece = rows_encode(stream, &len);
+    }
+    if (stream->piece) {
+        XXH3_64bits_update(&stream->hash, stream->piece->data, len);
+    } else {
+        uint64_t sum = XXH3_64bits_digest(&stream->hash);
+        stream->ended = true;
+        stream->piece = buf_new(sizeof sum);
+        memcpy(stream->piece->data, &sum, sizeof sum);
+        len = sizeof sum;
+    }
+    *ret_data = stream->piece->data;
+    *ret_len = len;
+    stream->bytes += len;
+    return true;
+}
+
+uint64_t checkpoint_stream_bytes(const struct checkpoint_stream *stream) {
+    return stream->bytes;
+}
+
+struct buf *checkpoint_stream_whole(struct checkpoint_stream *stream) {
+    uint8_t *bytes = NULL;
+    const void *data;
+    size_t len = 0, more;
+    while (checkpoint_stream_next(stream, &data, &more)) {
+        bytes = mem_resize(bytes, len, len + more);
+        memcpy(bytes + len, data, more);
+        len += more;
+    }
+    struct buf *buf = buf_new(len);
+    memcpy(buf->data, bytes, len);
+    mem_free(bytes);
+    return buf;
+}
+
+struct buf *checkpoint_encode(struct checkpoint *checkpoint) {
+    struct checkpoint_stream *stream = checkpoint_stream_new(checkpoint);
+    struct buf *bytes = checkpoint_stream_whole(stream);
+    checkpoint_stream_free(stream);
+    return bytes;
+}

@@ -1,0 +1,261 @@
+/* What the workers declare: tensors and tables, built by the first, compared with those of all
+ * others.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "server/server.h"
+
+/* A tensor's block: weights from the checkpoint, or initial ones. */
+static void build_block(struct server *server, size_t i, const struct checkpoint *checkpoint) {
+    const struct layout *layout = server->layout;
+    uint32_t id = layout->shard_blocks[layout->shard_starts[server->shard] + i];
+    const struct layout_block *placed = &layout->blocks[id];
+    size_t state_floats = optimizer_state_floats(&server->optimizer);
+    struct block *block = &server->blocks[i];
+    struct buf *weights;
+    if (checkpoint) {
+        weights = buf_ref(checkpoint->weights[i]);
+    } else {
+        weights = buf_new(placed->floats * sizeof(float));
+        layout_init_block(layout, placed->id, server->seed, (float *)(void *)weights->data);
+    }
+    block_init(block, placed->id, placed->floats, layout->tensors[placed->tensor].decay, weights,
+               state_floats);
+    if (!checkpoint)
+        return;
+    block->version = checkpoint->versions[i];
+    block->clock = checkpoint->clocks[i];
+    block->steps = checkpoint->steps[i];
+    if (state_floats)
+        memcpy(block->state, checkpoint->state[i], state_floats * placed->floats * sizeof(float));
+}
+
+/* A row from a checkpoint, when this shard is the one that has it. */
+struct restoring {
+    const struct server *server;
+    struct table *table;
+};
+
+static int restore_row(void *ctx, const struct table_row *row, struct error *reterr) {
+    const struct restoring *restoring = ctx;
+    if (table_shard_of(row->row, restoring->server->shards) != restoring->server->shard)
+        return 0;
+    return table_restore_row(restoring->table, row, reterr);
+}
+
+/* A table and the blocks that keep its stripes' books. */
+static void build_table(struct server *server, size_t i, const struct checkpoint *checkpoint) {
+    const struct layout_table *table = &server->layout->tables[i];
+    const struct table_spec spec = {.name = table->name,
+                                    .number = (uint32_t)i,
+                                    .rows = table->rows,
+                                    .dim = table->dim,
+                                    .init_scale = table->init_scale};
+    struct error err = {0};
+    if (table_new(&spec, server->seed, LAYOUT_STRIPES, &server->optimizer, &server->tables[i],
+                  &err) < 0) { /* the layout's limits are the table's */
+        fprintf(stderr, "graphps: internal error: %s\n", error_text(&err));
+        abort();
+    }
+    for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++)
+        block_init_stripe(&server->blocks[server->block_count + i * LAYOUT_STRIPES + stripe],
+                          server->tables[i], stripe);
+    struct restoring restoring = {server, server->tables[i]};
+    if (checkpoint && checkpoint_rows(checkpoint, i, restore_row, &restoring, &err) < 0)
+        log_error("a row of the checkpoint was left out", "table=%s why=%s", table->name,
+                  log_quote(error_text(&err)));
+}
+
+void server_build_locked(struct server *server, struct layout *layout,
+                         const struct checkpoint *checkpoint) {
+    server->layout = layout;
+    server->block_count =
+        layout->shard_starts[server->shard + 1] - layout->shard_starts[server->shard];
+    server->table_count = layout->table_count;
+    server->stripe_count = layout->table_count * LAYOUT_STRIPES;
+    server->tables = mem_array(server->table_count, sizeof(struct table *));
+    server->blocks = mem_array(server->block_count + server->stripe_count, sizeof *server->blocks);
+    for (size_t i = 0; i < server->block_count; i++)
+        build_block(server, i, checkpoint);
+    for (size_t i = 0; i < server->table_count; i++)
+        build_table(server, i, checkpoint);
+    server->aggregator_ops = (struct aggregator_ops){.applied = server_applied,
+                                                     .inline_floats = server->ops->inline_floats};
+    server->aggregator =
+        aggregator_new(server->blocks, server->block_count + server->stripe_count, &server->rule,
+                       &server->optimizer, &server->aggregator_ops, server);
+}
+
+/* The tensors a worker declares, as the layout wants them. */
+static int hello_tensors(const Graphps__Hello *hello, struct tensor_spec *tensors,
+                         struct error *reterr) {
+    for (size_t i = 0; i < hello->n_tensors; i++) {
+        const Graphps__TensorSpec *spec = hello->tensors[i];
+        size_t len = strlen(spec->name);
+        if (len > LAYOUT_NAME_MAX)
+            return error_set(reterr, ERR_WRONG_LAYOUT, "tensor %zu: its name has %zu bytes", i,
+                             len);
+        memcpy(tensors[i].name, spec->name, len + 1);
+        tensors[i].rows = spec->rows;
+        tensors[i].cols = spec->cols;
+        tensors[i].init = spec->init == GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
+                              ? TENSOR_GLOROT_UNIFORM
+                              : TENSOR_ZEROS;
+        tensors[i].decay = spec->decay;
+    }
+    return 0;
+}
+
+/* Its tables, and the layout's hash with them. */
+static int hello_tables(const Graphps__Hello *hello, struct layout *layout, struct error *reterr) {
+    _cleanup_(mem_free_p) struct layout_table *tables = mem_array(hello->n_tables, sizeof *tables);
+    for (size_t i = 0; i < hello->n_tables; i++) {
+        const Graphps__TableSpec *spec = hello->tables[i];
+        size_t len = strlen(spec->name);
+        if (len > LAYOUT_NAME_MAX)
+            return error_set(reterr, ERR_WRONG_LAYOUT, "table %zu: its name has %zu bytes", i, len);
+        memcpy(tables[i].name, spec->name, len + 1);
+        tables[i].rows = spec->rows;
+        tables[i].dim = spec->dim;
+        tables[i].init_scale = spec->init_scale;
+    }
+    return layout_add_tables(layout, tables, hello->n_tables, reterr);
+}
+
+static int tables_difference(const struct server *server, const Graphps__Hello *hello,
+                             struct error *reterr) {
+    const struct layout *layout = server->layout;
+    if (layout->table_count != hello->n_tables)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u: %zu tables, the run has %zu",
+                         hello->rank, hello->n_tables, layout->table_count);
+    for (size_t i = 0; i < layout->table_count; i++) {
+        const struct layout_table *ours = &layout->tables[i];
+        const Graphps__TableSpec *theirs = hello->tables[i];
+        if (strcmp(ours->name, theirs->name) != 0 || ours->rows != theirs->rows ||
+            ours->dim != theirs->dim || ours->init_scale != theirs->init_scale)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: table %zu is '%.63s', %llu x %u, +-%g; the run has '%s', "
+                             "%llu x %u, +-%g there",
+                             hello->rank, i, theirs->name, (unsigned long long)theirs->rows,
+                             theirs->dim, (double)theirs->init_scale, ours->name,
+                             (unsigned long long)ours->rows, ours->dim, (double)ours->init_scale);
+    }
+    return 0;
+}
+
+/* The first thing in which a worker's tensors and ours are not the same. */
+static int layout_difference(const struct server *server, const Graphps__Hello *hello,
+                             struct error *reterr) {
+    const struct layout *layout = server->layout;
+    for (size_t i = 0; i < layout->tensor_count && i < hello->n_tensors; i++) {
+        const struct tensor_spec *ours = &layout->tensors[i];
+        const Graphps__TensorSpec *theirs = hello->tensors[i];
+        if (strcmp(ours->name, theirs->name) != 0)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor %zu is '%.63s', the run has '%s' there", hello->rank,
+                             i, theirs->name, ours->name);
+        if (ours->rows != theirs->rows || ours->cols != theirs->cols)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor '%s' is %u x %u, the run has %u x %u", hello->rank,
+                             ours->name, theirs->rows, theirs->cols, ours->rows, ours->cols);
+        if ((int)ours->init != (int)theirs->init || ours->decay != theirs->decay)
+            return error_set(reterr, ERR_WRONG_LAYOUT,
+                             "rank %u: tensor '%s' has another initialisation or decay than the "
+                             "run",
+                             hello->rank, ours->name);
+    }
+    if (layout->tensor_count != hello->n_tensors)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u: %zu tensors, the run has %zu",
+                         hello->rank, hello->n_tensors, layout->tensor_count);
+    int r = tables_difference(server, hello, reterr);
+    if (r < 0)
+        return r;
+    return error_set(reterr, ERR_WRONG_LAYOUT,
+                     "rank %u: the same tensors, cut in another way; servers.block_bytes must be "
+                     "the same on all",
+                     hello->rank);
+}
+
+static int layout_check(const struct server *server, const Graphps__Hello *hello,
+                        struct error *reterr) {
+    if (hello->layout_hash != server->layout->hash)
+        return layout_difference(server, hello, reterr);
+    if (hello->seed != server->seed)
+        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, the run has %llu",
+                         hello->rank, (unsigned long long)hello->seed,
+                         (unsigned long long)server->seed);
+    if (strcmp(hello->snapshot_digest, server->snapshot_digest) != 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "rank %u: its snapshot (%.16s...) is not the one this run trains on "
+                         "(%.16s...); give the run the same data.snapshot everywhere, or another "
+                         "job.dir",
+                         hello->rank, hello->snapshot_digest, server->snapshot_digest);
+    return 0;
+}
+
+static int layout_begin_locked(struct server *server, const Graphps__Hello *hello,
+                               struct error *reterr) {
+    if (hello->n_tensors == 0)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u declares no tensors", hello->rank);
+    if (hello->seed != (uint64_t)server->config->job_seed)
+        return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, shard %u has %lld",
+                         hello->rank, (unsigned long long)hello->seed, server->shard,
+                         (long long)server->config->job_seed);
+    if (strlen(hello->snapshot_digest) >= sizeof server->snapshot_digest)
+        return error_set(reterr, ERR_LIMIT, "rank %u: a snapshot digest of %zu bytes", hello->rank,
+                         strlen(hello->snapshot_digest));
+    _cleanup_(mem_free_p) struct tensor_spec *tensors =
+        mem_array(hello->n_tensors, sizeof *tensors);
+    struct layout *layout;
+    int r = hello_tensors(hello, tensors, reterr);
+    if (r == 0)
+        r = layout_new(tensors, hello->n_tensors, (uint32_t)server->config->servers_block_bytes,
+                       server->shards, &layout, reterr);
+    if (r < 0)
+        return r;
+    r = hello_tables(hello, layout, reterr);
+    if (r < 0) {
+        layout_free(layout);
+        return r;
+    }
+    if (layout->hash != hello->layout_hash) {
+        layout_free(layout);
+        return error_set(reterr, ERR_WRONG_LAYOUT,
+                         "rank %u: its tensors are cut in another way here; servers.block_bytes "
+                         "and servers.count must be the same on all",
+                         hello->rank);
+    }
+    server->seed = hello->seed;
+    snprintf(server->snapshot_digest, sizeof server->snapshot_digest, "%s", hello->snapshot_digest);
+    server_build_locked(server, layout, NULL);
+    atomic_store(&server->state, SERVER_SERVING);
+    log_info("layout declared", "by_rank=%u tensors=%zu parameters=%llu blocks_here=%zu tables=%zu",
+             hello->rank, layout->tensor_count, (unsigned long long)layout->floats,
+             server->block_count, layout->table_count);
+    return 0;
+}
+
+int server_declare_layout(struct server *server, const Graphps__Hello *hello,
+                          struct error *reterr) {
+    if (atomic_load(&server->state) == SERVER_WAITING) {
+        pthread_rwlock_wrlock(&server->admission);
+        int r = 0;
+        if (atomic_load(&server->state) == SERVER_WAITING)
+            r = layout_begin_locked(server, hello, reterr);
+        pthread_rwlock_unlock(&server->admission);
+        if (r < 0)
+            return r;
+    }
+    int r;
+    pthread_rwlock_rdlock(&server->admission);
+    if (!server->layout)
+        r = error_set(reterr, ERR_NOT_READY, "shard %u is %s", server->shard,
+                      server_state_name(atomic_load(&server->state)));
+    else
+        r = layout_check(server, hello, reterr);
+    pthread_rwlock_unlock(&server->admission);
+    return r;
+}

@@ -1,0 +1,476 @@
+/* Stripes and their locks, gradients into rows, rows out, snapshots. Where rows lie and how they
+ * are found is table_rows.c's, the arithmetic of a step the optimizer's.
+ *
+ * Rows lie anywhere in gigabytes, so the time of a step is the time to reach the row. Therefore all
+ * loops run ahead of themselves: an index entry is asked for 2 * AHEAD rows before it is needed,
+ * the row it names AHEAD rows before. */
+#include "server/table.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "common/lock.h"
+#include "common/mem.h"
+#include "common/metrics.h"
+#include "common/pool.h"
+#include "common/vec.h"
+#include "server/table_rows.h"
+
+enum { AHEAD = 8, EVICT_SLOTS = 4096 };
+
+/* Beyond any tensor's number: no table draws the same numbers as a tensor. */
+#define TABLE_STREAM (1ull << 32)
+
+struct stripe {
+    struct lock lock; /* LOCK_BLOCK; guards all of rows but row_floats; never two at once */
+    struct rows rows;
+} __attribute__((aligned(MEM_ALIGN)));
+
+/* Set at start, never changed, but for what the stripes' locks guard. */
+struct table {
+    char *name;
+    uint64_t rows;
+    size_t dim, row_floats;
+    float init_scale;
+    uint64_t init_key;
+    const struct optimizer *optimizer;
+    uint32_t stripe_count;
+    unsigned stripe_bits;
+    struct stripe *stripes;
+};
+
+/* Owned by the thread that takes the snapshot. */
+struct table_snapshot {
+    struct table *table;
+    uint32_t stripe; /* being handed out */
+    uint32_t next;   /* in the group */
+    struct rows_group group;
+};
+
+static int spec_check(const struct table_spec *spec, uint32_t stripes, struct error *reterr) {
+    if (stripes < 1 || stripes > TABLE_STRIPES_MAX || (stripes & (stripes - 1)))
+        return error_set(reterr, ERR_RANGE,
+                         "table %s: %u stripes; a power of two up to %d is needed", spec->name,
+                         stripes, TABLE_STRIPES_MAX);
+    if (spec->rows == 0 || spec->dim == 0)
+        return error_set(reterr, ERR_RANGE, "table %s has %llu x %u entries", spec->name,
+                         (unsigned long long)spec->rows, spec->dim);
+    if (spec->dim > TABLE_DIM_MAX)
+        return error_set(reterr, ERR_LIMIT, "table %s: rows of %u floats, at most %d are possible",
+                         spec->name, spec->dim, TABLE_DIM_MAX);
+    if (spec->rows > stripes * TABLE_STRIPE_ROWS_MAX)
+        return error_set(reterr, ERR_LIMIT,
+                         "table %s: %llu rows, with %u stripes %llu are possible", spec->name,
+                         (unsigned long long)spec->rows, stripes,
+                         (unsigned long long)(stripes * TABLE_STRIPE_ROWS_MAX));
+    return 0;
+}
+
+int table_new(const struct table_spec *spec, uint64_t seed, uint32_t stripes,
+              const struct optimizer *optimizer, struct table **ret, struct error *reterr) {
+    int r = spec_check(spec, stripes, reterr);
+    if (r < 0)
+        return r;
+    struct table *table = mem_alloc(sizeof *table);
+    *table = (struct table){
+        .name = mem_strdup(spec->name),
+        .rows = spec->rows,
+        .dim = spec->dim,
+        .row_floats = spec->dim * (1 + optimizer_state_floats(optimizer)),
+        .init_scale = spec->init_scale,
+        .init_key = rng_key(seed, TABLE_STREAM + spec->number),
+        .optimizer = optimizer,
+        .stripe_count = stripes,
+        .stripe_bits = (unsigned)__builtin_ctz(stripes),
+        .stripes = mem_array(stripes, sizeof *table->stripes),
+    };
+    for (uint32_t i = 0; i < stripes; i++) {
+        lock_init(&table->stripes[i].lock, LOCK_BLOCK, table->name);
+        rows_init(&table->stripes[i].rows, table->row_floats);
+    }
+    *ret = table;
+    return 0;
+}
+
+struct table *table_free(struct table *table) {
+    if (!table)
+        return NULL;
+    for (uint32_t i = 0; i < table->stripe_count; i++) {
+        lock_done(&table->stripes[i].lock);
+        rows_done(&table->stripes[i].rows);
+    }
+    mem_free(table->stripes);
+    mem_free(table->name);
+    mem_free(table);
+    return NULL;
+}
+
+size_t table_row_floats(const struct table *table) {
+    return table->row_floats;
+}
+
+uint32_t table_stripe_of(const struct table *table, uint64_t row) {
+    return (uint32_t)(rows_hash(row) >> 32 >> (32 - table->stripe_bits));
+}
+
+void table_split(const struct table *table, const uint64_t *rows, uint32_t n, uint32_t *order,
+                 uint32_t *starts) {
+    uint32_t stripes = table->stripe_count;
+    memset(starts, 0, (stripes + 1) * sizeof *starts);
+    for (uint32_t i = 0; i < n; i++)
+        starts[table_stripe_of(table, rows[i]) + 1]++;
+    for (uint32_t s = 0; s < stripes; s++)
+        starts[s + 1] += starts[s];
+    for (uint32_t i = 0; i < n; i++)
+        order[starts[table_stripe_of(table, rows[i])]++] = i;
+    memmove(starts + 1, starts, stripes * sizeof *starts);
+    starts[0] = 0;
+}
+
+static struct stripe *stripe_lock(struct table *table, uint32_t number) {
+    assert(number < table->stripe_count);
+    struct stripe *stripe = &table->stripes[number];
+    uint64_t waited_ns = lock_take(&stripe->lock);
+    if (waited_ns > 0)
+        metric_record(METRIC_LOCK_WAIT, waited_ns);
+    return stripe;
+}
+
+static void row_init(const struct table *table, uint64_t row, float *weights) {
+    for (size_t i = 0; i < table->dim; i++)
+        weights[i] =
+            (2 * rng_float(rng_at(table->init_key, row * table->dim + i)) - 1) * table->init_scale;
+}
+
+/* The row's slot; made when it is not there. Whatever the caller changes, a snapshot has kept. */
+static uint32_t row_get_locked(const struct table *table, struct stripe *stripe, uint64_t row) {
+    struct rows *rows = &stripe->rows;
+    uint64_t hash = rows_hash(row);
+    uint32_t slot = rows_find(rows, row, hash);
+    if (slot != ROWS_NO_SLOT) {
+        rows_touch(rows, slot);
+        return slot;
+    }
+    assert(row < table->rows);
+    slot = rows_add(rows, row, hash);
+    float *floats = rows_floats(rows, slot);
+    row_init(table, row, floats);
+    memset(floats + table->dim, 0, (table->row_floats - table->dim) * sizeof *floats);
+    return slot;
+}
+
+static void row_step_locked(const struct table *table, struct stripe *stripe, uint64_t row,
+                            const float *gradient, float factor, uint32_t clock) {
+    uint32_t slot = row_get_locked(table, stripe, row);
+    struct row_head *head = rows_head(&stripe->rows, slot);
+    float *floats = rows_floats(&stripe->rows, slot);
+    if (head->clock < clock)
+        head->clock = clock;
+    if (head->steps < UINT32_MAX)
+        head->steps++;
+    optimizer_row(table->optimizer, table->dim, floats, gradient, factor, floats + table->dim,
+                  head->steps);
+}
+
+static const float *part_gradient(const struct table *table, const struct table_part *part,
+                                  uint32_t j) {
+    return part->values + part->order[j] * table->dim;
+}
+
+/* Asks for the index entry of the part's row j, and for the row `ahead` before it. */
+static void part_ahead(const struct table *table, const struct stripe *stripe,
+                       const struct table_part *part, uint32_t j, uint32_t ahead) {
+    if (j < part->count)
+        rows_prefetch_index(&stripe->rows, rows_hash(part->rows[part->order[j]]));
+    if (j >= ahead && j - ahead < part->count) {
+        uint32_t at = part->order[j - ahead];
+        rows_prefetch_row(&stripe->rows, rows_hash(part->rows[at]),
+                          table->row_floats * sizeof(float));
+        const char *gradient = (const char *)(part->values + at * table->dim);
+        for (size_t i = 0; i < table->dim * sizeof(float); i += MEM_ALIGN)
+            __builtin_prefetch(gradient + i);
+    }
+}
+
+static size_t apply_one_locked(const struct table *table, struct stripe *stripe,
+                               const struct table_part *part, float factor, uint32_t clock) {
+    lock_assert_held(&stripe->lock);
+    for (uint32_t j = 0; j < 2 * AHEAD; j++)
+        part_ahead(table, stripe, part, j, AHEAD);
+    for (uint32_t j = 0; j < part->count; j++) {
+        part_ahead(table, stripe, part, j + 2 * AHEAD, AHEAD);
+        row_step_locked(table, stripe, part->rows[part->order[j]], part_gradient(table, part, j),
+                        factor, clock);
+    }
+    return part->count;
+}
+
+/* Merging: where a part is. The heap has the one with the lowest row on top, of equal rows the
+ * first part. */
+struct cursor {
+    uint64_t row; /* that of place j */
+    uint32_t part, j;
+};
+
+static bool cursor_before(const struct cursor *a, const struct cursor *b) {
+    return a->row != b->row ? a->row < b->row : a->part < b->part;
+}
+
+/* Lets the top sink to where it belongs. */
+static void heap_sink(struct cursor *heap, size_t count) {
+    struct cursor top = heap[0];
+    size_t at = 0, child;
+    while ((child = 2 * at + 1) < count) {
+        if (child + 1 < count && cursor_before(&heap[child + 1], &heap[child]))
+            child++;
+        if (!cursor_before(&heap[child], &top))
+            break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = top;
+}
+
+static void heap_add(struct cursor *heap, size_t count, struct cursor cursor) {
+    size_t at = count;
+    for (; at > 0 && cursor_before(&cursor, &heap[(at - 1) / 2]); at = (at - 1) / 2)
+        heap[at] = heap[(at - 1) / 2];
+    heap[at] = cursor;
+}
+
+struct merge {
+    const struct table_part *parts;
+    double total_weight;
+    uint32_t ahead;
+    struct cursor *heap; /* [count] */
+    size_t count;
+};
+
+/* The top's gradient and factor; the top moves on. */
+static const float *merge_take(const struct table *table, const struct stripe *stripe,
+                               struct merge *merge, float *ret_factor) {
+    struct cursor *top = merge->heap;
+    const struct table_part *part = &merge->parts[top->part];
+    const float *gradient = part_gradient(table, part, top->j);
+    *ret_factor = (float)(part->weight / merge->total_weight);
+    part_ahead(table, stripe, part, top->j + 2 * merge->ahead, merge->ahead);
+    if (++top->j < part->count)
+        top->row = part->rows[part->order[top->j]];
+    else
+        *top = merge->heap[--merge->count];
+    heap_sink(merge->heap, merge->count);
+    return gradient;
+}
+
+static void merge_begin(const struct table *table, const struct stripe *stripe, struct merge *merge,
+                        size_t part_count) {
+    for (uint32_t i = 0; i < part_count; i++) {
+        const struct table_part *part = &merge->parts[i];
+        if (!(part->weight > 0) || part->count == 0)
+            continue;
+        for (uint32_t j = 0; j < 2 * merge->ahead; j++)
+            part_ahead(table, stripe, part, j, merge->ahead);
+        heap_add(merge->heap, merge->count++,
+                 (struct cursor){.row = part->rows[part->order[0]], .part = i});
+    }
+}
+
+static size_t apply_many_locked(const struct table *table, struct stripe *stripe,
+                                struct merge *merge, float *sum, uint32_t clock) {
+    lock_assert_held(&stripe->lock);
+    size_t stepped = 0;
+    for (; merge->count > 0; stepped++) {
+        uint64_t row = merge->heap[0].row;
+        float factor;
+        const float *gradient = merge_take(table, stripe, merge, &factor);
+        if (merge->count > 0 && merge->heap[0].row == row) {
+            memset(sum, 0, table->dim * sizeof *sum);
+            vec()->axpy(factor, gradient, sum, table->dim);
+            while (merge->count > 0 && merge->heap[0].row == row) {
+                gradient = merge_take(table, stripe, merge, &factor);
+                vec()->axpy(factor, gradient, sum, table->dim);
+            }
+            gradient = sum;
+            factor = 1;
+        }
+        row_step_locked(table, stripe, row, gradient, factor, clock);
+    }
+    return stepped;
+}
+
+size_t table_apply(struct table *table, uint32_t number, const struct table_part *parts,
+                   size_t part_count, double total_weight, uint32_t clock) {
+    size_t stepped = 0;
+    if (part_count == 1) {
+        if (!(parts->weight > 0) || parts->count == 0)
+            return 0;
+        struct stripe *stripe = stripe_lock(table, number);
+        stepped =
+            apply_one_locked(table, stripe, parts, (float)(parts->weight / total_weight), clock);
+        lock_release(&stripe->lock);
+        return stepped;
+    }
+    POOL_ARRAY(struct cursor, heap, part_count);
+    POOL_ARRAY(float, sum, table->dim);
+    struct merge merge = {
+        .parts = parts,
+        .total_weight = total_weight,
+        .ahead = part_count < AHEAD ? (uint32_t)(AHEAD / part_count) : 1,
+        .heap = heap,
+    };
+    struct stripe *stripe = stripe_lock(table, number);
+    merge_begin(table, stripe, &merge, part_count);
+    stepped = apply_many_locked(table, stripe, &merge, sum, clock);
+    lock_release(&stripe->lock);
+    return stepped;
+}
+
+/* out[order[j]] = rows[order[j]] for j < n, all of the stripe. */
+static void read_locked(const struct table *table, struct stripe *stripe, const uint64_t *rows,
+                        const uint32_t *order, uint32_t n, float *out) {
+    lock_assert_held(&stripe->lock);
+    size_t bytes = table->dim * sizeof *out;
+    for (uint32_t j = 0; j < n + 2 * AHEAD; j++) {
+        if (j < n)
+            rows_prefetch_index(&stripe->rows, rows_hash(rows[order[j]]));
+        if (j >= AHEAD && j - AHEAD < n)
+            rows_prefetch_row(&stripe->rows, rows_hash(rows[order[j - AHEAD]]), bytes);
+        if (j < 2 * AHEAD)
+            continue;
+        uint32_t at = order[j - 2 * AHEAD];
+        uint32_t slot = rows_find(&stripe->rows, rows[at], rows_hash(rows[at]));
+        if (slot == ROWS_NO_SLOT)
+            row_init(table, rows[at], out + at * table->dim);
+        else
+            memcpy(out + at * table->dim, rows_floats(&stripe->rows, slot), bytes);
+    }
+}
+
+void table_read(struct table *table, const uint64_t *rows, uint32_t n, float *out) {
+    POOL_ARRAY(uint32_t, order, n);
+    POOL_ARRAY(uint32_t, starts, table->stripe_count + 1);
+    table_split(table, rows, n, order, starts);
+    for (uint32_t s = 0; s < table->stripe_count; s++) {
+        if (starts[s] == starts[s + 1])
+            continue;
+        struct stripe *stripe = stripe_lock(table, s);
+        read_locked(table, stripe, rows, order + starts[s], starts[s + 1] - starts[s], out);
+        lock_release(&stripe->lock);
+    }
+}
+
+/* Slots [from, to). From the last to the first, so that the first free slot is used first. */
+static size_t evict_locked(struct stripe *stripe, uint32_t from, uint32_t to,
+                           uint32_t before_clock) {
+    lock_assert_held(&stripe->lock);
+    struct rows *rows = &stripe->rows;
+    size_t evicted = 0;
+    for (uint32_t slot = to; slot-- > from;) {
+        const struct row_head *head = rows_head(rows, slot);
+        if (head->row != ROWS_NO_ROW && head->clock < before_clock) {
+            rows_remove(rows, slot);
+            evicted++;
+        }
+    }
+    return evicted;
+}
+
+size_t table_evict(struct table *table, uint32_t number, uint32_t before_clock) {
+    size_t evicted = 0;
+    uint32_t to = UINT32_MAX, from;
+    do {
+        struct stripe *stripe = stripe_lock(table, number);
+        if (to > stripe->rows.slots)
+            to = stripe->rows.slots;
+        from = to > EVICT_SLOTS ? to - EVICT_SLOTS : 0;
+        evicted += evict_locked(stripe, from, to, before_clock);
+        lock_release(&stripe->lock);
+        to = from;
+    } while (from > 0);
+    return evicted;
+}
+
+int table_restore_row(struct table *table, const struct table_row *row, struct error *reterr) {
+    if (row->row >= table->rows)
+        return error_set(reterr, ERR_RANGE, "table %s has %llu rows, none with number %llu",
+                         table->name, (unsigned long long)table->rows,
+                         (unsigned long long)row->row);
+    struct stripe *stripe = stripe_lock(table, table_stripe_of(table, row->row));
+    uint32_t slot = row_get_locked(table, stripe, row->row);
+    struct row_head *head = rows_head(&stripe->rows, slot);
+    head->clock = row->clock;
+    head->steps = row->steps;
+    memcpy(rows_floats(&stripe->rows, slot), row->floats, table->row_floats * sizeof(float));
+    lock_release(&stripe->lock);
+    return 0;
+}
+
+void table_counts(struct table *table, uint64_t *ret_rows, uint64_t *ret_bytes) {
+    uint64_t rows = 0, bytes = sizeof *table + strlen(table->name) + 1 +
+                               table->stripe_count * sizeof *table->stripes;
+    for (uint32_t s = 0; s < table->stripe_count; s++) {
+        struct stripe *stripe = stripe_lock(table, s);
+        rows += stripe->rows.count;
+        bytes += stripe->rows.bytes;
+        lock_release(&stripe->lock);
+    }
+    *ret_rows = rows;
+    *ret_bytes = bytes;
+}
+
+struct table_snapshot *table_snapshot_begin(struct table *table) {
+    struct table_snapshot *snapshot = mem_alloc(sizeof *snapshot);
+    snapshot->table = table;
+    snapshot->group.floats = mem_array(ROWS_GROUP * table->row_floats, sizeof(float));
+    for (uint32_t s = 0; s < table->stripe_count; s++) {
+        struct stripe *stripe = stripe_lock(table, s);
+        rows_cut_begin(&stripe->rows);
+        lock_release(&stripe->lock);
+    }
+    return snapshot;
+}
+
+/* The next group that has rows; false when there is none. */
+static bool snapshot_fill(struct table_snapshot *snapshot) {
+    snapshot->next = 0;
+    while (snapshot->stripe < snapshot->table->stripe_count) {
+        struct stripe *stripe = stripe_lock(snapshot->table, snapshot->stripe);
+        bool more = rows_cut_next(&stripe->rows, &snapshot->group);
+        if (!more)
+            rows_cut_end(&stripe->rows);
+        lock_release(&stripe->lock);
+        if (snapshot->group.count > 0)
+            return true;
+        if (!more)
+            snapshot->stripe++;
+    }
+    return false;
+}
+
+bool table_snapshot_next(struct table_snapshot *snapshot, struct table_row *ret) {
+    struct rows_group *group = &snapshot->group;
+    if (snapshot->next == group->count && !snapshot_fill(snapshot))
+        return false;
+    const struct row_head *head = &group->heads[snapshot->next];
+    *ret = (struct table_row){
+        .row = head->row,
+        .clock = head->clock,
+        .steps = head->steps,
+        .floats = group->floats + snapshot->next * snapshot->table->row_floats,
+    };
+    snapshot->next++;
+    return true;
+}
+
+struct table_snapshot *table_snapshot_end(struct table_snapshot *snapshot) {
+    if (!snapshot)
+        return NULL;
+    for (uint32_t s = 0; s < snapshot->table->stripe_count; s++) {
+        struct stripe *stripe = stripe_lock(snapshot->table, s);
+        rows_cut_end(&stripe->rows);
+        lock_release(&stripe->lock);
+    }
+    mem_free(snapshot->group.floats);
+    mem_free(snapshot);
+    return NULL;
+}

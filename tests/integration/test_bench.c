@@ -1,0 +1,175 @@
+/* `graphps bench ps`: a short real run of shards and clients measures every row, wrong command
+ * lines are refused with a sentence, and nothing is left behind, whether it ends or is interrupted.
+ * What the figures are is not judged here, only that there are some. */
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "common/file.h"
+#include "tests/child.h"
+#include "tests/test.h"
+
+enum { RUN_MS = 300000 };
+
+/* A directory for temporary files of its own, and orphans become children of this process. */
+static const char *watch(void) {
+    const char *dir = test_tmpdir();
+    ck_assert_int_eq(setenv("TMPDIR", dir, 1), 0);
+    ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    return dir;
+}
+
+static void check_nothing_left(const char *dir) {
+    pid_t pid;
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+        ; /* one that was killed, and is reaped by nobody else */
+    ck_assert_msg(pid < 0 && errno == ECHILD, "a process outlives the benchmark");
+    char **names;
+    size_t count;
+    ck_assert_int_eq(dir_list(dir, &names, &count, NULL), 0);
+    ck_assert_msg(count == 0, "%s is left", names[0]);
+    dir_list_free(names, count);
+}
+
+/* Standard output alone; free() it. */
+static char *bench(const char *arguments, int code) {
+    char command[1024], *output;
+    const char *errors = test_path(test_tmpdir(), "errors");
+    snprintf(command, sizeof command, "exec %s bench %s 2>%s", child_program("graphps"), arguments,
+             errors);
+    const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+    int got = child_run(argv, RUN_MS, &output);
+    ck_assert_msg(got == code, "%s ended with %d:\n%s%s", command, got, output,
+                  test_read_file(errors, NULL));
+    return output;
+}
+
+static double number(const json_t *object, const char *name) {
+    const json_t *value = json_object_get(object, name);
+    ck_assert_msg(json_is_number(value), "no number %s", name);
+    return json_number_value(value);
+}
+
+static void check_speed(const json_t *row, const char *who) {
+    static const char *const names[] = {"gb_per_s", "operations_per_s", "p50_us",
+                                        "p99_us",   "p999_us",          "cpu_s_per_gb"};
+    const json_t *speed = json_object_get(row, who);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        ck_assert_msg(number(speed, names[i]) > 0, "%s of %s is not above 0", names[i], who);
+    ck_assert(number(speed, "p50_us") <= number(speed, "p99_us"));
+    ck_assert(number(speed, "p99_us") <= number(speed, "p999_us"));
+}
+
+static void check_row(const json_t *row, int size, const char *pattern) {
+    ck_assert_int_eq((int)number(row, "size_bytes"), size);
+    ck_assert_str_eq(json_string_value(json_object_get(row, "pattern")), pattern);
+    ck_assert(number(row, "ratio") > 0);
+    ck_assert(number(row, "shard_allocations_per_operation") >= 0);
+    ck_assert(number(row, "client_allocations_per_operation") >= 0);
+    ck_assert(number(row, "lock_waits_per_operation") >= 0);
+    if (strcmp(pattern, "pull") == 0)
+        ck_assert(json_is_null(json_object_get(row, "batch_mean")));
+    else
+        ck_assert(number(row, "batch_mean") >= 1);
+    check_speed(row, "graphps");
+    check_speed(row, "bare");
+}
+
+START_TEST(measures_every_row) {
+    static const char *const patterns[] = {"push", "pull", "push+pull"};
+    static const int sizes[] = {4096, 65536};
+    const char *dir = watch();
+    char *output =
+        bench("ps --sizes 4K,64K --seconds 0.05 --repeat 1 --shards 2 --workers 2 --json", 0);
+    json_error_t error;
+    json_t *all = json_loads(output, 0, &error);
+    ck_assert_msg(all, "%s in:\n%s", error.text, output);
+    ck_assert_int_eq((int)number(all, "schema_version"), 1);
+    ck_assert(json_is_string(json_object_get(json_object_get(all, "machine"), "cpu")));
+    ck_assert_int_eq((int)number(json_object_get(all, "settings"), "shards"), 2);
+    const json_t *rows = json_object_get(all, "rows");
+    ck_assert_uint_eq(json_array_size(rows), 6);
+    for (size_t i = 0; i < 6; i++)
+        check_row(json_array_get(rows, i), sizes[i / 3], patterns[i % 3]);
+    json_decref(all);
+    free(output);
+    check_nothing_left(dir);
+}
+END_TEST
+
+/* A size that ends within a block, several messages for each shard, an encoding, an optimizer with
+ * state, a table. */
+START_TEST(measures_other_jobs) {
+    const char *dir = watch();
+    char *output =
+        bench("ps --sizes 100K --spread 3 --patterns push+pull --encoding int8 --optimizer "
+              "adam --shards 2 --seconds 0.05 --repeat 1",
+              0);
+    ck_assert_ptr_nonnull(strstr(output, "\n100 KiB  push+pull    32 "));
+    ck_assert_ptr_nonnull(strstr(output, "optimizer adam, int8, async"));
+    free(output);
+    check_nothing_left(dir);
+}
+END_TEST
+
+START_TEST(ends_when_interrupted) {
+    const char *dir = watch();
+    const char *const argv[] = {child_program("graphps"), "bench", "ps", "--seconds", "600", NULL};
+    struct child child;
+    child_init(&child, "bench", test_path(test_tmpdir(), "log"));
+    child_start(&child, argv);
+    child_wait_log(&child, "bench ps: measuring", RUN_MS);
+    child_signal(&child, SIGINT);
+    child_expect(&child, 75, RUN_MS);
+    check_nothing_left(dir);
+}
+END_TEST
+
+static void refuse(const char *arguments, const char *text) {
+    char command[512], *output;
+    snprintf(command, sizeof command, "exec %s bench %s", child_program("graphps"), arguments);
+    const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+    int code = child_run(argv, RUN_MS, &output);
+    ck_assert_msg(code == 78, "bench %s ended with %d:\n%s", arguments, code, output);
+    ck_assert_msg(strstr(output, text), "bench %s printed no \"%s\":\n%s", arguments, text, output);
+    free(output);
+}
+
+START_TEST(refuses_what_is_wrong) {
+    const char *dir = watch();
+    refuse("", "graphps bench ps --help");
+    refuse("psst", "unknown benchmark \"psst\"; there is: ps");
+    refuse("ps --sizes 4Q", "--sizes: \"4Q\" is no size up to 256M, such as 4K or 16M");
+    refuse("ps --sizes 512M", "is no size up to 256M");
+    refuse("ps --sizes 66", "at least 64 bytes and whole floats");
+    refuse("ps --sizes 4K,4K", "--sizes: 4K comes twice");
+    refuse("ps --patterns poll", "\"poll\" is none of push, pull, push+pull");
+    refuse("ps --depth 65", "--depth: \"65\" is no number from 1 to 64");
+    refuse("ps --seconds 0", "--seconds: \"0\" is no number");
+    refuse("ps --repeat few", "--repeat: \"few\" is no number from 1 to 1000");
+    refuse("ps --mode bsp", "only async is measured");
+    refuse("ps --optimizer admm", "optimizer.kind");
+    refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
+    refuse("ps --sizes 1M --set net.max_frame_bytes=65536",
+           "does not fit into net.max_frame_bytes");
+    refuse("ps extra", "unexpected argument \"extra\"");
+    check_nothing_left(dir);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("bench");
+    TCase *tests = tcase_create("bench");
+    tcase_set_timeout(tests, 500);
+    tcase_add_test(tests, measures_every_row);
+    tcase_add_test(tests, measures_other_jobs);
+    tcase_add_test(tests, ends_when_interrupted);
+    tcase_add_test(tests, refuses_what_is_wrong);
+    suite_add_tcase(suite, tests);
+    return test_run(suite);
+}
