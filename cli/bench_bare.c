@@ -14,7 +14,7 @@
 #include "common/lock.h"
 #include "common/mem.h"
 
-#define BUFFER_MIN_BYTES (256u << 10) /* many small messages in one call */
+#define BUFFER_MIN_BYTES (1u << 20) /* many small messages in one call */
 
 /* One direction of a connection. The buffer holds whole messages and is gone through again and
  * again, as a program would that had several. */

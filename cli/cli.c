@@ -3,14 +3,17 @@
 
 #include <stdio.h>
 
-int cli_load_config(const struct args_job *args, struct config **ret) {
-    struct config_faults faults = {0};
+static int check_job(const struct config *config, const char *path, struct config_faults *faults,
+                     struct error *reterr) {
     struct error err = {0};
-    int r = args_load_config(args, ret, &faults, &err);
-    for (size_t i = 0; i < faults.count; i++)
-        fprintf(stderr, "%s\n", faults.texts[i]);
-    config_faults_done(&faults);
-    return r;
+    int snapshot = config_check_snapshot(config, path, faults, reterr);
+    int security = config_check_security(config, CONFIG_ALL_SHARDS, path, faults,
+                                         snapshot < 0 ? &err : reterr);
+    return snapshot < 0 ? snapshot : security;
+}
+
+int cli_load_job(const struct args_job *args, struct config **ret) {
+    return args_load_config(args, check_job, ret);
 }
 
 int cli_fail(const char *command, const struct error *err) {

@@ -9,9 +9,9 @@
 #include "cli/commands.def"
 #undef COMMAND
 
-/* Loads what --config and --set say and prints every fault on standard error. 0 or ERR_...; *ret
- * only on success. */
-int cli_load_config(const struct args_job *args, struct config **ret);
+/* args_load_config for who wants the whole job to run: also refused is what its processes would
+ * refuse. */
+int cli_load_job(const struct args_job *args, struct config **ret);
 /* Prints "command: what went wrong" on standard error and returns the exit code. command is
  * argv[0]. */
 int cli_fail(const char *command, const struct error *err);

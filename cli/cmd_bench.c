@@ -258,7 +258,7 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
         "workers.lease_ms=3600000", "log.level=warning",
     };
     const struct bench_settings *settings = &arguments->settings;
-    struct args_job job = {0};
+    struct args_job job = {.program = "graphps bench"};
     uint64_t longest = 8u << 20;
     for (size_t i = 0; i < settings->size_count; i++)
         longest = settings->sizes[i] > longest ? settings->sizes[i] : longest;
@@ -270,7 +270,7 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
     args_job_set(&job, frame);
     for (size_t i = 0; i < arguments->job.set_count; i++)
         args_job_set(&job, arguments->job.sets[i]);
-    int r = cli_load_config(&job, ret);
+    int r = args_load_config(&job, NULL, ret);
     args_job_done(&job);
     return r;
 }

@@ -57,7 +57,7 @@ int cmd_config(int argc, char **argv) {
         .doc = "Print every option, or check a job file.\v"
                "--check ends with exit code 0 when the file has no fault, else with 78.",
     };
-    struct arguments arguments = {0};
+    struct arguments arguments = {.job = {.program = argv[0]}};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
 
     int r = 0;
@@ -67,13 +67,15 @@ int cmd_config(int argc, char **argv) {
         config_print_markdown(stdout);
     } else {
         struct config *config = NULL;
-        r = cli_load_config(&arguments.job, &config);
-        if (r == 0 && arguments.action == KEY_CHECK)
+        bool check = arguments.action == KEY_CHECK;
+        r = check ? cli_load_job(&arguments.job, &config)
+                  : args_load_config(&arguments.job, NULL, &config);
+        if (r == 0 && check)
             printf("%s: no faults\n", arguments.job.config_path);
         else if (r == 0)
             config_print(config, stdout);
         config_free(config);
     }
     args_job_done(&arguments.job);
-    return error_exit_code(r);
+    return error_exit_code(r == ERR_NOT_ALLOWED ? ERR_CONFIG : r); /* a fault like any other here */
 }

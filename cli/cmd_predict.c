@@ -136,9 +136,6 @@ static int predict_place_weights(struct predict *p, const char *path, struct err
 static int predict_open(struct predict *p, const struct arguments *arguments,
                         struct error *reterr) {
     const struct config *config = p->config;
-    if (!config->data_snapshot[0])
-        return error_set(reterr, ERR_CONFIG, "%s: data.snapshot is not set",
-                         arguments->job.config_path);
     _cleanup_(mem_free_p) char *dir = NULL;
     int r = tensors_read(arguments->model, &p->tensors, &p->tensor_count, &p->file_weights,
                          &p->metadata, reterr);
@@ -254,7 +251,8 @@ int cmd_predict(int argc, char **argv) {
     struct arguments arguments = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     struct config *config = NULL;
-    int exit_code = error_exit_code(cli_load_config(&arguments.job, &config));
+    int exit_code =
+        error_exit_code(args_load_config(&arguments.job, config_check_snapshot, &config));
     if (config) {
         struct error err = {0};
         struct predict predict = {.config = config};

@@ -139,7 +139,7 @@ int cmd_status(int argc, char **argv) {
     struct args_job job = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &job);
     struct config *config = NULL;
-    int exit_code = error_exit_code(cli_load_config(&job, &config));
+    int exit_code = error_exit_code(args_load_config(&job, NULL, &config));
     if (config) {
         struct error err = {0};
         _cleanup_(mem_free_p) char *address = NULL;

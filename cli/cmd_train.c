@@ -112,7 +112,11 @@ static int run_prepare_dir(struct run *run, bool fresh, struct error *reterr) {
     if (!file_exists(checkpoints) && !file_exists(result))
         return 0;
     if (!file_exists(result) && !fresh) {
-        printf("resuming the interrupted run in %s (--fresh starts anew)\n", dir);
+        uint64_t generation;
+        if (model_file_generation(dir, &generation, NULL) == ERR_NOT_FOUND)
+            printf("the interrupted run in %s left no complete checkpoint to resume\n", dir);
+        else
+            printf("resuming the interrupted run in %s (--fresh starts anew)\n", dir);
         return 0;
     }
     char stamp[32];
@@ -130,12 +134,20 @@ static int run_prepare_dir(struct run *run, bool fresh, struct error *reterr) {
     return dir_make(dir, reterr);
 }
 
+/* Each worker logs it too, but who reads that while the run does well? */
+static void run_warn_of_halo(const struct run *run) {
+    const struct config *config = run->config;
+    if (config->model_kind == MODEL_MLP || config->workers_count == 1 ||
+        config->data_halo >= config->model_layers)
+        return;
+    fprintf(stderr,
+            "graphps train: warning: data.halo is %ld, but the model has %ld layers: nodes at the "
+            "border of a part see only some of their neighbours\n",
+            (long)config->data_halo, (long)config->model_layers);
+}
+
 static int run_prepare_data(struct run *run, struct error *reterr) {
     const struct config *config = run->config;
-    if (!config->data_snapshot[0])
-        return error_set(reterr, ERR_CONFIG,
-                         "data.snapshot is not set: name the snapshot to train on (see `graphps "
-                         "import --help`)");
     _cleanup_(mem_free_p) char *dir = NULL;
     int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
     if (r < 0)
@@ -146,6 +158,7 @@ static int run_prepare_data(struct run *run, struct error *reterr) {
         return r;
     bool existed = false;
     uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
+    run_warn_of_halo(run);
     _cleanup_(mem_free_p) char *made = partition_dir(dir, parts, halo);
     if (!file_exists(made)) {
         printf("cutting %s@%s into %u parts with %u hops of halo\n", snapshot->name,
@@ -283,6 +296,24 @@ static int run_finish(struct run *run, struct error *reterr) {
     return r;
 }
 
+/* What the same command will do: only the disk knows whether there is a checkpoint. */
+static int run_interrupted(const struct run *run, struct error *reterr) {
+    const char *dir = run->config->job_dir;
+    uint64_t generation;
+    struct error why = {0};
+    int r = model_file_generation(dir, &generation, &why);
+    if (r == 0)
+        return error_set(reterr, ERR_INTERRUPTED,
+                         "interrupted; the same command goes on from checkpoint %lu in %s",
+                         (unsigned long)generation, dir);
+    if (r == ERR_NOT_FOUND)
+        return error_set(reterr, ERR_INTERRUPTED,
+                         "interrupted before any checkpoint was complete; the same command starts "
+                         "anew");
+    return error_set(reterr, ERR_INTERRUPTED,
+                     "interrupted, and there is no checkpoint to go on from: %s", error_text(&why));
+}
+
 static int run_train(const struct config *config, const struct arguments *arguments,
                      struct error *reterr) {
     struct run run = {.config = config, .started_ms = time_now_ms(), .lock_fd = -1};
@@ -312,9 +343,7 @@ static int run_train(const struct config *config, const struct arguments *argume
         r = run_supervise(&run, reterr);
     }
     if (r == 0 && run.interrupted_ms) {
-        r = error_set(reterr, ERR_INTERRUPTED,
-                      "interrupted; the same command goes on from the last checkpoint in %s",
-                      config->job_dir);
+        r = run_interrupted(&run, reterr);
     } else if (r == 0) {
         r = run_finish(&run, reterr);
     }
@@ -343,7 +372,7 @@ int cmd_train(int argc, char **argv) {
     struct arguments arguments = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     struct config *config = NULL;
-    int r = cli_load_config(&arguments.job, &config);
+    int r = cli_load_job(&arguments.job, &config);
     int exit_code = error_exit_code(r);
     if (r == 0) {
         struct error err = {0};

@@ -74,6 +74,17 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
     return 0;
 }
 
+int model_file_generation(const char *job_dir, uint64_t *ret, struct error *reterr) {
+    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
+    _cleanup_(mem_free_p) float *weights = NULL;
+    size_t count = 0;
+    json_t *coordinator = NULL;
+    int r =
+        checkpoint_collect(job_dir, false, &tensors, &count, &weights, ret, &coordinator, reterr);
+    json_decref(coordinator);
+    return r;
+}
+
 int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,
                       struct model_facts *ret, struct error *reterr) {
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;

@@ -18,6 +18,9 @@ struct model_facts {
     bool best;                           /* these are the best weights, not the last ones */
 };
 
+/* The newest complete generation below a job directory; ERR_NOT_FOUND and others say why there is
+ * none. */
+int model_file_generation(const char *job_dir, uint64_t *ret, struct error *reterr);
 /* checkpoint: a job directory (its newest complete generation), or one generation's directory.
  * Writes safetensors to out, atomically. */
 int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,

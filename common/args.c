@@ -1,6 +1,9 @@
 /* --config and --set of every program. Knows no other option. */
 #include "common/args.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "common/config_sink.h"
 #include "common/mem.h"
 
@@ -19,6 +22,9 @@ void args_job_set(struct args_job *args, const char *assignment) {
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
     struct args_job *args = state->input;
     switch (key) {
+    case ARGP_KEY_INIT:
+        args->program = basename(state->argv[0]);
+        return 0;
     case 'c':
         args->config_path = arg;
         return 0;
@@ -37,32 +43,42 @@ void args_job_done(struct args_job *args) {
     *args = (struct args_job){0};
 }
 
-int args_load_config(const struct args_job *args, struct config **ret, struct config_faults *faults,
-                     struct error *reterr) {
+/* A wrong option does not end the search: a person wants to see all that is wrong at once. */
+static int load_config(const struct args_job *args, args_check *check, struct config *config,
+                       struct config_faults *faults) {
+    struct error err = {0};
+    int first = 0, r;
+    if (args->config_path && (first = config_load(config, args->config_path, faults, &err)) < 0 &&
+        first != ERR_CONFIG) {
+        config_faults_add(faults, error_text(&err));
+        return first;
+    }
+    for (size_t i = 0; i < args->set_count; i++)
+        if (config_set(config, args->sets[i], &err) < 0) {
+            error_prefix(&err, "--set");
+            config_faults_add(faults, error_text(&err));
+            first = first ? first : err.code;
+        }
+    /* What could not be read may be the very thing that a check would miss. */
+    bool understood = first == 0;
+    if ((r = config_finish(config, args->config_path, faults, &err)) < 0 && first == 0)
+        first = r;
+    if (understood && check && (r = check(config, args->config_path, faults, &err)) < 0 &&
+        first == 0)
+        first = r;
+    return first;
+}
+
+int args_load_config(const struct args_job *args, args_check *check, struct config **ret) {
     struct config *config = config_new();
-    struct error first = {0}, err = {0};
-
-    /* A wrong option does not end the search: a person wants to see all that is wrong at once. */
-    if (args->config_path) {
-        config_load(config, args->config_path, faults, &first);
-        if (first.code && first.code != ERR_CONFIG)
-            config_faults_add(faults, error_text(&first));
-    }
-    if (first.code == 0 || first.code == ERR_CONFIG) {
-        for (size_t i = 0; i < args->set_count; i++)
-            if (config_set(config, args->sets[i], &err)) {
-                error_prefix(&err, "--set");
-                config_faults_add(faults, error_text(&err));
-                if (!first.code)
-                    first = err;
-            }
-        if (config_finish(config, args->config_path, faults, &err) && !first.code)
-            first = err;
-    }
-
-    if (first.code) {
+    struct config_faults faults = {0};
+    int r = load_config(args, check, config, &faults);
+    for (size_t i = 0; i < faults.count; i++)
+        fprintf(stderr, "%s: %s\n", args->program, faults.texts[i]);
+    config_faults_done(&faults);
+    if (r < 0) {
         config_free(config);
-        return error_set(reterr, first.code, "%s", error_text(&first));
+        return r;
     }
     *ret = config;
     return 0;

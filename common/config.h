@@ -79,6 +79,14 @@ int config_set(struct config *config, const char *assignment, struct error *rete
  * Call after file and --set. faults may be NULL. */
 int config_finish(struct config *config, const char *path, struct config_faults *faults,
                   struct error *reterr);
+/* Where to listen beyond loopback takes security.insecure (G7): ERR_NOT_ALLOWED. Looked at are
+ * http.host and the address of this shard, of all (a job file as a whole) or of none (a worker). */
+enum { CONFIG_ALL_SHARDS = -1, CONFIG_NO_SHARD = -2 };
+int config_check_security(const struct config *config, int shard, const char *path,
+                          struct config_faults *faults, struct error *reterr);
+/* Who trains or predicts needs data.snapshot, a shard does not. ERR_CONFIG. */
+int config_check_snapshot(const struct config *config, const char *path,
+                          struct config_faults *faults, struct error *reterr);
 void config_faults_done(struct config_faults *faults);
 
 /* YAML of every option with default, range, unit and sentence as comments; it parses as it stands.

@@ -1,5 +1,6 @@
-/* What concerns several options together: conflicts, and the values that follow from others. Knows
- * no YAML; a fault is placed where the option was given. */
+/* What concerns several options together: conflicts, the values that follow from others, and what a
+ * program may ask beyond that. Knows no YAML; a fault is placed where the option was given. */
+#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,12 +9,20 @@
 #include "common/config_sink.h"
 #include "common/mem.h"
 
-enum { JOB_NAME_MAX = 100 };
+enum { JOB_NAME_MAX = 100, HOST_BYTES = 256 };
 
 struct finisher {
-    struct config *config;
+    const struct config *config;
     struct config_sink sink;
 };
+
+static struct finisher finisher_of(const struct config *config, const char *path,
+                                   struct config_faults *faults, struct error *reterr) {
+    return (struct finisher){
+        .config = config,
+        .sink = {.path = path ? path : "configuration", .list = faults, .reterr = reterr},
+    };
+}
 
 static struct config_place place_of(const struct config *config, const char *section,
                                     const char *name) {
@@ -59,8 +68,40 @@ static bool address_valid(const char *address) {
     return digits > 0 && digits <= 5 && port[digits] == 0 && atoi(port) <= 65535;
 }
 
+static int address_port(const char *address) {
+    return atoi(strrchr(address, ':') + 1);
+}
+
 static bool address_port_free(const char *address) {
-    return strcmp(strrchr(address, ':'), ":0") == 0;
+    return address_port(address) == 0;
+}
+
+/* Of a valid address, without the brackets of an IPv6 host. */
+static void address_host(const char *address, char ret_host[HOST_BYTES]) {
+    size_t len = (size_t)(strrchr(address, ':') - address);
+    bool bracketed = address[0] == '[';
+    snprintf(ret_host, HOST_BYTES, "%.*s", (int)(len - 2 * bracketed), address + bracketed);
+}
+
+static bool host_is_loopback(const char *host) {
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (strcmp(host, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+/* Every address of the machine. */
+static bool host_is_any(const char *host) {
+    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+/* Can a port of the one be in the way of the same port of the other? */
+static bool hosts_meet(const char *a, const char *b) {
+    return strcmp(a, b) == 0 || host_is_any(a) || host_is_any(b) ||
+           (host_is_loopback(a) && host_is_loopback(b));
 }
 
 static void check_job(struct finisher *finisher) {
@@ -125,8 +166,52 @@ static void check_http(struct finisher *finisher) {
                  (long long)config->http_port, (long long)last);
 }
 
-static void finish_fanout(struct finisher *finisher) {
-    struct config *config = finisher->config;
+/* Is a page wanted on the port of an address that shards first to last listen on? Each of them has
+ * its own page on the same machine; all of the job's are there when the host shows that they are.
+ * False: it is, and is named. */
+static bool check_http_port(struct finisher *finisher, const char *option, const char *address,
+                            int64_t first, int64_t last) {
+    const struct config *config = finisher->config;
+    int64_t shards = config->servers_count, port = address_port(address);
+    char host[HOST_BYTES];
+    address_host(address, host);
+    if (port == 0 || !hosts_meet(host, config->http_host))
+        return true;
+    bool one_machine =
+        host_is_loopback(host) || (!host_is_any(host) && strcmp(host, config->http_host) == 0);
+    if (one_machine) {
+        first = 0;
+        last = shards + config->workers_count - 1;
+    }
+    int64_t process = port - config->http_port;
+    if (process < first || process > last)
+        return true;
+    fault_of(finisher, "http", "port",
+             "%s %lld would serve HTTP on port %lld, where a shard listens (%s)",
+             process < shards ? "shard" : "worker",
+             (long long)(process < shards ? process : process - shards), (long long)port, option);
+    return false;
+}
+
+static void check_http_ports(struct finisher *finisher) {
+    const struct config *config = finisher->config;
+    const struct string_list *addresses = &config->servers_addresses;
+    if (config->http_port == 0)
+        return;
+    if (config->servers_listen[0]) { /* overrules the addresses */
+        if (address_valid(config->servers_listen))
+            check_http_port(finisher, "servers.listen", config->servers_listen, 0,
+                            config->servers_count - 1);
+        return;
+    }
+    for (size_t i = 0; i < addresses->count; i++)
+        if (address_valid(addresses->items[i]) &&
+            !check_http_port(finisher, "servers.addresses", addresses->items[i], (int64_t)i,
+                             (int64_t)i))
+            return; /* said once is enough */
+}
+
+static void finish_fanout(struct finisher *finisher, struct config *config) {
     struct int_list *fanout = &config->train_fanout;
     int64_t layers = config->model_layers;
 
@@ -143,19 +228,17 @@ static void finish_fanout(struct finisher *finisher) {
 
 int config_finish(struct config *config, const char *path, struct config_faults *faults,
                   struct error *reterr) {
-    struct finisher finisher = {
-        .config = config,
-        .sink = {.path = path ? path : "configuration", .list = faults, .reterr = reterr},
-    };
+    struct finisher finisher = finisher_of(config, path, faults, reterr);
 
     check_job(&finisher);
     check_servers(&finisher);
     check_http(&finisher);
+    check_http_ports(&finisher);
     if (config->optimizer_nesterov && config->optimizer_kind != OPTIMIZER_MOMENTUM)
         fault_of(&finisher, "optimizer", "nesterov",
                  "true needs optimizer.kind momentum, which is %s",
                  config_choice(config, "optimizer.kind"));
-    finish_fanout(&finisher);
+    finish_fanout(&finisher, config);
     if (finisher.sink.count > 0)
         return ERR_CONFIG;
 
@@ -166,4 +249,51 @@ int config_finish(struct config *config, const char *path, struct config_faults 
         config->job_dir = mem_printf("%s/runs/%s", config->data_root, config->job_name);
     }
     return 0;
+}
+
+static void check_exposure(struct finisher *finisher, const char *section, const char *name,
+                           const char *host) {
+    if (!host_is_loopback(host))
+        fault_of(finisher, section, name,
+                 "%s is not a loopback address, and there are no credentials: whoever reaches it "
+                 "is believed. Set security.insecure: true if the network is trusted",
+                 host);
+}
+
+/* What is no address is config_finish's to refuse. */
+static void check_exposure_of(struct finisher *finisher, const char *name, const char *address) {
+    char host[HOST_BYTES];
+    if (!address_valid(address))
+        return;
+    address_host(address, host);
+    check_exposure(finisher, "servers", name, host);
+}
+
+int config_check_security(const struct config *config, int shard, const char *path,
+                          struct config_faults *faults, struct error *reterr) {
+    struct error first = {0};
+    struct finisher finisher = finisher_of(config, path, faults, &first);
+    const struct string_list *addresses = &config->servers_addresses;
+    if (config->security_insecure)
+        return 0;
+    check_exposure(&finisher, "http", "host", config->http_host);
+    if (config->servers_listen[0] && shard != CONFIG_NO_SHARD) /* overrules the addresses */
+        check_exposure_of(&finisher, "listen", config->servers_listen);
+    for (size_t i = 0; i < addresses->count && !config->servers_listen[0]; i++)
+        if (shard == CONFIG_ALL_SHARDS || shard == (int)i)
+            check_exposure_of(&finisher, "addresses", addresses->items[i]);
+    return first.code ? error_set(reterr, ERR_NOT_ALLOWED, "%s", first.text) : 0;
+}
+
+int config_check_snapshot(const struct config *config, const char *path,
+                          struct config_faults *faults, struct error *reterr) {
+    struct finisher finisher = finisher_of(config, path, faults, reterr);
+    if (config->data_snapshot[0])
+        return 0;
+    _cleanup_(mem_free_p) char *text =
+        mem_printf("%s: data.snapshot is not set: name a snapshot below %s (`graphps import` makes "
+                   "one)",
+                   finisher.sink.path, config->data_root);
+    config_sink_add(&finisher.sink, text);
+    return ERR_CONFIG;
 }

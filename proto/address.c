@@ -38,18 +38,6 @@ int address_split(const char *address, char host[ADDRESS_HOST_MAX], uint16_t *re
     return 0;
 }
 
-bool address_is_loopback(const char *host) {
-    struct in_addr v4;
-    struct in6_addr v6;
-    if (strcmp(host, "localhost") == 0)
-        return true;
-    if (inet_pton(AF_INET, host, &v4) == 1)
-        return ntohl(v4.s_addr) >> 24 == 127;
-    if (inet_pton(AF_INET6, host, &v6) == 1)
-        return IN6_IS_ADDR_LOOPBACK(&v6);
-    return false;
-}
-
 void address_print(const struct sockaddr *address, char ret_text[ADDRESS_TEXT_MAX]) {
     char host[INET6_ADDRSTRLEN] = "?";
     if (address->sa_family == AF_INET6) {

@@ -12,8 +12,6 @@
 /* "host:port" -> host and port; "[::1]:80" too. ERR_CONFIG. */
 int address_split(const char *address, char host[ADDRESS_HOST_MAX], uint16_t *ret_port,
                   struct error *reterr);
-/* Is the host a loopback address or "localhost"? (G7) */
-bool address_is_loopback(const char *host);
 /* "127.0.0.1:80", "[::1]:80". */
 void address_print(const struct sockaddr *address, char ret_text[ADDRESS_TEXT_MAX]);
 /* Binds and listens; port 0 takes a free one; ret_address gets "host:port" as bound. On failure the

@@ -105,18 +105,6 @@ static const struct argp shell_argp = {
     .children = shell_children,
 };
 
-/* Everything that is wrong in the job file, not just the first of it. */
-static int shell_load_config(struct shell *shell, struct error *reterr) {
-    struct config_faults faults = {0};
-    int r = args_load_config(&shell->job, &shell->config, &faults, reterr);
-    for (size_t i = 0; i < faults.count; i++)
-        fprintf(stderr, "graphps-server: %s\n", faults.texts[i]);
-    if (r < 0 && faults.count == 0)
-        fprintf(stderr, "graphps-server: %s\n", error_text(reterr));
-    config_faults_done(&faults);
-    return r;
-}
-
 /* ---- stopping ---- */
 
 static void shell_stop(struct shell *shell, int exit_code) {
@@ -239,19 +227,6 @@ static const struct httpd_ops shell_httpd_ops = {.stats = shell_stats, .ready = 
 
 /* ---- starting ---- */
 
-/* Anyone who reaches the port can change the model, so beyond loopback it takes a word (G7). */
-static int shell_check_exposure(const struct config *config, const char *host, const char *option,
-                                struct error *reterr) {
-    if (config->security_insecure || address_is_loopback(host))
-        return 0;
-    return error_set(
-        reterr, ERR_NOT_ALLOWED,
-        "%s: %s is not a loopback address, and there are no credentials; whoever "
-        "reaches it could change the model. Set security.insecure: true if the network "
-        "is trusted",
-        option, host);
-}
-
 static int shell_listen(struct shell *shell, struct error *reterr) {
     const struct config *config = shell->config;
     bool listed = config->servers_addresses.count > 0;
@@ -262,23 +237,11 @@ static int shell_listen(struct shell *shell, struct error *reterr) {
         return error_set(reterr, ERR_CONFIG,
                          "servers.addresses is empty: shard %d cannot know where shard 0 is",
                          shell->shard);
-    char host[ADDRESS_HOST_MAX];
-    uint16_t port;
-    int r = address_split(address, host, &port, reterr);
-    if (r < 0)
-        return r;
-    r = shell_check_exposure(
-        config, host, config->servers_listen[0] ? "servers.listen" : "servers.addresses", reterr);
-    if (r < 0)
-        return r;
     return io_new(config, address, &shell->io, reterr);
 }
 
 static int shell_start_http(struct shell *shell, struct error *reterr) {
     const struct config *config = shell->config;
-    int r = shell_check_exposure(config, config->http_host, "http.host", reterr);
-    if (r < 0)
-        return r;
     int64_t port = config->http_port ? config->http_port + shell->shard : 0;
     if (port > UINT16_MAX)
         return error_set(reterr, ERR_CONFIG, "http.port + shard is %lld; ports end at %d",
@@ -382,11 +345,13 @@ int main(int argc, char **argv) {
     argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
     shell_raise_limits();
 
-    int exit_code, r = shell_load_config(&shell, &err);
+    int exit_code, r = args_load_config(&shell.job, NULL, &shell.config);
     if (r == 0) {
         r = ident_shard(shell.shard_text, shell.config->servers_count, &shell.shard, &err);
+        if (r == 0)
+            r = config_check_security(shell.config, shell.shard, shell.job.config_path, NULL, &err);
         if (r < 0)
-            fprintf(stderr, "graphps-server: %s\n", error_text(&err));
+            fprintf(stderr, "%s: %s\n", shell.job.program, error_text(&err));
     }
     if (r < 0) {
         exit_code = error_exit_code(r);

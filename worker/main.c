@@ -20,7 +20,6 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/rng.h"
-#include "proto/address.h"
 #include "worker/cpus.h"
 #include "worker/kernels/kernels.h"
 #include "worker/trainer.h"
@@ -92,17 +91,6 @@ static const struct argp shell_argp = {
            "configuration.",
     .children = shell_children,
 };
-
-static int shell_load_config(struct shell *shell, struct error *reterr) {
-    struct config_faults faults = {0};
-    int r = args_load_config(&shell->job, &shell->config, &faults, reterr);
-    for (size_t i = 0; i < faults.count; i++)
-        fprintf(stderr, "graphps-worker: %s\n", faults.texts[i]);
-    if (r < 0 && faults.count == 0)
-        fprintf(stderr, "graphps-worker: %s\n", error_text(reterr));
-    config_faults_done(&faults);
-    return r;
-}
 
 /* ---- signals ---- */
 
@@ -177,11 +165,6 @@ static const struct httpd_ops shell_httpd_ops = {.stats = shell_stats, .ready = 
 
 static int shell_start_http(struct shell *shell, struct error *reterr) {
     const struct config *config = shell->config;
-    if (!config->security_insecure && !address_is_loopback(config->http_host))
-        return error_set(reterr, ERR_NOT_ALLOWED,
-                         "http.host: %s is not a loopback address, and there are no credentials. "
-                         "Set security.insecure: true if the network is trusted",
-                         config->http_host);
     int64_t port = config->http_port ? config->http_port + config->servers_count + shell->rank : 0;
     if (port > UINT16_MAX)
         return error_set(reterr, ERR_CONFIG,
@@ -199,11 +182,6 @@ static int shell_start_http(struct shell *shell, struct error *reterr) {
 
 static int shell_open_store(struct shell *shell, struct error *reterr) {
     const struct config *config = shell->config;
-    if (!config->data_snapshot[0])
-        return error_set(reterr, ERR_CONFIG,
-                         "data.snapshot is not set: name a snapshot below %s (`graphps import` "
-                         "makes one)",
-                         config->data_root);
     _cleanup_(mem_free_p) char *dir = NULL;
     int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
     if (r < 0)
@@ -326,11 +304,14 @@ int main(int argc, char **argv) {
     argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
     mallopt(M_ARENA_MAX, 2); /* several threads, little heap each: memory stays near what is used */
 
-    int r = shell_load_config(&shell, &err);
+    int r = args_load_config(&shell.job, config_check_snapshot, &shell.config);
     if (r == 0) {
         r = ident_rank(shell.rank_text, shell.config->workers_count, &shell.rank, &err);
+        if (r == 0)
+            r = config_check_security(shell.config, CONFIG_NO_SHARD, shell.job.config_path, NULL,
+                                      &err);
         if (r < 0)
-            fprintf(stderr, "graphps-worker: %s\n", error_text(&err));
+            fprintf(stderr, "%s: %s\n", shell.job.program, error_text(&err));
     }
     if (r == 0) {
         log_init("worker", shell.rank, (enum log_level)shell.config->log_level,

@@ -210,7 +210,7 @@ START_TEST(interrupted_and_resumed) {
     child_expect(&launcher, 75, CLUSTER_TIMEOUT_MS);
     wait_family_gone(&family);
     char *output = child_log(&launcher);
-    check_has(output, "the same command goes on");
+    check_has(output, "the same command goes on from checkpoint ");
     free(output);
     struct job_end end = job_end(job_dir(cluster));
     ck_assert_uint_gt(end.last_epoch, 0);
@@ -229,6 +229,87 @@ START_TEST(interrupted_and_resumed) {
     end = job_end(job_dir(cluster));
     ck_assert_uint_eq(end.last_epoch, EPOCHS);
     ck_assert_double_ge(end.test_accuracy, accuracy_min);
+    cluster_free(cluster);
+}
+END_TEST
+
+/* What the same command will do is said as it is: without a complete checkpoint it starts anew, and
+ * so it does. Here none can be written, for the directory of checkpoints leads nowhere. */
+START_TEST(interrupted_without_a_checkpoint) {
+    struct cluster *cluster = new_job(EPOCHS);
+    struct child launcher;
+    start_launcher(&launcher, cluster);
+    wait_process_log(&launcher, cluster, "worker-0", " sequence=5\n");
+    const char *checkpoints = test_path(job_dir(cluster), "checkpoints");
+    ck_assert_int_eq(symlink("/dev/null/nowhere", checkpoints), 0);
+    child_signal(&launcher, SIGINT);
+    child_expect(&launcher, 75, CLUSTER_TIMEOUT_MS);
+    char *output = child_log(&launcher);
+    check_has(output, "interrupted before any checkpoint was complete; the same command starts "
+                      "anew");
+    ck_assert_msg(!strstr(output, "goes on from"), "%s", output);
+    free(output);
+
+    ck_assert_int_eq(unlink(checkpoints), 0);
+    start_launcher(&launcher, cluster);
+    child_expect(&launcher, 0, 2 * CLUSTER_TIMEOUT_MS);
+    output = child_log(&launcher);
+    ck_assert_msg(!strstr(output, "resuming"), "%s", output);
+    free(output);
+    ck_assert_uint_eq(job_end(job_dir(cluster)).last_epoch, EPOCHS);
+    cluster_free(cluster);
+}
+END_TEST
+
+/* `graphps train` on a job of one epoch with --set assignments (NULL ends them): its output. */
+static char *train_shortly(struct cluster *cluster, const char *const *sets, int code) {
+    const char *argv[20] = {child_program("graphps"), "train", cluster_job_path(cluster), "--set",
+                            "train.epochs=1"};
+    for (int argc = 5; *sets; sets++) {
+        argv[argc++] = "--set";
+        argv[argc++] = *sets;
+    }
+    char *output;
+    int got = child_run(argv, CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(got == code, "graphps train ended with %d, not %d: %s", got, code, output);
+    return output;
+}
+
+/* A halo that is too small for the model is said by the launcher itself, not only in the workers'
+ * logs; a model without edges needs none. */
+START_TEST(a_halo_that_is_too_small) {
+    static const char *const narrow[] = {"data.halo=1", NULL};
+    static const char *const edgeless[] = {"model.kind=mlp", NULL};
+    struct cluster *cluster = new_job(EPOCHS);
+    char *output = train_shortly(cluster, narrow, 0);
+    check_has(output, "graphps train: warning: data.halo is 1, but the model has 2 layers");
+    free(output);
+    output = train_shortly(cluster, edgeless, 0);
+    ck_assert_msg(!strstr(output, "halo is"), "%s", output);
+    free(output);
+    cluster_free(cluster);
+}
+END_TEST
+
+/* A process that ends with a fault which no restart cures ends the job at once, with the reason,
+ * and long before the others give up on it (net.give_up_s): here a damaged partition, 78. */
+START_TEST(a_fault_that_no_restart_cures) {
+    static const char *const sets[] = {"data.halo=3", NULL};
+    struct cluster *cluster = new_job(EPOCHS);
+    char features[600], *output;
+    const char *const cut[] = {
+        child_program("graphps"), "partition", job_snapshot(), "--parts", "2", "--halo", "3", NULL};
+    int code = child_run(cut, CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(code == 0, "graphps partition ended with %d: %s", code, output);
+    free(output);
+    snprintf(features, sizeof features, "%s/partitions/2x3/part-1/features.npy", job_snapshot());
+    test_write_file(features, "damaged", 7);
+
+    output = train_shortly(cluster, sets, 78);
+    check_has(output, "worker 1 ended with exit code 78, which no restart cures; its log is ");
+    check_has(output, "part-1/features.npy: ");
+    ck_assert_msg(!strstr(output, "restart 1 of"), "%s", output);
+    free(output);
     cluster_free(cluster);
 }
 END_TEST
@@ -274,6 +355,9 @@ int main(void) {
     tcase_add_unchecked_fixture(tests, make_graph, NULL);
     tcase_add_test(tests, from_a_job_file_to_predictions);
     tcase_add_test(tests, interrupted_and_resumed);
+    tcase_add_test(tests, interrupted_without_a_checkpoint);
+    tcase_add_test(tests, a_halo_that_is_too_small);
+    tcase_add_test(tests, a_fault_that_no_restart_cures);
     tcase_add_test(tests, nobody_outlives_a_killed_launcher);
     tcase_add_loop_test(tests, processes_that_die_are_restarted, 0, 3);
     suite_add_tcase(suite, tests);

@@ -1,5 +1,5 @@
-/* The graphps program as a person meets it: its help, its exit codes, `graphps config`, and the
- * page docs/configuration.md that it makes. */
+/* The graphps program as a person meets it: its help, its exit codes, `graphps config`, the page
+ * docs/configuration.md that it makes, and what builds it. */
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,18 +78,20 @@ START_TEST(check_names_every_fault) {
     snprintf(arguments, sizeof arguments, "config --check %s --set model.layer=3", path);
     char *output = graphps(arguments, 78);
     snprintf(text, sizeof text,
-             "%s:2:11: train.epochs: \"0\" is out of range, expected an integer from 1 to 1000000\n"
-             "%s:3:3: unknown option \"train.epoch\"; did you mean \"train.epochs\"?\n"
-             "--set: \"model.layer=3\": unknown option \"model.layer\"; did you mean "
-             "\"model.layers\"?\n"
-             "%s:5:16: servers.block_bytes: 100 is not a multiple of 64\n",
+             "graphps config: %s:2:11: train.epochs: \"0\" is out of range, expected an integer "
+             "from 1 to 1000000\n"
+             "graphps config: %s:3:3: unknown option \"train.epoch\"; did you mean "
+             "\"train.epochs\"?\n"
+             "graphps config: --set: \"model.layer=3\": unknown option \"model.layer\"; did you "
+             "mean \"model.layers\"?\n"
+             "graphps config: %s:5:16: servers.block_bytes: 100 is not a multiple of 64\n",
              path, path, path);
     ck_assert_str_eq(output, text);
     free(output);
 
     yaml = "train:\n  epochs: 3\n";
     test_write_file(path, yaml, strlen(yaml));
-    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    snprintf(arguments, sizeof arguments, "config --check %s --set data.snapshot=a", path);
     output = graphps(arguments, 0);
     snprintf(text, sizeof text, "%s: no faults\n", path);
     ck_assert_str_eq(output, text);
@@ -100,19 +102,86 @@ START_TEST(check_names_every_fault) {
     ck_assert_str_eq(output, "job:\n  name: \"cora\"\n  dir: \"graphps-data/runs/cora\"\n"
                              "data:\n  halo: 2\ntrain:\n  epochs: 3\n");
     free(output);
-    expect("config --check /nowhere/job.yaml", 78, "/nowhere/job.yaml");
 }
 END_TEST
 
-/* What --defaults prints passes --check. */
+/* --check also names, with 78 and all at once, what only some of a job's programs would refuse: no
+ * snapshot (but not when the file could not be read to its end), and listening beyond loopback,
+ * which `graphps train` then refuses with 77. */
+START_TEST(check_is_for_the_whole_job) {
+    const char *path = test_path(test_tmpdir(), "job.yaml");
+    const char *yaml = "http:\n  host: 0.0.0.0\n  port: 9100\nservers:\n"
+                       "  addresses: ['10.0.0.1:9100', '10.0.0.2:7000']\n";
+    char arguments[512], text[900];
+    test_write_file(path, yaml, strlen(yaml));
+    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    char *output = graphps(arguments, 78);
+    const char *exposed = "is not a loopback address, and there are no credentials: whoever "
+                          "reaches it is believed. Set security.insecure: true if the network is "
+                          "trusted";
+    char *expected = NULL;
+    ck_assert_int_gt(
+        asprintf(&expected,
+                 "graphps config: %s:3:9: http.port: shard 0 would serve HTTP on port 9100, where "
+                 "a shard listens (servers.addresses)\n"
+                 "graphps config: %s: data.snapshot is not set: name a snapshot below graphps-data "
+                 "(`graphps import` makes one)\n"
+                 "graphps config: %s:2:9: http.host: 0.0.0.0 %s\n"
+                 "graphps config: %s:5:14: servers.addresses: 10.0.0.1 %s\n"
+                 "graphps config: %s:5:14: servers.addresses: 10.0.0.2 %s\n",
+                 path, path, path, exposed, path, exposed, path, exposed),
+        0);
+    ck_assert_str_eq(output, expected);
+    free(expected);
+    free(output);
+
+    snprintf(arguments, sizeof arguments,
+             "config --check %s --set http.port=0 --set data.snapshot=a", path);
+    expect(arguments, 78, "security.insecure");
+    snprintf(arguments, sizeof arguments, "train %s --set http.port=0 --set data.snapshot=a", path);
+    snprintf(text, sizeof text, "graphps train: %s:2:9: http.host: 0.0.0.0 %s", path, exposed);
+    expect(arguments, 77, text);
+
+    yaml = "job:\n  name: [\ndata:\n  snapshot: a\n";
+    test_write_file(path, yaml, strlen(yaml));
+    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    output = graphps(arguments, 78);
+    ck_assert_msg(!strstr(output, "data.snapshot is not set"), "%s", output);
+    free(output);
+}
+END_TEST
+
+/* Whoever reads a fault sees which program says it. */
+START_TEST(faults_begin_with_the_program) {
+    static const char *const daemons[] = {"graphps-server", "graphps-worker"};
+    for (size_t i = 0; i < sizeof daemons / sizeof daemons[0]; i++) {
+        const char *const argv[] = {child_program(daemons[i]), "--config", "/nowhere/job.yaml",
+                                    NULL};
+        char *output, text[80];
+        ck_assert_int_eq(child_run(argv, 20000, &output), 78);
+        snprintf(text, sizeof text, "%s: cannot open /nowhere/job.yaml: ", daemons[i]);
+        ck_assert_msg(strncmp(output, text, strlen(text)) == 0, "%s", output);
+        free(output);
+    }
+    expect("config --check /nowhere/job.yaml", 78, "graphps config: cannot open /nowhere/job.yaml");
+    expect("train /nowhere/job.yaml", 78, "graphps train: cannot open /nowhere/job.yaml");
+    expect("status --config /nowhere/job.yaml", 78, "graphps status: cannot open /nowhere/");
+    expect("predict --model m --out o --config /nowhere/job.yaml", 78,
+           "graphps predict: cannot open /nowhere/job.yaml");
+}
+END_TEST
+
+/* What --defaults prints passes --check, but for the one option that has no default. */
 START_TEST(defaults_pass_the_check) {
     const char *path = test_path(test_tmpdir(), "defaults.yaml");
     char arguments[512];
     char *defaults = graphps("config --defaults", 0);
     test_write_file(path, defaults, strlen(defaults));
     free(defaults);
-    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    snprintf(arguments, sizeof arguments, "config --check %s --set data.snapshot=a", path);
     expect(arguments, 0, ": no faults\n");
+    snprintf(arguments, sizeof arguments, "config --check %s", path);
+    expect(arguments, 78, "data.snapshot is not set");
 }
 END_TEST
 
@@ -140,6 +209,27 @@ START_TEST(documentation_is_fresh) {
 }
 END_TEST
 
+/* A build directory that came along when a clone was copied is made anew in the copy (ninja would
+ * build in the original); one that is the clone's own stays. */
+START_TEST(a_copied_build_is_made_anew) {
+    static const char script[] =
+        "set -eu\n"
+        "cd \"$1\" && mkdir clone && echo \"project('clone')\" >clone/meson.build\n"
+        ". \"$GRAPHPS_SOURCE/deploy/packages.sh\"\n"
+        "cd clone && build_setup build && echo mark >build/mark && build_setup build\n"
+        "[ -f build/mark ] || { echo 'the clone lost its own build'; exit 1; }\n"
+        "cp -r ../clone ../copy && cd ../copy && build_setup build\n"
+        "[ ! -f build/mark ] || { echo 'the copy kept a build of the clone'; exit 1; }\n"
+        "grep -q \"\\\"source\\\": \\\"$PWD\\\"\" build/meson-info/meson-info.json\n";
+    char *output;
+    const char *const argv[] = {"/bin/sh", "-c", script, "sh", test_tmpdir(), NULL};
+    int code = child_run(argv, 60000, &output);
+    ck_assert_msg(code == 0, "%d: %s", code, output);
+    ck_assert_msg(strstr(output, "build was set up for another directory than "), "%s", output);
+    free(output);
+}
+END_TEST
+
 /* Every job file that comes with graphps is right. */
 START_TEST(shipped_job_files_pass_the_check) {
     const char *source = getenv("GRAPHPS_SOURCE");
@@ -162,9 +252,12 @@ int main(void) {
     tcase_add_test(tests, help_and_usage);
     tcase_add_test(tests, every_command_has_help);
     tcase_add_test(tests, check_names_every_fault);
+    tcase_add_test(tests, check_is_for_the_whole_job);
+    tcase_add_test(tests, faults_begin_with_the_program);
     tcase_add_test(tests, defaults_pass_the_check);
     tcase_add_test(tests, full_disk_is_a_failure);
     tcase_add_test(tests, documentation_is_fresh);
+    tcase_add_test(tests, a_copied_build_is_made_anew);
     tcase_add_test(tests, shipped_job_files_pass_the_check);
     suite_add_tcase(suite, tests);
     return test_run(suite);

@@ -396,6 +396,94 @@ START_TEST(conflicts_are_refused) {
 }
 END_TEST
 
+/* An HTTP page that would find its port in a shard's hands is a fault, with the process named, when
+ * the two are on one machine beyond doubt; what may be on two is let through. */
+START_TEST(http_ports_keep_off_the_shards) {
+    static const struct {
+        const char *servers, *http, *fault;
+    } cases[] = {
+        {"addresses: ['127.0.0.1:70', '127.0.0.1:71']", "port: 70", "shard 0 would serve HTTP on"},
+        {"addresses: ['127.0.0.1:80', '127.0.0.1:73']", "port: 70",
+         "f:2:14: http.port: worker 1 would serve HTTP on port 73, where a shard listens "
+         "(servers.addresses)"},
+        {"addresses: ['127.0.0.1:80', '127.0.0.1:74']", "port: 70", NULL},
+        {"addresses: ['127.0.0.1:80', '127.0.0.1:69']", "port: 70", NULL},
+        {"addresses: ['127.0.0.1:0', '127.0.0.1:0']", "port: 1", NULL},
+        {"addresses: ['localhost:80', '[::1]:72']", "port: 70", "worker 0 would serve"},
+        {"addresses: ['127.0.0.1:80', '127.0.0.1:73']", "port: 70, host: 0.0.0.0", "worker 1"},
+        {"addresses: ['10.0.0.1:80', '10.0.0.1:73']", "port: 70, host: 10.0.0.1", "worker 1"},
+        {"addresses: ['10.0.0.1:80', '10.0.0.2:71']", "port: 70, host: 0.0.0.0", "shard 1"},
+        {"addresses: ['10.0.0.1:80', '10.0.0.2:73']", "port: 70, host: 0.0.0.0", NULL},
+        {"addresses: ['10.0.0.1:70', '10.0.0.2:71']", "port: 70", NULL},
+        {"listen: 0.0.0.0:71", "port: 70, host: 0.0.0.0", "where a shard listens (servers.listen)"},
+        {"listen: 0.0.0.0:72", "port: 70, host: 0.0.0.0", NULL},
+        {"listen: 127.0.0.1:73", "port: 70", "worker 1"},
+        {"listen: 0.0.0.0:80, addresses: ['a:70', 'b:71']", "port: 70", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char yaml[200];
+        snprintf(yaml, sizeof yaml, "servers: {%s}\nhttp: {%s}\n", cases[i].servers, cases[i].http);
+        struct config_faults faults = {0};
+        struct config *config = finish(yaml, &faults);
+        ck_assert_msg(faults.count == (cases[i].fault ? 1 : 0), "%s gave %zu faults", yaml,
+                      faults.count);
+        if (cases[i].fault)
+            ck_assert_msg(strstr(faults.texts[0], cases[i].fault), "%s gave %s", yaml,
+                          faults.texts[0]);
+        config_faults_done(&faults);
+        config_free(config);
+    }
+}
+END_TEST
+
+/* G7: where a process would listen beyond loopback is named at its place, for one shard, for a
+ * worker, and for all of a job together; security.insecure allows it. */
+START_TEST(listening_beyond_loopback_takes_a_word) {
+    static const struct {
+        const char *yaml;
+        int shard;
+        size_t faults;
+        const char *last;
+    } cases[] = {
+        {"job: {}\n", CONFIG_ALL_SHARDS, 0, NULL},
+        {"http: {host: 0.0.0.0}\n", CONFIG_NO_SHARD, 1, "f:1:14: http.host: 0.0.0.0 is not"},
+        {"http: {host: 0.0.0.0}\n", 1, 1, "f:1:14: http.host: 0.0.0.0 is not"},
+        {"http: {host: '::'}\n", 1, 1, "http.host: :: is not"},
+        {"http: {host: '::1'}\n", 1, 0, NULL},
+        {"http: {host: 127.8.0.1}\n", 1, 0, NULL},
+        {"http: {host: localhost}\n", 1, 0, NULL},
+        {"servers: {listen: '[::]:7'}\n", CONFIG_NO_SHARD, 0, NULL},
+        {"servers: {listen: '[::]:7'}\n", 1, 1, "f:1:19: servers.listen: :: is not"},
+        {"servers: {listen: '[::1]:7', addresses: [a:1, b:1]}\n", CONFIG_ALL_SHARDS, 0, NULL},
+        {"servers: {addresses: [127.0.0.1:1, b:1]}\n", 0, 0, NULL},
+        {"servers: {addresses: [127.0.0.1:1, b:1]}\n", 1, 1, "f:1:22: servers.addresses: b is not"},
+        {"servers: {addresses: [127.0.0.1:1, b:1]}\n", CONFIG_NO_SHARD, 0, NULL},
+        {"servers: {addresses: [127.0.0.1.example.org:1, b:1]}\n", CONFIG_ALL_SHARDS, 2,
+         "b is not"},
+        {"servers: {listen: '0.0.0.0:7'}\nhttp: {host: '::'}\nsecurity: {insecure: true}\n",
+         CONFIG_ALL_SHARDS, 0, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct config_faults none = {0}, faults = {0};
+        struct config *config = finish(cases[i].yaml, &none);
+        struct error err = {0};
+        int r = config_check_security(config, cases[i].shard, "f", &faults, &err);
+        ck_assert_int_eq(r, cases[i].faults ? ERR_NOT_ALLOWED : 0);
+        ck_assert_int_eq(err.code, r);
+        ck_assert_msg(faults.count == cases[i].faults, "%s gave %zu faults", cases[i].yaml,
+                      faults.count);
+        if (r < 0) {
+            ck_assert_str_eq(err.text, faults.texts[0]);
+            ck_assert_msg(strstr(faults.texts[faults.count - 1], cases[i].last), "%s gave %s",
+                          cases[i].yaml, faults.texts[faults.count - 1]);
+            ck_assert_ptr_nonnull(strstr(err.text, "security.insecure"));
+        }
+        config_faults_done(&faults);
+        config_free(config);
+    }
+}
+END_TEST
+
 /* Values that follow from others are filled in, and finishing twice changes nothing. */
 START_TEST(derived_values_are_filled_in) {
     struct config_faults faults = {0};
@@ -480,6 +568,8 @@ int main(void) {
     tcase_add_test(tests, hostile_files_cost_little);
     tcase_add_test(tests, set_names_the_nearest);
     tcase_add_test(tests, conflicts_are_refused);
+    tcase_add_test(tests, http_ports_keep_off_the_shards);
+    tcase_add_test(tests, listening_beyond_loopback_takes_a_word);
     tcase_add_test(tests, derived_values_are_filled_in);
     tcase_add_test(tests, table_is_in_order);
     tcase_add_test(tests, nearest_name);

@@ -608,9 +608,6 @@ START_TEST(addresses) {
             ck_assert_int_eq(port, cases[i].port);
         }
     }
-    ck_assert(address_is_loopback("127.8.0.1") && address_is_loopback("::1"));
-    ck_assert(address_is_loopback("localhost") && !address_is_loopback("0.0.0.0"));
-    ck_assert(!address_is_loopback("::") && !address_is_loopback("127.0.0.1.example.org"));
 }
 END_TEST
 
