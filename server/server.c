@@ -11,6 +11,7 @@
 #include "common/pool.h"
 
 #define TICK_MS 100
+#define SELF_REPORT_MS 50 /* without news */
 #define REPORT_GENERATIONS_MAX 1000
 
 int server_new(const struct config *config, uint32_t shard, uint64_t incarnation,
@@ -110,7 +111,11 @@ uint64_t server_tick(struct server *server, uint64_t now_ms) {
 
     if (server->coordinator) {
         coordinator_tick(server->coordinator, now_ms);
-        server_self_report(server, now_ms);
+        if (atomic_exchange(&server->news, false) || now_ms >= server->self_report_ms ||
+            coordinator_has_news(server->coordinator, atomic_load(&server->order_done))) {
+            server_self_report(server, now_ms);
+            server->self_report_ms = now_ms + SELF_REPORT_MS;
+        }
     }
     lock_take(&server->orders_lock);
     bool due = server_work_due_locked(server) && !server->work_running;

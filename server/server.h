@@ -90,6 +90,11 @@ struct server {
     bool work_running, finished;
     struct error finish; /* why it is FINISHED; code 0: the job is done */
 
+    /* shard 0: there is something to report to its own coordinator; when to do so without that
+     * (server_tick's alone) */
+    atomic_bool news;
+    uint64_t self_report_ms;
+
     /* counts for status */
     _Atomic uint64_t pushes_repeated;
     atomic_uint connections;

@@ -95,6 +95,7 @@ void server_news(struct server *server) {
     lock_release(&server->orders_lock);
     if (due)
         server->ops->work(server->ops_ctx);
+    atomic_store(&server->news, true);
     if (server->shard > 0 && server->ops->report)
         server->ops->report(server->ops_ctx);
 }
