@@ -101,11 +101,13 @@ struct server *server_free(struct server *server) {
 
 uint64_t server_tick(struct server *server, uint64_t now_ms) {
     uint64_t next_ms = now_ms + TICK_MS;
+    bool evict = false;
     pthread_rwlock_rdlock(&server->admission);
     if (server->aggregator) {
         uint64_t aggregator_ms = aggregator_tick(server->aggregator, now_ms);
         if (aggregator_ms < next_ms)
             next_ms = aggregator_ms;
+        evict = server_evict_due(server);
     }
     pthread_rwlock_unlock(&server->admission);
 
@@ -118,7 +120,7 @@ uint64_t server_tick(struct server *server, uint64_t now_ms) {
         }
     }
     lock_take(&server->orders_lock);
-    bool due = server_work_due_locked(server) && !server->work_running;
+    bool due = (evict || server_work_due_locked(server)) && !server->work_running;
     lock_release(&server->orders_lock);
     if (due)
         server->ops->work(server->ops_ctx);

@@ -68,6 +68,7 @@ struct server {
     size_t block_count, stripe_count;
     struct table **tables; /* [table_count] */
     size_t table_count;
+    _Atomic uint64_t evicted_clock; /* rows last touched before it were let go */
     struct aggregator_ops aggregator_ops;
     struct aggregator *aggregator;
     struct lock seats_lock; /* LOCK_LEDGER; guards seats */
@@ -139,6 +140,10 @@ const char *server_state_name(int state);
 bool server_work_due_locked(struct server *server); /* orders_lock is held */
 void server_set_state(struct server *server, enum server_state state);
 void server_finish(struct server *server, int code, const char *text);
+/* Rows that servers.evict_after is about: are there enough of them (admission is held for reading)?
+ * Slow work: lets go of them. */
+bool server_evict_due(const struct server *server);
+void server_evict(struct server *server);
 /* There is something to report, something to do. */
 void server_news(struct server *server);
 /* Layout (taken over), blocks and aggregator; weights from the checkpoint, or initial ones (NULL).

@@ -325,5 +325,6 @@ void server_work(struct server *server, uint64_t now_ms) {
         server->work_running = mine;
     }
     lock_release(&server->orders_lock);
+    server_evict(server);
     server_news(server);
 }
