@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "common/rng.h"
 
 #define LAYOUT_TENSORS_MAX 12288
 #define LAYOUT_BLOCKS_MAX 65536
@@ -16,8 +17,8 @@
 #define LAYOUT_NAME_MAX 63
 #define LAYOUT_BLOCKS_EACH 32
 #define LAYOUT_TABLES_MAX 64
-#define LAYOUT_STRIPES 16 /* of a table on each shard */
-#define LAYOUT_ROWS_MAX (1ull << 40)
+#define LAYOUT_STRIPES 16            /* of a table on each shard */
+#define LAYOUT_ROWS_MAX (1ull << 29) /* 2^25 for each stripe */
 #define LAYOUT_DIM_MAX 65536
 
 enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM };
@@ -29,7 +30,7 @@ struct tensor_spec {
     bool decay;
 };
 
-/* A sparse parameter: rows are placed one by one (server/table.h). */
+/* A sparse parameter: rows are placed one by one (layout_row_shard). */
 struct layout_table {
     char name[LAYOUT_NAME_MAX + 1];
     uint64_t rows;
@@ -75,6 +76,11 @@ int layout_new(const struct tensor_spec *tensors, size_t tensor_count, uint32_t 
 int layout_add_tables(struct layout *layout, const struct layout_table *tables, size_t table_count,
                       struct error *reterr);
 struct layout *layout_free(struct layout *layout);
+
+/* The shard on which a table's row lives. */
+static inline uint32_t layout_row_shard(uint64_t row, uint32_t shards) {
+    return (uint32_t)(rng_at(1, row) % shards);
+}
 
 /* Writes the initial weights of a block, [floats]. Depends on (seed, tensor, element) alone.
  * Glorot & Bengio, AISTATS 2010: uniform in +-sqrt(6 / (rows + cols)). */

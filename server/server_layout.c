@@ -41,7 +41,7 @@ struct restoring {
 
 static int restore_row(void *ctx, const struct table_row *row, struct error *reterr) {
     const struct restoring *restoring = ctx;
-    if (table_shard_of(row->row, restoring->server->shards) != restoring->server->shard)
+    if (layout_row_shard(row->row, restoring->server->shards) != restoring->server->shard)
         return 0;
     return table_restore_row(restoring->table, row, reterr);
 }

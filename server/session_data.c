@@ -66,12 +66,12 @@ static int rows_check(const struct server *server, const struct layout_table *ta
             return error_set(reterr, ERR_RANGE, "row %llu, table '%s' has %llu",
                              (unsigned long long)rows[i], table->name,
                              (unsigned long long)table->rows);
-        if (table_shard_of(rows[i], server->shards) != server->shard)
+        if (layout_row_shard(rows[i], server->shards) != server->shard)
             return error_set(reterr, ERR_RANGE,
                              "row %llu of table '%s' is shard %u's, this is "
                              "shard %u",
                              (unsigned long long)rows[i], table->name,
-                             table_shard_of(rows[i], server->shards), server->shard);
+                             layout_row_shard(rows[i], server->shards), server->shard);
         if (ascending && i > 0 && rows[i] <= rows[i - 1])
             return error_set(reterr, ERR_PROTOCOL, "rows that are not ascending (%llu after %llu)",
                              (unsigned long long)rows[i], (unsigned long long)rows[i - 1]);

@@ -12,8 +12,6 @@
  *     u      = (mix(key + (i + 1) * 0x9e3779b97f4a7c15) >> 40) * 2^-24
  *     weight = (2 u - 1) * init_scale          (floats; 2 u - 1 is exact)
  *
- * A row lives on shard mix((row + 1) * 0x9e3779b97f4a7c15 + 1) mod shards.
- *
  * Memory: (1 + state) * 4 * dim bytes for a row's floats, 16 for its number, clock and steps, 5 to
  * 10 for the index, and of n rows' places in a stripe n / 8 + 8 at most wait for more. What an
  * eviction frees is used again, not given back. */
@@ -58,11 +56,6 @@ struct table_row {
     uint32_t steps;      /* of the optimizer */
     const float *floats; /* [table_row_floats]: weights [dim], then the optimizer's state */
 };
-
-/* The shard on which a row lives. */
-static inline uint32_t table_shard_of(uint64_t row, uint32_t shards) {
-    return (uint32_t)(rng_at(1, row) % shards);
-}
 
 /* stripes: a power of two up to TABLE_STRIPES_MAX. The optimizer is borrowed for the table's life.
  * Refuses (ERR_RANGE, ERR_LIMIT) sizes of 0 and sizes beyond the limits above. */

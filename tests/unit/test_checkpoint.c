@@ -483,7 +483,7 @@ static void table_train(struct table *table, uint32_t shard, uint32_t step) {
     uint32_t order[TABLE_ROWS], starts[LAYOUT_STRIPES + 1], n = 0;
     float values[TABLE_ROWS * TABLE_DIM];
     for (uint64_t row = step % 3; row < TABLE_ROWS; row += 3) {
-        if (table_shard_of(row, TABLE_SHARDS) != shard)
+        if (layout_row_shard(row, TABLE_SHARDS) != shard)
             continue;
         for (size_t i = 0; i < TABLE_DIM; i++)
             values[n * TABLE_DIM + i] = value(step, row * TABLE_DIM + i);
@@ -515,7 +515,7 @@ struct taking {
 
 static int take_row(void *ctx, const struct table_row *row, struct error *reterr) {
     const struct taking *taking = ctx;
-    if (table_shard_of(row->row, taking->shards) != taking->shard)
+    if (layout_row_shard(row->row, taking->shards) != taking->shard)
         return 0;
     return table_restore_row(taking->table, row, reterr);
 }
@@ -562,7 +562,8 @@ START_TEST(tables) {
                 uint64_t rows[TABLE_ROWS];
                 uint32_t n = 0;
                 for (uint64_t row = 0; row < TABLE_ROWS; row++)
-                    if (table_shard_of(row, TABLE_SHARDS) == old && table_shard_of(row, to) == k)
+                    if (layout_row_shard(row, TABLE_SHARDS) == old &&
+                        layout_row_shard(row, to) == k)
                         rows[n++] = row;
                 expect_same_tables(taking.table, at_cut[old], rows, n);
                 if (to == TABLE_SHARDS &&

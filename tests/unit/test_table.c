@@ -12,6 +12,7 @@
 
 #include "common/mem.h"
 #include "common/rng.h"
+#include "proto/layout.h"
 #include "server/table.h"
 
 /* Under a sanitizer malloc says nothing of itself; under the address one the pool keeps nothing. */
@@ -257,13 +258,13 @@ START_TEST(placement) {
     struct table *table = make(0, COUNT, 1, STRIPES, &sum_rule);
     uint32_t counts[SHARDS][STRIPES] = {0};
     for (uint64_t row = 0; row < COUNT; row++)
-        counts[table_shard_of(row, SHARDS)][table_stripe_of(table, row)]++;
+        counts[layout_row_shard(row, SHARDS)][table_stripe_of(table, row)]++;
     double expected = (double)COUNT / (SHARDS * STRIPES);
     for (size_t i = 0; i < SHARDS; i++)
         for (size_t s = 0; s < STRIPES; s++)
             ck_assert(fabs(counts[i][s] - expected) < 5 * sqrt(expected));
-    ck_assert_uint_eq(table_shard_of(12345, 1), 0);
-    ck_assert_uint_eq(table_shard_of(12345, 1000), /* mix(12346 * golden + 1) */
+    ck_assert_uint_eq(layout_row_shard(12345, 1), 0);
+    ck_assert_uint_eq(layout_row_shard(12345, 1000), /* mix(12346 * golden + 1) */
                       rng_mix(12346 * 0x9e3779b97f4a7c15 + 1) % 1000);
     table_free(table);
 }
