@@ -230,6 +230,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("layout");
     TCase *tcase = tcase_create("layout");
+    tcase_set_timeout(tcase, 100);
     tcase_add_test(tcase, tiling);
     tcase_add_test(tcase, balance);
     tcase_add_test(tcase, hash);

@@ -82,7 +82,8 @@ static void on_push(struct server *server, int fd, const Graphps__Push *push,
 }
 
 static void on_pull(struct server *server, int fd, const Graphps__Pull *pull) {
-    uint64_t versions[16];
+    uint64_t versions[64];
+    ck_assert_uint_le(pull->n_blocks, ARRAY_LEN(versions));
     Graphps__Weights weights = GRAPHPS__WEIGHTS__INIT;
     weights.id = pull->id;
     weights.shard_incarnation = 5;
