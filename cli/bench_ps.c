@@ -277,7 +277,7 @@ static int run_start_client(struct run *run, size_t i, struct error *reterr) {
     if (r == 1)
         _exit(bench_client_main(&run->plan, (uint32_t)i, fd, child->desk));
     child->waited_for = true; /* until it is welcome on all shards */
-    return r;
+    return r < 0 ? r : run_look(run, reterr);
 }
 
 static int run_start_bare(struct run *run, size_t i, struct error *reterr) {

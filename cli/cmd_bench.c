@@ -81,7 +81,9 @@ static const struct argp_option options[] = {
 
 struct arguments {
     struct bench_settings settings;
-    struct args_job job; /* assignments; those of the command line come last */
+    struct args_job job; /* assignments, in order */
+    size_t text_count;
+    char **texts; /* those among them that we have made */
     bool given_shards, given_servers, print_job, json;
 };
 
@@ -158,9 +160,20 @@ static double parse_seconds(const char *text, struct argp_state *state) {
     return value;
 }
 
-/* An option of ours that is one of the job's. The texts live as long as the program. */
+static void arguments_done(struct arguments *arguments) {
+    args_job_done(&arguments->job);
+    for (size_t i = 0; i < arguments->text_count; i++)
+        mem_free(arguments->texts[i]);
+    mem_free(arguments->texts);
+}
+
+/* An option of ours that is one of the job's. */
 static void set_option(struct arguments *arguments, const char *path, const char *value) {
-    args_job_set(&arguments->job, mem_printf("%s=%s", path, value));
+    size_t count = arguments->text_count++;
+    arguments->texts = mem_resize(arguments->texts, count * sizeof(char *),
+                                  arguments->text_count * sizeof(char *));
+    arguments->texts[count] = mem_printf("%s=%s", path, value);
+    args_job_set(&arguments->job, arguments->texts[count]);
 }
 
 static void set_servers(struct arguments *arguments, const char *list) {
@@ -521,7 +534,7 @@ static int cmd_bench_ps(int argc, char **argv) {
     else if (config && run_ps(&arguments, &err) < 0)
         exit_code = cli_fail(argv[0], &err);
     config_free(config);
-    args_job_done(&arguments.job);
+    arguments_done(&arguments);
     return exit_code;
 }
 

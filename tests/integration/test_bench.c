@@ -44,8 +44,9 @@ static char *bench(const char *arguments, int code) {
              errors);
     const char *const argv[] = {"/bin/sh", "-c", command, NULL};
     int got = child_run(argv, RUN_MS, &output);
-    ck_assert_msg(got == code, "%s ended with %d:\n%s%s", command, got, output,
-                  test_read_file(errors, NULL));
+    char *said = test_read_file(errors, NULL);
+    ck_assert_msg(got == code, "%s ended with %d:\n%.2000s", command, got, said);
+    free(said);
     return output;
 }
 
