@@ -49,7 +49,9 @@ struct conn {
     size_t in_at, in_end;
     bool header_known;          /* of the frame at in_at */
     struct frame_header header; /* then */
-    bool long_frames;           /* the last one had a buffer of its own */
+    struct frame_check check;   /* of a frame with a buffer of its own: what has come of it */
+    bool checking;
+    bool long_frames; /* the last one had a buffer of its own */
     bool reading;
     struct account *account; /* NULL: without a budget */
     bool starved;            /* reading waits for the budget */

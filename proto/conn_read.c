@@ -68,6 +68,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     size_t room = conn->in->len - conn->in_end;
     if (conn->long_frames && !conn->header_known && room > CONN_LONG_FIRST_BYTES)
         room = CONN_LONG_FIRST_BYTES;
+    if (room > CONN_READ_BYTES)
+        room = CONN_READ_BYTES;
     *buf = uv_buf_init((char *)conn->in->data + conn->in_end, (unsigned)room);
 }
 
@@ -75,7 +77,9 @@ static void deliver(struct conn *conn) {
     struct frame_in frame;
     struct error err = {0};
     size_t wire_bytes = frame_wire_bytes(&conn->header);
-    int r = frame_in_view(conn->in, conn->in->data + conn->in_at, &conn->header, &frame, &err);
+    int r = frame_in_view(conn->in, conn->in->data + conn->in_at, &conn->header,
+                          conn->checking ? &conn->check : NULL, &frame, &err);
+    conn->checking = false;
     if (r < 0) {
         conn_break(conn, &err);
         return;
@@ -88,6 +92,17 @@ static void deliver(struct conn *conn) {
     conn->frame_ms = uv_now(conn->loop);
     conn->ops->on_frame(conn, &frame, conn->ctx);
     frame_in_done(&frame);
+}
+
+/* A long frame is looked at as it comes, while its bytes are in the cache. */
+static void check_early(struct conn *conn) {
+    if (frame_wire_bytes(&conn->header) <= CONN_READ_BYTES / 2)
+        return;
+    if (!conn->checking)
+        frame_check_begin(&conn->check, &conn->header);
+    conn->checking = true;
+    frame_check_more(&conn->check, &conn->header, conn->in->data + conn->in_at + FRAME_HEADER_BYTES,
+                     buffered(conn) - FRAME_HEADER_BYTES);
 }
 
 static bool delivering(const struct conn *conn) {
@@ -108,8 +123,10 @@ static void take_bytes(struct conn *conn, size_t n) {
             }
             conn->header_known = true;
         }
-        if (buffered(conn) < frame_wire_bytes(&conn->header))
+        if (buffered(conn) < frame_wire_bytes(&conn->header)) {
+            check_early(conn);
             break;
+        }
         deliver(conn);
     }
     /* An idle connection holds no memory; but one whose frames somebody keeps goes on filling the

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "common/vec.h"
+
 #define XXH_STATIC_LINKING_ONLY /* the state on the stack */
 #ifdef GRAPHPS_HAVE_XXH_DISPATCH
 #include <xxh_x86dispatch.h> /* chooses AVX2 at run time: 50 GB/s instead of 20 */
@@ -114,4 +116,50 @@ uint64_t frame_checksum(unsigned type, const void *message, size_t message_bytes
         if (pieces[i].len > 0)
             XXH3_64bits_update(&state, pieces[i].data, pieces[i].len);
     return XXH3_64bits_digest(&state);
+}
+
+#define CHECK_PIECE_BYTES ((size_t)32 << 10) /* hashed and looked at in turn: the first cache */
+
+_Static_assert(sizeof(XXH3_state_t) <= sizeof((struct frame_check *)NULL)->state,
+               "xxHash's state has grown");
+
+static XXH3_state_t *check_state(struct frame_check *check) {
+    return (XXH3_state_t *)(void *)check->state;
+}
+
+void frame_check_begin(struct frame_check *check, const struct frame_header *header) {
+    XXH3_INITSTATE(check_state(check));
+    (void)XXH3_64bits_reset_withSeed(check_state(check), header->type);
+    check->message_left = header->message_bytes;
+    check->payload_left = header->payload_bytes;
+    check->finite = header->payload_bytes % sizeof(float) == 0;
+}
+
+void frame_check_more(struct frame_check *check, const struct frame_header *header,
+                      const uint8_t *body, size_t available_bytes) {
+    size_t payload_at = frame_padded(header->message_bytes);
+    if (check->message_left > 0) {
+        if (available_bytes < header->message_bytes)
+            return;
+        XXH3_64bits_update(check_state(check), body, header->message_bytes);
+        check->message_left = 0;
+    }
+    while (check->payload_left > 0) {
+        size_t at = payload_at + header->payload_bytes - check->payload_left;
+        size_t here = available_bytes > at ? available_bytes - at : 0;
+        here = here < check->payload_left ? here / 64 * 64 : check->payload_left;
+        if (here == 0)
+            return;
+        if (here > CHECK_PIECE_BYTES)
+            here = CHECK_PIECE_BYTES;
+        XXH3_64bits_update(check_state(check), body + at, here);
+        if (check->finite)
+            check->finite =
+                vec()->finite((const float *)(const void *)(body + at), here / sizeof(float));
+        check->payload_left -= here;
+    }
+}
+
+uint64_t frame_check_end(struct frame_check *check) {
+    return XXH3_64bits_digest(check_state(check));
 }

@@ -92,3 +92,17 @@ struct frame_piece {
 };
 uint64_t frame_checksum(unsigned type, const void *message, size_t message_bytes,
                         const struct frame_piece *pieces, size_t piece_count);
+
+/* The same of bytes that arrive little by little, while they are in the processor's cache; and of a
+ * payload, whether all of its 32-bit words are finite floats. */
+struct frame_check {
+    _Alignas(64) uint8_t state[576]; /* XXH3's */
+    size_t message_left, payload_left;
+    bool finite;
+};
+void frame_check_begin(struct frame_check *check, const struct frame_header *header);
+/* body: the frame's bytes behind the header, of which so many are there by now. */
+void frame_check_more(struct frame_check *check, const struct frame_header *header,
+                      const uint8_t *body, size_t available_bytes);
+/* When all have been seen. */
+uint64_t frame_check_end(struct frame_check *check);

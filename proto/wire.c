@@ -53,8 +53,8 @@ struct frame_out *frame_out_new(enum frame_type type, const ProtobufCMessage *me
         .type = (uint8_t)type,
         .message_bytes = (uint32_t)message_bytes,
         .payload_bytes = (uint32_t)frame->payload_bytes,
-        .checksum = frame_checksum(type, frame->head->data + FRAME_HEADER_BYTES, message_bytes, hashed,
-                                   piece_count),
+        .checksum = frame_checksum(type, frame->head->data + FRAME_HEADER_BYTES, message_bytes,
+                                   hashed, piece_count),
     };
     frame_header_write(&header, frame->head->data);
     return frame;
@@ -90,8 +90,30 @@ static bool padding_zero(const uint8_t *end) {
     return true;
 }
 
+/* Below this the streaming form costs more than it saves. */
+#define CHECK_AT_ONCE_BYTES 4096
+
+/* The checksum, all that is left of it. */
+static uint64_t view_checksum(struct frame_in *frame, const struct frame_header *header,
+                              struct frame_check *check) {
+    struct frame_check own;
+    if (!check && frame->payload_bytes <= CHECK_AT_ONCE_BYTES) {
+        const struct frame_piece payload = {frame->payload, frame->payload_bytes};
+        return frame_checksum(frame->type, frame->message, frame->message_bytes, &payload,
+                              frame->payload_bytes > 0);
+    }
+    if (!check) {
+        check = &own;
+        frame_check_begin(check, header);
+    }
+    frame_check_more(check, header, frame->message,
+                     frame_padded(header->message_bytes) + header->payload_bytes);
+    frame->payload_finite = check->finite;
+    return frame_check_end(check);
+}
+
 int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_header *header,
-                  struct frame_in *ret, struct error *reterr) {
+                  struct frame_check *check, struct frame_in *ret, struct error *reterr) {
     struct frame_in frame = {
         .type = header->type,
         .buf = buf,
@@ -100,9 +122,7 @@ int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_head
         .payload = bytes + FRAME_HEADER_BYTES + frame_padded(header->message_bytes),
         .payload_bytes = header->payload_bytes,
     };
-    const struct frame_piece payload = {frame.payload, frame.payload_bytes};
-    uint64_t sum =
-        frame_checksum(frame.type, frame.message, frame.message_bytes, &payload, frame.payload_bytes > 0);
+    uint64_t sum = view_checksum(&frame, header, check);
     if (sum != header->checksum)
         return error_set(reterr, ERR_CHECKSUM,
                          "a %s frame of %zu + %zu bytes was damaged on its way (checksum %016llx, "
@@ -133,7 +153,7 @@ int frame_in_parse(const uint8_t *bytes, size_t len, uint32_t payload_max, struc
 
     _cleanup_(buf_unref_p) struct buf *buf = buf_new(whole);
     memcpy(buf->data, bytes, whole);
-    r = frame_in_view(buf, buf->data, &header, ret, reterr);
+    r = frame_in_view(buf, buf->data, &header, NULL, ret, reterr);
     if (r == 0)
         *ret_used = whole;
     return r;

@@ -17,6 +17,7 @@ struct frame_in {
     size_t message_bytes;
     const uint8_t *payload; /* 8-byte aligned */
     size_t payload_bytes;
+    bool payload_finite; /* seen: all 32-bit words of it are finite floats */
 };
 
 /* A frame on its way out. head holds header and message; pieces are slices of shared buffers that
@@ -46,9 +47,10 @@ struct buf *frame_out_flatten(const struct frame_out *frame);
 
 /* The whole frame that begins at bytes, which lie in buf, aligned to FRAME_ALIGN: checked, and a
  * view of buf, of which it gets a reference. header was read from bytes; frame_wire_bytes(header)
- * bytes are there. ERR_CHECKSUM. */
+ * bytes are there. check: of what was looked at before (frame_check_more), or NULL. ERR_CHECKSUM.
+ */
 int frame_in_view(struct buf *buf, const uint8_t *bytes, const struct frame_header *header,
-                  struct frame_in *ret, struct error *reterr);
+                  struct frame_check *check, struct frame_in *ret, struct error *reterr);
 /* Parses a whole frame from flat bytes: header, lengths, checksum. The frame_in borrows nothing:
  * it gets its own buffer. ret_used: bytes consumed. ERR_CLOSED when the bytes end inside the frame.
  */

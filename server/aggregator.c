@@ -227,8 +227,8 @@ static struct buf *batch_step(struct aggregator *aggregator, struct block *block
     return next;
 }
 
-/* The same of a batch for a table's stripe, row by row. */
-static void stripe_step(struct aggregator *aggregator, struct block *block, uint64_t version,
+/* The same of a batch for a table's stripe, row by row. False when no part has a weight. */
+static bool stripe_step(struct aggregator *aggregator, struct block *block, uint64_t version,
                         const struct list *batch, uint32_t count) {
     double total = 0;
     uint64_t clock = 0;
@@ -236,6 +236,8 @@ static void stripe_step(struct aggregator *aggregator, struct block *block, uint
     POOL_ARRAY(struct table_part, parts, count);
     for (LIST_EACH(node, batch))
         total += part_of(node)->push->weight;
+    if (!(total > 0))
+        return false;
     for (LIST_EACH(node, batch)) {
         const struct pending *part = part_of(node);
         const struct push_rows *rows = &part->push->rows;
@@ -248,12 +250,13 @@ static void stripe_step(struct aggregator *aggregator, struct block *block, uint
             .weight = part_factor(aggregator->rule, part, version, 1),
         };
         clock = part->push->clock > clock ? part->push->clock : clock;
-        metric_record(METRIC_STALENESS, part_staleness(part, version));
+        if (part->push->weight > 0)
+            metric_record(METRIC_STALENESS, part_staleness(part, version));
     }
-    size_t stepped = 0;
-    if (total > 0)
-        stepped = table_apply(block->table, block->stripe, parts, n, total, (uint32_t)clock);
-    metric_add(METRIC_ROW_UPDATES, stepped);
+    uint32_t touched = clock < UINT32_MAX ? (uint32_t)clock : UINT32_MAX;
+    metric_add(METRIC_ROW_UPDATES,
+               table_apply(block->table, block->stripe, parts, n, total, touched));
+    return true;
 }
 
 /* Takes, merges, steps, publishes one block that this thread owns, and reports what is done.
@@ -270,7 +273,7 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
     count = batch_refuse(aggregator->rule, version, &batch, &late, count);
     bool updated = count > 0;
     if (updated && block->table) {
-        stripe_step(aggregator, block, version, &batch, count);
+        updated = stripe_step(aggregator, block, version, &batch, count);
     } else if (updated) {
         const float *gradient = batch_merge(aggregator->rule, block, version, &batch, sum);
         next = gradient ? batch_step(aggregator, block, old, gradient) : NULL;

@@ -21,7 +21,8 @@
 
 struct checkpoint_table {
     struct layout_table spec;
-    uint64_t held; /* rows in this file */
+    uint64_t held;                                             /* rows in this file */
+    uint64_t versions[LAYOUT_STRIPES], clocks[LAYOUT_STRIPES]; /* of the stripes */
     /* when saving: what is walked; the table is borrowed, the snapshot owned */
     struct table *table;
     struct table_snapshot *snapshot;

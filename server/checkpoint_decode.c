@@ -152,6 +152,15 @@ static void read_tables(struct reader *reader, const json_t *array, struct check
         if (!json_is_real(scale) || !isfinite(spec->init_scale))
             fault(reader, "init_scale", "a number is wanted");
         c->tables[i].held = read_number(reader, object, "held", 0, spec->rows);
+        const json_t *versions =
+                         read_array(reader, object, "versions", LAYOUT_STRIPES, LAYOUT_STRIPES),
+                     *clocks = read_array(reader, object, "clocks", LAYOUT_STRIPES, LAYOUT_STRIPES);
+        for (size_t s = 0; reader->r == 0 && s < LAYOUT_STRIPES; s++) {
+            c->tables[i].versions[s] =
+                read_integer(reader, json_array_get(versions, s), "versions", 1, UINT64_MAX);
+            c->tables[i].clocks[s] =
+                read_integer(reader, json_array_get(clocks, s), "clocks", 0, UINT64_MAX);
+        }
     }
 }
 
@@ -227,9 +236,18 @@ static int rows_decode(struct checkpoint *c, const uint8_t *rows, size_t len,
         if (c->tables[i].held > left / row_bytes)
             return error_set(reterr, ERR_FORMAT,
                              "the checkpoint has %zu bytes of rows, too few for its tables", len);
-        source->tables[i].rows = rows + (len - left);
+        const uint8_t *at = source->tables[i].rows = rows + (len - left);
         source->tables[i].held = c->tables[i].held;
         left -= c->tables[i].held * row_bytes;
+        for (uint64_t k = 0; k < c->tables[i].held; k++, at += row_bytes) {
+            uint64_t row;
+            memcpy(&row, at, sizeof row);
+            if (row >= c->tables[i].spec.rows)
+                return error_set(reterr, ERR_FORMAT,
+                                 "the checkpoint has row %" PRIu64 " of table '%s', which has "
+                                 "%" PRIu64,
+                                 row, c->tables[i].spec.name, c->tables[i].spec.rows);
+        }
     }
     if (left != 0)
         return error_set(reterr, ERR_FORMAT, "the checkpoint has %zu bytes beyond its tables",

@@ -80,6 +80,13 @@ static json_t *tables_json(const struct checkpoint *c) {
         json_object_set_new(object, "dim", number(spec->dim));
         json_object_set_new(object, "init_scale", json_real((double)spec->init_scale));
         json_object_set_new(object, "held", number(c->tables[i].held));
+        json_t *versions = json_array(), *clocks = json_array();
+        for (size_t s = 0; s < LAYOUT_STRIPES; s++) {
+            json_array_append_new(versions, number(c->tables[i].versions[s]));
+            json_array_append_new(clocks, number(c->tables[i].clocks[s]));
+        }
+        json_object_set_new(object, "versions", versions);
+        json_object_set_new(object, "clocks", clocks);
         json_array_append_new(array, object);
     }
     return array;

@@ -168,6 +168,19 @@ static void sources_move(struct checkpoint *part, struct checkpoint *old) {
     old->source_count = 0;
 }
 
+/* A row's stripe is the same whatever the number of shards. */
+static void copy_stripes(const struct checkpoint *old, struct checkpoint *part) {
+    for (size_t i = 0; i < part->table_count; i++)
+        for (size_t s = 0; s < LAYOUT_STRIPES; s++) {
+            struct checkpoint_table *to = &part->tables[i];
+            const struct checkpoint_table *from = &old->tables[i];
+            if (from->versions[s] > to->versions[s])
+                to->versions[s] = from->versions[s];
+            if (from->clocks[s] > to->clocks[s])
+                to->clocks[s] = from->clocks[s];
+        }
+}
+
 /* Takes over from one old file. first: shard 0's, or NULL when this is it. */
 static int recut_add(struct recut *recut, struct checkpoint *old, const struct checkpoint *first,
                      uint32_t shard, uint32_t shards, struct error *reterr) {
@@ -189,6 +202,7 @@ static int recut_add(struct recut *recut, struct checkpoint *old, const struct c
     if (r == 0) {
         recut->best_differs |= old->best_epoch != recut->part->best_epoch;
         copy_blocks(old, old_layout, recut);
+        copy_stripes(old, recut->part);
         sources_move(recut->part, old);
     }
     if (r == 0 && old->shard == shard)

@@ -33,6 +33,11 @@ static void build_block(struct server *server, size_t i, const struct checkpoint
         memcpy(block->state, checkpoint->state[i], state_floats * placed->floats * sizeof(float));
 }
 
+static void internal_error(const struct error *err) {
+    fprintf(stderr, "graphps: internal error: %s\n", error_text(err));
+    abort();
+}
+
 /* A row from a checkpoint, when this shard is the one that has it. */
 struct restoring {
     const struct server *server;
@@ -56,17 +61,19 @@ static void build_table(struct server *server, size_t i, const struct checkpoint
                                     .init_scale = table->init_scale};
     struct error err = {0};
     if (table_new(&spec, server->seed, LAYOUT_STRIPES, &server->optimizer, &server->tables[i],
-                  &err) < 0) { /* the layout's limits are the table's */
-        fprintf(stderr, "graphps: internal error: %s\n", error_text(&err));
-        abort();
+                  &err) < 0)
+        internal_error(&err); /* the layout's limits are the table's */
+    for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++) {
+        struct block *block = &server->blocks[server->block_count + i * LAYOUT_STRIPES + stripe];
+        block_init_stripe(block, server->tables[i], stripe);
+        if (checkpoint) {
+            block->version = checkpoint->tables[i].versions[stripe];
+            block->clock = checkpoint->tables[i].clocks[stripe];
+        }
     }
-    for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++)
-        block_init_stripe(&server->blocks[server->block_count + i * LAYOUT_STRIPES + stripe],
-                          server->tables[i], stripe);
     struct restoring restoring = {server, server->tables[i]};
     if (checkpoint && checkpoint_rows(checkpoint, i, restore_row, &restoring, &err) < 0)
-        log_error("a row of the checkpoint was left out", "table=%s why=%s", table->name,
-                  log_quote(error_text(&err)));
+        internal_error(&err); /* decoding has looked at every row's number */
 }
 
 void server_build_locked(struct server *server, struct layout *layout,

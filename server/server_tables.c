@@ -37,7 +37,8 @@ void server_evict(struct server *server) {
     size_t rows = 0;
     for (size_t i = 0; i < server->table_count; i++)
         for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++)
-            rows += table_evict(server->tables[i], stripe, (uint32_t)before);
+            rows += table_evict(server->tables[i], stripe,
+                                before < UINT32_MAX ? (uint32_t)before : UINT32_MAX);
     atomic_store(&server->evicted_clock, before);
     metric_add(METRIC_ROWS_EVICTED, rows);
     log_debug("rows evicted", "before_clock=%" PRIu64 " rows=%zu", before, rows);

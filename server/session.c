@@ -343,6 +343,7 @@ void session_frame(struct session *session, const struct frame_in *frame, uint64
         server_send_error(server, session->conn, id, r, error_text(&err));
     }
     if (server->coordinator && frame->type != FRAME_PUSH && frame->type != FRAME_PULL &&
+        frame->type != FRAME_PULL_ROWS &&
         coordinator_has_news(server->coordinator, atomic_load(&server->order_done)))
         server_self_report(server, now_ms);
 }

@@ -52,7 +52,7 @@ static bool serve_frame(struct fake_shard *shard, int fd) {
     bool more = read_whole(fd, buf->data + sizeof bytes, buf->len - sizeof bytes);
     if (more) {
         ProtobufCMessage *message = NULL;
-        ck_assert_int_eq(frame_in_view(buf, buf->data, &header, &frame, &err), 0);
+        ck_assert_int_eq(frame_in_view(buf, buf->data, &header, NULL, &frame, &err), 0);
         ck_assert_int_eq(wire_unpack(&frame, &message, &err), 0);
         more = shard->answer(shard, fd, &frame, message);
         wire_free(message);

@@ -81,7 +81,7 @@ static void take(struct session *session, uint8_t type, const uint8_t *message,
     memcpy(at + frame_padded(message_bytes), payload.data, payload_bytes);
     struct frame_in frame;
     struct error err;
-    if (frame_in_view(buf, buf->data, &header, &frame, &err) == 0) {
+    if (frame_in_view(buf, buf->data, &header, NULL, &frame, &err) == 0) {
         session_frame(session, &frame, now_ms, now_ms);
         frame_in_done(&frame);
     }

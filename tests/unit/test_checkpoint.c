@@ -506,6 +506,8 @@ static void table_attach(struct checkpoint *c, struct table *table) {
     c->tables[0].table = table;
     c->tables[0].snapshot = table_snapshot_begin(table);
     table_counts(table, &c->tables[0].held, &bytes);
+    for (size_t i = 0; i < LAYOUT_STRIPES; i++)
+        c->tables[0].versions[i] = 1 + i;
 }
 
 struct taking {
