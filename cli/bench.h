@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/config.h"
+#include "common/mem.h"
 #include "proto/layout.h"
 
 /* As many as the protocol lets a worker have in flight, and as the ledger's window holds. */
@@ -34,6 +35,8 @@ struct bench_settings {
     uint32_t spread;
     uint32_t repeat;
     double seconds;
+    uint64_t table_rows; /* 0: of tensors; else a message is that many bytes of a table's rows */
+    uint32_t table_dim;
 };
 
 uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes);
@@ -67,6 +70,19 @@ static inline const struct bench_message *bench_message(const struct bench_plan 
 
 /* Of the payload of a push: sizes[size], encoded. */
 size_t bench_push_bytes(const struct bench_plan *plan, size_t size);
+
+static inline uint32_t bench_row_count(const struct bench_settings *settings, size_t size) {
+    return settings->sizes[size] / (settings->table_dim * (uint32_t)sizeof(float));
+}
+/* What pushes of rows are made of: row numbers, different from push to push, and encoded gradients,
+ * the same for all. */
+struct bench_rows {
+    uint32_t count, variants;
+    struct buf **ids; /* [shards][variants] */
+    struct buf *values;
+};
+void bench_rows_make(const struct bench_plan *plan, size_t size, uint64_t key,
+                     struct bench_rows *ret);
 
 /* --- between the parent and a process that measures --- */
 
@@ -132,6 +148,7 @@ struct bench_row {
     enum bench_pattern pattern;
     uint32_t depth;
     size_t push_bytes; /* of the payload of a push: size_bytes, encoded */
+    uint32_t rows;     /* of a table in a message; 0: tensors */
     struct bench_speed graphps, bare;
     double ratio; /* median of the ratios of neighbours in time, of gb_per_s */
     double shard_allocations, client_allocations; /* per operation */

@@ -61,7 +61,9 @@ struct client {
     struct link *links;
     Graphps__TensorSpec *tensors, **tensor_list;
     struct payload *payloads; /* [sizes], of a push */
-    uint64_t *versions;       /* zeros */
+    struct bench_rows *rows;  /* [sizes], with a table */
+    Graphps__TableSpec table, *table_list[1];
+    uint64_t *versions; /* zeros */
     struct bench_meter meter;
     bool measuring, leaving, failed;
     size_t in_flight, turn;
@@ -142,6 +144,8 @@ static void send_hello(struct link *link) {
     hello.steps_per_epoch = 1;
     hello.attempt = client->attempt;
     hello.options = client->plan->options;
+    hello.n_tables = layout->table_count;
+    hello.tables = (Graphps__TableSpec **)(uintptr_t)client->table_list;
     link_send(link, FRAME_HELLO, &hello.base);
 }
 
@@ -173,12 +177,59 @@ static void send_pull(struct link *link, const struct operation *operation, size
     link_send(link, FRAME_PULL, &pull.base);
 }
 
+static void send_push_rows(struct link *link, const struct operation *operation, size_t place,
+                           const struct bench_rows *rows, struct buf *ids) {
+    const struct client *client = link->client;
+    Graphps__Push push = GRAPHPS__PUSH__INIT;
+    push.id = id_make(operation->number, place, false);
+    push.rank = client->rank;
+    push.incarnation = client->incarnation;
+    push.sequence = operation->sequence;
+    push.weight = 1;
+    push.encoding = (Graphps__Encoding)client->plan->config->push_encoding;
+    push.table = 1;
+    push.rows = rows->count;
+    const struct frame_out_piece pieces[] = {
+        {buf_ref(ids), ids->data, ids->len},
+        {buf_ref(rows->values), rows->values->data, rows->values->len}};
+    conn_send(link->conn, frame_out_new(FRAME_PUSH, &push.base, pieces, 2));
+}
+
+static void send_pull_rows(struct link *link, const struct operation *operation, size_t place,
+                           const struct bench_rows *rows, struct buf *ids) {
+    Graphps__PullRows pull = GRAPHPS__PULL_ROWS__INIT;
+    pull.id = id_make(operation->number, place, true);
+    pull.table = 1;
+    pull.rows = rows->count;
+    struct frame_out_piece piece = {buf_ref(ids), ids->data, ids->len};
+    conn_send(link->conn, frame_out_new(FRAME_PULL_ROWS, &pull.base, &piece, 1));
+}
+
+static void operation_send(struct link *link, const struct operation *operation, size_t place,
+                           uint64_t random) {
+    const struct client *client = link->client;
+    const struct bench_order *order = &client->desk->order;
+    if (client->rows) {
+        const struct bench_rows *rows = &client->rows[order->size];
+        struct buf *ids = rows->ids[link->shard * rows->variants + random % rows->variants];
+        if (order->pattern & BENCH_PUSH)
+            send_push_rows(link, operation, place, rows, ids);
+        if (order->pattern & BENCH_PULL)
+            send_pull_rows(link, operation, place, rows, ids);
+        return;
+    }
+    const struct bench_message *message = bench_message(
+        client->plan, order->size, link->shard, rng_below(random, client->plan->settings->spread));
+    if (order->pattern & BENCH_PUSH)
+        send_push(link, operation, place, message);
+    if (order->pattern & BENCH_PULL)
+        send_pull(link, operation, place, message);
+}
+
 static void operation_begin(struct link *link) {
     struct client *client = link->client;
     const struct bench_order *order = &client->desk->order;
     uint64_t random = rng_at(client->key, client->random_count++);
-    const struct bench_message *message = bench_message(
-        client->plan, order->size, link->shard, rng_below(random, client->plan->settings->spread));
     size_t place = link->free[--link->free_count];
     struct operation *operation = &link->operations[place];
     operation->waiting = order->pattern;
@@ -186,12 +237,9 @@ static void operation_begin(struct link *link) {
     operation->started_ns = time_now_ns();
     link->in_flight++;
     client->in_flight++;
-    if (order->pattern & BENCH_PUSH) {
+    if (order->pattern & BENCH_PUSH)
         operation->sequence = ++link->sequence;
-        send_push(link, operation, place, message);
-    }
-    if (order->pattern & BENCH_PULL)
-        send_pull(link, operation, place, message);
+    operation_send(link, operation, place, random);
 }
 
 /* Begins what may be begun on a connection now. */
@@ -266,9 +314,10 @@ static void on_pushed(struct link *link, const Graphps__Pushed *pushed) {
         link_fill(link); /* the window has moved */
 }
 
-static void on_weights(struct link *link, const Graphps__Weights *weights, size_t bytes) {
+/* Weights or Rows. */
+static void on_pulled(struct link *link, uint64_t id, size_t bytes) {
     const struct client *client = link->client;
-    struct operation *operation = id_find(link, weights->id, BENCH_PULL);
+    struct operation *operation = id_find(link, id, BENCH_PULL);
     uint32_t expected = client->plan->settings->sizes[client->desk->order.size];
     if (!operation || bytes != expected) {
         client_fail(link->client, ERR_PROTOCOL,
@@ -309,7 +358,10 @@ static void on_frame(struct conn *conn, const struct frame_in *frame, void *ctx)
         on_pushed(link, (const Graphps__Pushed *)message);
         break;
     case FRAME_WEIGHTS:
-        on_weights(link, (const Graphps__Weights *)message, frame->payload_bytes);
+        on_pulled(link, ((const Graphps__Weights *)message)->id, frame->payload_bytes);
+        break;
+    case FRAME_ROWS:
+        on_pulled(link, ((const Graphps__Rows *)message)->id, frame->payload_bytes);
         break;
     case FRAME_WELCOME:
         on_welcome(link, (const Graphps__Welcome *)message);
@@ -436,6 +488,20 @@ static struct payload make_payload(const struct bench_plan *plan, size_t size, u
     return payload;
 }
 
+static void client_make_rows(struct client *client) {
+    const struct layout *layout = client->plan->layout;
+    const struct bench_settings *settings = client->plan->settings;
+    graphps__table_spec__init(&client->table);
+    client->table.name = layout->tables[0].name;
+    client->table.rows = layout->tables[0].rows;
+    client->table.dim = layout->tables[0].dim;
+    client->table.init_scale = layout->tables[0].init_scale;
+    client->table_list[0] = &client->table;
+    client->rows = mem_array(settings->size_count, sizeof *client->rows);
+    for (size_t i = 0; i < settings->size_count; i++)
+        bench_rows_make(client->plan, i, rng_key(client->key, i), &client->rows[i]);
+}
+
 static void client_init_links(struct client *client) {
     struct conn_limits limits = {.payload_max_bytes =
                                      (uint32_t)client->plan->config->net_max_frame_bytes};
@@ -470,8 +536,10 @@ int bench_client_main(const struct bench_plan *plan, uint32_t rank, int fd,
     client.links = mem_array(client.link_count, sizeof *client.links);
     client_make_tensors(&client);
     client.payloads = mem_array(settings->size_count, sizeof *client.payloads);
-    for (size_t i = 0; i < settings->size_count; i++)
+    for (size_t i = 0; i < settings->size_count && !settings->table_rows; i++)
         client.payloads[i] = make_payload(plan, i, client.key);
+    if (settings->table_rows)
+        client_make_rows(&client);
     client.versions = mem_array(plan->layout->block_count, sizeof *client.versions);
 
     uv_loop_init(&client.loop);

@@ -20,6 +20,11 @@ uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes)
 }
 
 size_t bench_push_bytes(const struct bench_plan *plan, size_t size) {
+    const struct bench_settings *settings = plan->settings;
+    if (settings->table_rows)
+        return bench_row_count(settings, size) * sizeof(uint64_t) +
+               codec_bytes((enum codec)plan->config->push_encoding, 1,
+                           settings->sizes[size] / sizeof(float));
     const struct bench_message *message = bench_message(plan, size, 0, 0);
     size_t bytes = 0;
     for (size_t i = 0; i < message->block_count; i++)
@@ -38,15 +43,15 @@ static int plan_layout(struct bench_plan *plan, struct error *reterr) {
     const struct bench_settings *settings = plan->settings;
     uint32_t shards = (uint32_t)settings->config->servers_count, all = shards * settings->spread;
     uint32_t block_bytes = (uint32_t)settings->config->servers_block_bytes;
-    size_t count = 0, most = 1;
-    for (size_t i = 0; i < settings->size_count; i++)
+    size_t count = 0, most = 1, sizes = settings->table_rows ? 0 : settings->size_count;
+    for (size_t i = 0; i < sizes; i++)
         most += tensors_of(settings, i);
     if (most > LAYOUT_TENSORS_MAX)
         return error_set(reterr, ERR_LIMIT,
                          "%zu tensors are needed, a layout has %d at most; give a smaller --spread",
                          most, LAYOUT_TENSORS_MAX);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = mem_array(most, sizeof *tensors);
-    for (size_t i = 0; i < settings->size_count; i++) {
+    for (size_t i = 0; i < sizes; i++) {
         uint32_t each = tensors_of(settings, i);
         for (uint32_t k = 0; k < each; k++) {
             struct tensor_spec *tensor = &tensors[count++];
@@ -100,6 +105,29 @@ static int plan_deal(struct bench_plan *plan, size_t size, size_t first_tensor, 
                      (long long)settings->config->servers_block_bytes);
 }
 
+/* With a table all messages are of its rows; a layout has tensors too, so the ballast stays. */
+static int plan_table(struct bench_plan *plan, struct error *reterr) {
+    const struct bench_settings *settings = plan->settings;
+    struct layout_table table = {.name = "rows",
+                                 .rows = settings->table_rows,
+                                 .dim = settings->table_dim,
+                                 .init_scale = 0.05F};
+    for (size_t i = 0; i < settings->size_count; i++) {
+        size_t row_bytes = settings->table_dim * sizeof(float);
+        uint64_t rows = settings->sizes[i] / row_bytes;
+        if (settings->sizes[i] % row_bytes != 0)
+            return error_set(reterr, ERR_RANGE,
+                             "--sizes: a message of %u bytes is no whole number of rows of %zu",
+                             settings->sizes[i], row_bytes);
+        if (settings->table_rows < 8 * rows * plan->layout->shard_count)
+            return error_set(reterr, ERR_RANGE,
+                             "--sizes: %llu different rows for each shard are too many to draw "
+                             "from %llu; give more --table-rows",
+                             (unsigned long long)rows, (unsigned long long)settings->table_rows);
+    }
+    return layout_add_tables(plan->layout, &table, 1, reterr);
+}
+
 /* A payload is made once for all messages of a size, so all must be cut alike. */
 static bool plan_alike(const struct bench_plan *plan, size_t size) {
     const struct bench_message *model = bench_message(plan, size, 0, 0);
@@ -113,6 +141,16 @@ static bool plan_alike(const struct bench_plan *plan, size_t size) {
                 return false;
     }
     return true;
+}
+
+static int plan_frames(const struct bench_plan *plan, size_t size, struct error *reterr) {
+    size_t bytes = plan->settings->sizes[size], pushed = bench_push_bytes(plan, size);
+    size_t longest = pushed > bytes ? pushed : bytes;
+    if (longest <= (size_t)plan->config->net_max_frame_bytes)
+        return 0;
+    return error_set(reterr, ERR_CONFIG,
+                     "--sizes: a payload of %zu bytes does not fit into net.max_frame_bytes (%lld)",
+                     longest, (long long)plan->config->net_max_frame_bytes);
 }
 
 static int plan_size(struct bench_plan *plan, size_t size, size_t first_tensor,
@@ -129,13 +167,7 @@ static int plan_size(struct bench_plan *plan, size_t size, size_t first_tensor,
                          "--sizes: messages of %u bytes are not all cut alike; a multiple of "
                          "servers.block_bytes (%lld) always is",
                          bytes, (long long)config->servers_block_bytes);
-    size_t pushed = bench_push_bytes(plan, size), longest = pushed > bytes ? pushed : bytes;
-    if (longest > (size_t)config->net_max_frame_bytes)
-        return error_set(reterr, ERR_CONFIG,
-                         "--sizes: a payload of %zu bytes does not fit into net.max_frame_bytes "
-                         "(%lld)",
-                         longest, (long long)config->net_max_frame_bytes);
-    return 0;
+    return plan_frames(plan, size, reterr);
 }
 
 int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
@@ -145,6 +177,12 @@ int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settin
     if (r < 0)
         return r;
     plan->options = config_shared_text(plan->config);
+    if (settings->table_rows) {
+        r = plan_table(plan, reterr);
+        for (size_t i = 0; i < settings->size_count && r == 0; i++)
+            r = plan_frames(plan, i, reterr);
+        return r;
+    }
     plan->messages = mem_array(settings->size_count * plan->layout->shard_count * settings->spread,
                                sizeof *plan->messages);
     size_t first = 0;

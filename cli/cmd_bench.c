@@ -20,6 +20,8 @@
 #define SCHEMA_VERSION 1
 #define SIZE_MAX_BYTES (256u << 20)
 #define SECONDS_MAX 3600
+#define TABLE_ROWS 10000000
+#define TABLE_DIM 64
 
 /* --- the command line --- */
 
@@ -30,6 +32,9 @@ enum {
     KEY_SECONDS,
     KEY_REPEAT,
     KEY_SPREAD,
+    KEY_TABLE,
+    KEY_TABLE_ROWS,
+    KEY_DIM,
     KEY_SHARDS,
     KEY_WORKERS,
     KEY_OPTIMIZER,
@@ -56,6 +61,10 @@ static const struct argp_option options[] = {
      "Messages' worth of parameters on each shard, of which each request takes one at random "
      "(default: 1, all requests hit the same)",
      1},
+    {"table", KEY_TABLE, NULL, 0,
+     "Rows of a table instead of tensors, drawn by Zipf's law, each once in a message", 1},
+    {"table-rows", KEY_TABLE_ROWS, "N", 0, "Rows the table has (default: 10M)", 1},
+    {"dim", KEY_DIM, "N", 0, "Floats of a row (default: 64)", 1},
     {"seconds", KEY_SECONDS, "S", 0, "Time of a measurement (default: 1)", 1},
     {"repeat", KEY_REPEAT, "N", 0, "How often; medians are printed (default: 5)", 1},
     {NULL, 0, NULL, 0, "The job:", 2},
@@ -84,7 +93,7 @@ struct arguments {
     struct args_job job; /* assignments, in order */
     size_t text_count;
     char **texts; /* those among them that we have made */
-    bool given_shards, given_servers, print_job, json;
+    bool given_shards, given_servers, given_table, print_job, json;
 };
 
 static const struct {
@@ -152,6 +161,18 @@ static uint32_t parse_count(const char *option, const char *text, uint32_t most,
     return (uint32_t)value;
 }
 
+static uint64_t parse_rows(const char *text, struct argp_state *state) {
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned long long unit = *end == 'K' ? 1000 : *end == 'M' ? 1000000 : 1;
+    if (end == text || end[unit > 1] || errno || *text == '-' || value < 1 ||
+        value > LAYOUT_ROWS_MAX / unit)
+        argp_error(state, "--table-rows: \"%s\" is no number of rows up to %llu", text,
+                   (unsigned long long)LAYOUT_ROWS_MAX);
+    return value * unit;
+}
+
 static double parse_seconds(const char *text, struct argp_state *state) {
     char *end;
     double value = strtod(text, &end);
@@ -191,6 +212,14 @@ static void finish_options(struct arguments *arguments, struct argp_state *state
     struct bench_settings *settings = &arguments->settings;
     if (arguments->given_shards && arguments->given_servers)
         argp_error(state, "--servers says how many shards there are; leave --shards out");
+    if (!arguments->given_table && (settings->table_rows || settings->table_dim))
+        argp_error(state, "--table-rows and --dim are for --table");
+    if (arguments->given_table && settings->spread > 1)
+        argp_error(state, "--spread is for tensors; rows are drawn anew for every message");
+    if (arguments->given_table && settings->table_rows == 0)
+        settings->table_rows = TABLE_ROWS;
+    if (settings->table_dim == 0)
+        settings->table_dim = TABLE_DIM;
     if (settings->size_count == 0)
         parse_list(settings, "4K,64K,1M,16M", state, parse_size);
     if (settings->pattern_count == 0)
@@ -225,6 +254,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_SPREAD:
         settings->spread = parse_count("spread", arg, LAYOUT_BLOCKS_MAX, state);
+        return 0;
+    case KEY_TABLE:
+        arguments->given_table = true;
+        return 0;
+    case KEY_TABLE_ROWS:
+        settings->table_rows = parse_rows(arg, state);
+        return 0;
+    case KEY_DIM:
+        settings->table_dim = parse_count("dim", arg, LAYOUT_DIM_MAX, state);
         return 0;
     case KEY_REPEAT:
         settings->repeat = parse_count("repeat", arg, 1000, state);
@@ -371,6 +409,9 @@ static void print_head(const struct output *output) {
         "both directions;\nbare: TCP on loopback, as many connections, the same bytes and depth, "
         "no work; latency: one request in flight\n",
         settings->spread, settings->repeat, settings->seconds);
+    if (settings->table_rows)
+        printf("a table of %llu rows of %u floats; a message's rows are drawn by Zipf's law\n",
+               (unsigned long long)settings->table_rows, settings->table_dim);
     printf("\n%-8s %-9s %5s %8s %9s %8s %6s %9s %9s %9s %9s\n", "size", "pattern", "depth", "GB/s",
            "ops/s", "bare", "ratio", "p50 us", "p99 us", "p99.9 us", "bare p50");
     fflush(stdout);
@@ -383,6 +424,9 @@ static void print_row(const struct bench_row *row) {
            row->graphps.gb_per_s, row->graphps.operations_per_s, row->bare.gb_per_s, row->ratio,
            us_text(row->graphps.p50_us, p50), us_text(row->graphps.p99_us, p99),
            us_text(row->graphps.p999_us, p999), us_text(row->bare.p50_us, bare));
+    if (row->rows)
+        printf("%18s %u rows a message: %.2f million rows/s\n", "", row->rows,
+               row->graphps.operations_per_s * row->rows / 1e6);
     fflush(stdout);
 }
 
@@ -420,10 +464,10 @@ static json_t *speed_json(const struct bench_speed *speed) {
 
 static json_t *row_json(const struct bench_row *row) {
     return json_pack(
-        "{s:i, s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
+        "{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
         (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth", (int)row->depth,
-        "push_payload_bytes", (json_int_t)row->push_bytes, "graphps", speed_json(&row->graphps),
-        "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
+        "rows", (int)row->rows, "push_payload_bytes", (json_int_t)row->push_bytes, "graphps",
+        speed_json(&row->graphps), "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
         "shard_allocations_per_operation", json_number(row->shard_allocations),
         "client_allocations_per_operation", json_number(row->client_allocations), "batch_mean",
         json_number(row->batch_mean), "lock_waits_per_operation", json_number(row->lock_waits),
@@ -433,7 +477,7 @@ static json_t *row_json(const struct bench_row *row) {
 static json_t *settings_json(const struct bench_settings *settings) {
     const struct config *config = settings->config;
     return json_pack(
-        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i}", "shards",
+        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i}", "shards",
         (json_int_t)config->servers_count, "shards_started", config->servers_addresses.count == 0,
         "workers", (json_int_t)config->workers_count, "optimizer",
         config_choice(config, "optimizer.kind"), "encoding", config_choice(config, "push.encoding"),
@@ -441,7 +485,8 @@ static json_t *settings_json(const struct bench_settings *settings) {
         (json_int_t)config->servers_io_threads, "aggregator_threads",
         (json_int_t)config->aggregation_threads, "block_bytes",
         (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
-        settings->seconds, "repeat", (int)settings->repeat);
+        settings->seconds, "repeat", (int)settings->repeat, "table_rows",
+        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim);
 }
 
 static void print_json(const struct output *output) {

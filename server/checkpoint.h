@@ -104,6 +104,9 @@ int checkpoint_rows(const struct checkpoint *checkpoint, size_t table,
 /* Is the file whole (magic, lengths, checksum)? Without decoding it. */
 int checkpoint_check(const uint8_t *bytes, size_t len, struct error *reterr);
 
+/* Hears why a checkpoint that is there is not used. */
+typedef void checkpoint_tell(void *to, const struct error *fault);
+
 /* Where generations live: files, or a simulated disk. */
 struct checkpoint_store {
     void *ctx;
@@ -117,6 +120,11 @@ struct checkpoint_store {
      * there are only some files of such ones. */
     int (*list)(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
                 struct error *reterr);
+    /* Tells why those are not in the list that have files of this shard, or of all of another number
+     * of shards; a missing file alone is what a crash leaves, and nothing to tell. Apart from list,
+     * so that only the damaged ones are read twice. NULL: there is nothing to tell. */
+    void (*faults)(void *ctx, uint32_t shard, uint32_t shards, const uint64_t *listed,
+                   size_t listed_count, checkpoint_tell *tell, void *to);
     /* How many shards wrote a generation: `shards` if it was that number. NULL: always. */
     int (*wrote)(void *ctx, uint64_t generation, uint32_t shards, uint32_t *ret,
                  struct error *reterr);
@@ -145,6 +153,10 @@ bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret
 int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
                        size_t *ret_count, float **ret_weights, uint64_t *ret_generation,
                        json_t **ret_coordinator, struct error *reterr);
+/* Tells why checkpoint_collect passed over the generations that are newer than the one it took.
+ * One that is incomplete is still being written, or was when somebody died: nothing to tell. */
+void checkpoint_collect_faults(const char *path, bool which_best, uint64_t taken,
+                               checkpoint_tell *tell, void *to);
 
 /* The part of shard `shard` of `shards` from a generation that `from` shards wrote, as if it had
  * been written by that many: weights, optimizer state and best weights are cut anew; a block's

@@ -178,6 +178,26 @@ static int collect_newest(const char *job_dir, bool which_best, struct collected
                      count > 1 ? " (and no generation before it can be used)" : "");
 }
 
+void checkpoint_collect_faults(const char *path, bool which_best, uint64_t taken,
+                               checkpoint_tell *tell, void *to) {
+    _cleanup_(mem_free_p) uint64_t *generations = NULL;
+    size_t count;
+    if (checkpoint_store_generations(path, &generations, &count, NULL) != 0)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        if (generations[i] <= taken)
+            continue;
+        _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(path, generations[i]);
+        struct collected c;
+        struct error err = {0};
+        int r = collect_dir(dir, which_best, &c, &err);
+        if (r == 0) /* written since */
+            collected_done(&c);
+        else if (r != ERR_NOT_FOUND)
+            tell(to, &err);
+    }
+}
+
 int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
                        size_t *ret_count, float **ret_weights, uint64_t *ret_generation,
                        json_t **ret_coordinator, struct error *reterr) {

@@ -138,8 +138,7 @@ int checkpoint_store_generations(const char *job_dir, uint64_t **ret, size_t *re
     return 0;
 }
 
-/* 0: whole. ERR_NOT_FOUND, ERR_FORMAT, ERR_CHECKSUM or ERR_IO: cannot be used. Others: the file may
- * be good and is out of reach, which must not pass for "no checkpoint". */
+/* 0: whole. Otherwise see is_unusable; the text names the file. */
 static int file_check(const char *path, struct error *reterr) {
     struct file_map map;
     int r = file_map(path, &map, reterr);
@@ -147,7 +146,13 @@ static int file_check(const char *path, struct error *reterr) {
         return r;
     r = checkpoint_check(map.data, map.len, reterr);
     file_unmap(&map);
-    return r;
+    return r == 0 ? 0 : error_prefix(reterr, "%s", path);
+}
+
+/* What a check of files says of these alone: they cannot be used. Anything else: they may be good
+ * and are out of reach, which must not pass for "no checkpoint". */
+static bool is_unusable(int r) {
+    return r == ERR_NOT_FOUND || r == ERR_FORMAT || r == ERR_CHECKSUM || r == ERR_IO;
 }
 
 /* Another number of shards that has files of a generation; 0: none, or this number has some. */
@@ -169,16 +174,18 @@ static uint32_t other_shards(const char *job_dir, uint64_t generation, uint32_t 
     return ours ? 0 : others;
 }
 
-/* 0: not all of them are here and whole. */
-static uint32_t complete_others(const char *job_dir, uint64_t generation, uint32_t shards) {
-    uint32_t others = other_shards(job_dir, generation, shards);
-    for (uint32_t k = 0; k < others; k++) {
+/* 0: this shard can be restored from the generation, by its own file or those of another number of
+ * shards. ERR_NOT_FOUND: a file is missing. */
+static int generation_check(const char *job_dir, uint64_t generation, uint32_t shard,
+                            uint32_t shards, struct error *reterr) {
+    _cleanup_(mem_free_p) char *own = file_path(job_dir, generation, shard, shards);
+    int r = file_check(own, reterr);
+    uint32_t others = r == ERR_NOT_FOUND ? other_shards(job_dir, generation, shards) : 0;
+    for (uint32_t k = 0; k < others && (k == 0 || r == 0); k++) {
         _cleanup_(mem_free_p) char *path = file_path(job_dir, generation, k, others);
-        struct error err = {0};
-        if (file_check(path, &err) != 0)
-            return 0;
+        r = file_check(path, reterr);
     }
-    return others;
+    return r;
 }
 
 /* Nothing that can be used: was the run begun with another number of shards? Then starting fresh
@@ -212,12 +219,11 @@ static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret
     if (r != 0)
         return r;
     for (size_t i = 0; i < found; i++) {
-        _cleanup_(mem_free_p) char *path = file_path(ctx, generations[i], shard, shards);
         struct error err = {0};
-        r = file_check(path, &err);
-        if (r == 0 || (r == ERR_NOT_FOUND && complete_others(ctx, generations[i], shards)))
+        r = generation_check(ctx, generations[i], shard, shards, &err);
+        if (r == 0)
             generations[count++] = generations[i];
-        else if (r != ERR_NOT_FOUND && r != ERR_FORMAT && r != ERR_CHECKSUM && r != ERR_IO)
+        else if (!is_unusable(r))
             return error_set(reterr, r, "%s", error_text(&err));
     }
     if (count == 0 && (r = check_others(ctx, generations, found, shards, reterr)) != 0)
@@ -225,6 +231,24 @@ static int store_list(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret
     *ret = TAKE_PTR(generations);
     *ret_count = count;
     return 0;
+}
+
+static void store_faults(void *ctx, uint32_t shard, uint32_t shards, const uint64_t *listed,
+                         size_t listed_count, checkpoint_tell *tell, void *to) {
+    _cleanup_(mem_free_p) uint64_t *generations = NULL;
+    size_t found, at = 0;
+    if (checkpoint_store_generations(ctx, &generations, &found, NULL) != 0)
+        return;
+    for (size_t i = 0; i < found; i++) {
+        while (at < listed_count && listed[at] < generations[i])
+            at++;
+        struct error err = {0};
+        if (at < listed_count && listed[at] == generations[i])
+            continue;
+        int r = generation_check(ctx, generations[i], shard, shards, &err);
+        if (r != 0 && r != ERR_NOT_FOUND)
+            tell(to, &err);
+    }
 }
 
 /* This shard's file, what a crash left of writing it, and the directory when that was all. Shard 0
@@ -284,6 +308,7 @@ struct checkpoint_store checkpoint_store_files(const char *job_dir) {
         .write = store_write,
         .read = store_read,
         .list = store_list,
+        .faults = store_faults,
         .wrote = store_wrote,
         .prune = store_prune,
     };

@@ -14,6 +14,10 @@
 #define SELF_REPORT_MS 50 /* without news */
 #define REPORT_GENERATIONS_MAX 1000
 
+static void log_fault(void *to, const struct error *fault) {
+    log_warning("a damaged checkpoint is not used", "why=%s", log_quote(error_text(fault)));
+}
+
 int server_new(const struct config *config, uint32_t shard, uint64_t incarnation,
                const char *address, const struct server_ops *ops, void *ops_ctx,
                const struct checkpoint_store *store, struct server **ret, struct error *reterr) {
@@ -23,6 +27,9 @@ int server_new(const struct config *config, uint32_t shard, uint64_t incarnation
                         reterr);
     if (r < 0)
         return r;
+    if (store->faults)
+        store->faults(store->ctx, shard, (uint32_t)config->servers_count, generations, count,
+                      log_fault, NULL);
     struct server *server = mem_alloc(sizeof *server);
     server->config = config;
     server->shard = shard;

@@ -114,6 +114,12 @@ START_TEST(measures_other_jobs) {
     ck_assert_ptr_nonnull(strstr(output, "\n100 KiB  push+pull    32 "));
     ck_assert_ptr_nonnull(strstr(output, "optimizer adam, int8, async"));
     free(output);
+    output = bench("ps --table --table-rows 20K --dim 16 --sizes 4K --optimizer adagrad --encoding "
+                   "fp16 --shards 2 --workers 2 --seconds 0.05 --repeat 1",
+                   0);
+    ck_assert_ptr_nonnull(strstr(output, "a table of 20000 rows of 16 floats"));
+    ck_assert_ptr_nonnull(strstr(output, "64 rows a message: "));
+    free(output);
     check_nothing_left(dir);
 }
 END_TEST
@@ -158,6 +164,10 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
     refuse("ps --sizes 1M --set net.max_frame_bytes=65536",
            "does not fit into net.max_frame_bytes");
+    refuse("ps --dim 16", "--table-rows and --dim are for --table");
+    refuse("ps --table --table-rows 5G", "--table-rows: \"5G\" is no number of rows");
+    refuse("ps --table --table-rows 1K --sizes 64K", "too many to draw from 1000");
+    refuse("ps --table --sizes 100", "no whole number of rows");
     refuse("ps extra", "unexpected argument \"extra\"");
     check_nothing_left(dir);
 }
