@@ -7,6 +7,8 @@
 #include "common/lock.h"
 #include "proto/conn.h"
 
+/* So much is read or written before the other connections of the loop have their turn. */
+#define CONN_TURN_BYTES ((size_t)1 << 20)
 /* Frames up to half of this share a buffer; a longer one gets its own. */
 #define CONN_READ_BYTES ((size_t)256 << 10)
 
@@ -55,6 +57,8 @@ struct conn {
     bool reading;
     struct account *account; /* NULL: without a budget */
     bool starved;            /* reading waits for the budget */
+    bool resting;            /* it has read much: the loop's other connections come first */
+    size_t turn_bytes;       /* read since it last rested */
     uint64_t opened_ms, frame_ms;
     bool greeted; /* a whole frame has come */
 

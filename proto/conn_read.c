@@ -142,8 +142,16 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     if (n > 0) {
         atomic_fetch_add_explicit(&conn->bytes_in, (uint64_t)n, memory_order_relaxed);
         metric_add(METRIC_BYTES_IN, (uint64_t)n);
-        if (!conn->flushing)
-            take_bytes(conn, (size_t)n);
+        if (conn->flushing)
+            return;
+        take_bytes(conn, (size_t)n);
+        conn->turn_bytes += (size_t)n;
+        if (conn->turn_bytes >= CONN_TURN_BYTES && conn->reading && !conn->flushing &&
+            conn->state == CONN_OPEN) {
+            conn->resting = true; /* until conn_on_flush */
+            conn_stop_reading(conn);
+            uv_prepare_start(&conn->flush, conn_on_flush);
+        }
         return;
     }
     if (n == 0)
@@ -167,7 +175,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 void conn_start_reading(struct conn *conn) {
     if (conn->reading)
         return;
-    conn->starved = false;
+    conn->starved = conn->resting = false;
+    conn->turn_bytes = 0;
     int r = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
     if (r < 0)
         conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror(r));

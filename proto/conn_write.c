@@ -78,7 +78,7 @@ static void written(struct conn *conn, size_t bytes) {
         frame_out_free(frame);
     }
     if (conn->state == CONN_OPEN && !conn->flushing && !conn->reading && !conn->starved &&
-        conn->out_bytes <= conn->limits.queue_max_bytes / 2) {
+        !conn->resting && conn->out_bytes <= conn->limits.queue_max_bytes / 2) {
         conn->frame_ms = uv_now(conn->loop); /* it could not be heard until now */
         conn_start_reading(conn);
     }
@@ -117,6 +117,7 @@ static void write_later(struct conn *conn) {
 }
 
 static void write_all(struct conn *conn) {
+    size_t turn_bytes = 0;
     while (conn->out && conn->state == CONN_OPEN) {
         struct pieces pieces;
         size_t bytes = gather(conn, WRITE_PIECES, &pieces);
@@ -125,8 +126,11 @@ static void write_all(struct conn *conn) {
             written(conn, (size_t)r);
         else if (r != UV_EAGAIN)
             conn_fail(conn, ERR_CLOSED, "writing failed: %s", uv_strerror(r));
-        if (r == UV_EAGAIN || (r >= 0 && (size_t)r < bytes)) {
-            write_later(conn);
+        turn_bytes += r > 0 ? (size_t)r : 0;
+        if (r == UV_EAGAIN || (r >= 0 && (size_t)r < bytes) ||
+            (conn->out && turn_bytes >= CONN_TURN_BYTES)) {
+            if (conn->state == CONN_OPEN)
+                write_later(conn);
             return;
         }
     }
@@ -137,6 +141,11 @@ static void write_all(struct conn *conn) {
 void conn_on_flush(uv_prepare_t *prepare) {
     struct conn *conn = prepare->data;
     uv_prepare_stop(prepare);
+    if (conn->resting && conn->state == CONN_OPEN) {
+        conn->resting = false;
+        if (conn->limits.queue_max_bytes == 0 || conn->out_bytes <= conn->limits.queue_max_bytes)
+            conn_start_reading(conn);
+    }
     if (conn->state == CONN_OPEN && conn->write_bytes == 0)
         write_all(conn);
 }
