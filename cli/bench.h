@@ -4,6 +4,7 @@
  * all counted (bench_meter.c). cmd_bench.c has the command line, the tables and the JSON. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,9 @@ struct bench_settings {
     struct config *config; /* the job; servers.addresses: of shards that run already. Borrowed */
     size_t size_count;
     uint32_t sizes[BENCH_SIZES_MAX]; /* bytes of fp32 in a message, a multiple of 4 */
+    size_t measured_count;           /* of them; one behind those is only the load's */
+    bool load;                       /* one more client, the last rank, pushes messages of... */
+    size_t load_size;                /* ...this size while latencies are measured once more */
     size_t pattern_count;
     enum bench_pattern patterns[BENCH_PATTERNS];
     uint32_t depth; /* 0: by size */
@@ -106,6 +110,7 @@ struct bench_result {
  * from the parent, then BENCH_DONE or BENCH_FAILED; at last BENCH_QUIT. */
 struct bench_desk {
     struct bench_order order;
+    atomic_bool stop; /* by the parent, at any time: it was enough */
     struct bench_result result;
     struct error error;
 };
@@ -114,6 +119,7 @@ enum { BENCH_GO = 'g', BENCH_QUIT = 'q', BENCH_DONE = 'd', BENCH_FAILED = 'f' };
 /* Counts what is completed: a while of warming up, then from one completion to another for at least
  * order->seconds. */
 struct bench_meter {
+    const struct bench_desk *desk;
     const struct bench_order *order;
     struct bench_result *result;
     uint64_t started_ns, begin_ns;
@@ -155,6 +161,7 @@ struct bench_row {
     double batch_mean;                            /* NAN: nothing was merged */
     double lock_waits;                            /* per operation */
     double lock_wait_p99_us;                      /* since the shards were started */
+    double loaded_p50_us, loaded_p99_us;          /* while the load is pushed; NAN: there is none */
 };
 
 struct bench_ops {

@@ -9,7 +9,7 @@
 
 void bench_meter_begin(struct bench_meter *meter, struct bench_desk *desk) {
     *meter = (struct bench_meter){
-        .order = &desk->order, .result = &desk->result, .started_ns = time_now_ns()};
+        .desk = desk, .order = &desk->order, .result = &desk->result, .started_ns = time_now_ns()};
     desk->result.operations = desk->result.all_operations = desk->result.sample_count = 0;
 }
 
@@ -43,7 +43,7 @@ void bench_meter_count(struct bench_meter *meter, uint64_t started_ns) {
     result->operations++;
     if (meter->order->single)
         meter_sample(meter, now_ns - started_ns);
-    if (now_ns - meter->begin_ns < window_ns)
+    if (now_ns - meter->begin_ns < window_ns && !atomic_load(&meter->desk->stop))
         return;
     result->elapsed_ns = now_ns - meter->begin_ns;
     result->allocations = mem_allocations() - meter->allocations;

@@ -30,6 +30,8 @@
 #define STATUS_MS 5000
 #define SETTLE_MS 300 /* shards tell shard 0 their counters every 200 ms */
 #define PHASES 4      /* of a repeat: rate and latency, of bare and of graphps */
+#define LOAD_WARM_MS 200
+#define LOAD_SECONDS 1e6 /* until it is stopped */
 
 struct child {
     char name[48];
@@ -53,6 +55,7 @@ struct run {
     struct launch launch;
     bool launched;
     struct crew clients, askers, servers; /* the latter two speak bare TCP */
+    struct crew load;                     /* a client, or none */
     uint64_t done, total;                 /* measurements */
     char stage[64];
 };
@@ -198,17 +201,25 @@ static int crew_wait(struct run *run, struct crew *crew, uint64_t timeout_ms,
     }
 }
 
-static int crew_measure(struct run *run, struct crew *crew, const struct bench_order *order,
-                        struct error *reterr) {
-    for (size_t i = 0; i < crew->count; i++)
+static int crew_begin(struct crew *crew, const struct bench_order *order, struct error *reterr) {
+    for (size_t i = 0; i < crew->count; i++) {
         crew->children[i].desk->order = *order;
+        atomic_store(&crew->children[i].desk->stop, false);
+    }
     for (size_t i = 0; i < crew->count; i++) {
         struct child *child = &crew->children[i];
         child->waited_for = true;
         if (send(child->fd, &(char){BENCH_GO}, 1, MSG_NOSIGNAL) != 1)
             return error_set(reterr, ERR_INTERNAL, "%s has died", child->name);
     }
-    int r = crew_wait(run, crew, (uint64_t)(order->seconds * 10000) + SLACK_MS, reterr);
+    return 0;
+}
+
+static int crew_measure(struct run *run, struct crew *crew, const struct bench_order *order,
+                        struct error *reterr) {
+    int r = crew_begin(crew, order, reterr);
+    if (r == 0)
+        r = crew_wait(run, crew, (uint64_t)(order->seconds * 10000) + SLACK_MS, reterr);
     run->done++;
     return r;
 }
@@ -271,11 +282,11 @@ static int run_start_shards(struct run *run, struct error *reterr) {
     return 0;
 }
 
-static int run_start_client(struct run *run, size_t i, struct error *reterr) {
-    struct child *child = &run->clients.children[i];
+static int run_start_client(struct run *run, struct child *child, size_t rank,
+                            struct error *reterr) {
     int fd, r = child_fork(child, true, &fd, reterr);
     if (r == 1)
-        _exit(bench_client_main(&run->plan, (uint32_t)i, fd, child->desk));
+        _exit(bench_client_main(&run->plan, (uint32_t)rank, fd, child->desk));
     child->waited_for = true; /* until it is welcome on all shards */
     return r < 0 ? r : run_look(run, reterr);
 }
@@ -308,15 +319,20 @@ static int run_start(struct run *run, struct error *reterr) {
         run->plan.addresses = config->servers_addresses.items;
     else if ((r = run_start_shards(run, reterr)) < 0)
         return r;
-    size_t workers = (size_t)config->workers_count;
+    size_t workers = (size_t)config->workers_count - run->settings->load;
     crew_init(&run->clients, workers, "client");
+    crew_init(&run->load, run->settings->load, "load client");
     crew_init(&run->askers, workers, "bare client");
     crew_init(&run->servers, workers, "bare server");
     for (size_t i = 0; i < workers && r == 0; i++)
-        r = run_start_client(run, i, reterr);
+        r = run_start_client(run, &run->clients.children[i], i, reterr);
+    if (r == 0 && run->settings->load)
+        r = run_start_client(run, &run->load.children[0], workers, reterr);
     for (size_t i = 0; i < workers && r == 0; i++)
         r = run_start_bare(run, i, reterr);
-    return r < 0 ? r : crew_wait(run, &run->clients, START_MS, reterr);
+    if (r == 0)
+        r = crew_wait(run, &run->clients, START_MS, reterr);
+    return r < 0 ? r : crew_wait(run, &run->load, START_MS, reterr);
 }
 
 /* Clients say goodbye, which shards that are not ours are owed; all others are killed. */
@@ -334,6 +350,7 @@ static void run_end(struct run *run, bool politely) {
         }
     }
     crew_done(&run->clients);
+    crew_done(&run->load);
     crew_done(&run->askers);
     crew_done(&run->servers);
     if (run->launched) {
@@ -354,6 +371,7 @@ struct take {
     struct bench_speed graphps, bare;
     double ratio;
     double shard_allocations, client_allocations, batch_mean, lock_waits;
+    double loaded_p50_us, loaded_p99_us;
 };
 
 static int compare_doubles(const void *a, const void *b) {
@@ -510,12 +528,36 @@ static void take_set_counters(const struct run *run, const struct counters *befo
 
 /* --- measuring --- */
 
+/* Latencies once more, while another client pushes. */
+static int run_take_loaded(struct run *run, const struct bench_order *order, struct take *take,
+                           struct error *reterr) {
+    const struct bench_settings *settings = run->settings;
+    struct bench_order load = {.size = settings->load_size,
+                               .pattern = BENCH_PUSH,
+                               .depth = bench_depth(settings, settings->sizes[settings->load_size]),
+                               .seconds = LOAD_SECONDS};
+    struct bench_speed speed;
+    int r = crew_begin(&run->load, &load, reterr);
+    if (r == 0)
+        r = run_sleep(run, LOAD_WARM_MS, reterr);
+    if (r == 0)
+        r = crew_measure(run, &run->clients, order, reterr);
+    if (r < 0)
+        return r;
+    atomic_store(&run->load.children[0].desk->stop, true);
+    speed_set_latency(&run->clients, &speed);
+    take->loaded_p50_us = speed.p50_us;
+    take->loaded_p99_us = speed.p99_us;
+    return crew_wait(run, &run->load, SLACK_MS, reterr);
+}
+
 /* Bare, then graphps; first the rate, then the latency. counted: with what the shards say, which is
  * worth knowing once everything is warm. */
 static int run_take(struct run *run, struct bench_order order, bool counted, double *lock_p99_us,
                     struct take *take, struct error *reterr) {
     struct counters before, after;
     take->shard_allocations = take->client_allocations = take->batch_mean = take->lock_waits = NAN;
+    take->loaded_p50_us = take->loaded_p99_us = NAN;
     order.single = false;
     double cpu_s = bare_cpu_seconds(run);
     int r = crew_measure(run, &run->askers, &order, reterr);
@@ -543,7 +585,7 @@ static int run_take(struct run *run, struct bench_order order, bool counted, dou
     if ((r = crew_measure(run, &run->clients, &order, reterr)) < 0)
         return r;
     speed_set_latency(&run->clients, &take->graphps);
-    return 0;
+    return run->settings->load ? run_take_loaded(run, &order, take, reterr) : 0;
 }
 
 static int run_row(struct run *run, size_t size, enum bench_pattern pattern, struct error *reterr) {
@@ -572,6 +614,8 @@ static int run_row(struct run *run, size_t size, enum bench_pattern pattern, str
     row.client_allocations = take_median(takes, repeat, offsetof(struct take, client_allocations));
     row.batch_mean = take_median(takes, repeat, offsetof(struct take, batch_mean));
     row.lock_waits = take_median(takes, repeat, offsetof(struct take, lock_waits));
+    row.loaded_p50_us = take_median(takes, repeat, offsetof(struct take, loaded_p50_us));
+    row.loaded_p99_us = take_median(takes, repeat, offsetof(struct take, loaded_p99_us));
     run->ops->on_row(run->ctx, &row);
     return 0;
 }
@@ -579,10 +623,10 @@ static int run_row(struct run *run, size_t size, enum bench_pattern pattern, str
 int bench_ps(const struct bench_settings *settings, const struct bench_ops *ops, void *ctx,
              struct error *reterr) {
     struct run run = {.settings = settings, .ops = ops, .ctx = ctx};
-    run.total =
-        (uint64_t)settings->size_count * settings->pattern_count * settings->repeat * PHASES;
+    run.total = (uint64_t)settings->measured_count * settings->pattern_count * settings->repeat *
+                (PHASES + settings->load);
     int r = run_start(&run, reterr);
-    for (size_t i = 0; i < settings->size_count && r == 0; i++)
+    for (size_t i = 0; i < settings->measured_count && r == 0; i++)
         for (size_t k = 0; k < settings->pattern_count && r == 0; k++) {
             snprintf(run.stage, sizeof run.stage, "measuring");
             r = run_row(&run, i, settings->patterns[k], reterr);

@@ -32,6 +32,7 @@ enum {
     KEY_SECONDS,
     KEY_REPEAT,
     KEY_SPREAD,
+    KEY_LOAD,
     KEY_TABLE,
     KEY_TABLE_ROWS,
     KEY_DIM,
@@ -61,6 +62,8 @@ static const struct argp_option options[] = {
      "Messages' worth of parameters on each shard, of which each request takes one at random "
      "(default: 1, all requests hit the same)",
      1},
+    {"load", KEY_LOAD, "SIZE", 0,
+     "Measure latencies once more while another client pushes messages of this size", 1},
     {"table", KEY_TABLE, NULL, 0,
      "Rows of a table instead of tensors, drawn by Zipf's law, each once in a message", 1},
     {"table-rows", KEY_TABLE_ROWS, "N", 0, "Rows the table has (default: 10M)", 1},
@@ -92,7 +95,8 @@ struct arguments {
     struct bench_settings settings;
     struct args_job job; /* assignments, in order */
     size_t text_count;
-    char **texts; /* those among them that we have made */
+    char **texts;        /* those among them that we have made */
+    uint32_t load_bytes; /* 0: none */
     bool given_shards, given_servers, given_table, print_job, json;
 };
 
@@ -109,25 +113,30 @@ static const char *pattern_name(enum bench_pattern pattern) {
     return "?";
 }
 
-static void parse_size(struct bench_settings *settings, const char *word,
-                       struct argp_state *state) {
+static uint32_t parse_bytes(const char *option, const char *word, struct argp_state *state) {
     char *end;
     errno = 0;
     unsigned long long bytes = strtoull(word, &end, 10);
     unsigned shift = *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
     if (end == word || *word == '-' || errno || strlen(end) > (shift ? 1u : 0u) ||
         bytes > SIZE_MAX_BYTES >> shift)
-        argp_error(state, "--sizes: \"%s\" is no size up to 256M, such as 4K or 16M", word);
+        argp_error(state, "--%s: \"%s\" is no size up to 256M, such as 4K or 16M", option, word);
     bytes <<= shift;
     if (bytes < 64 || bytes % 4 != 0)
-        argp_error(state, "--sizes: \"%s\": a message has at least 64 bytes and whole floats",
+        argp_error(state, "--%s: \"%s\": a message has at least 64 bytes and whole floats", option,
                    word);
+    return (uint32_t)bytes;
+}
+
+static void parse_size(struct bench_settings *settings, const char *word,
+                       struct argp_state *state) {
+    uint32_t bytes = parse_bytes("sizes", word, state);
     for (size_t i = 0; i < settings->size_count; i++)
         if (settings->sizes[i] == bytes)
             argp_error(state, "--sizes: %s comes twice", word);
     if (settings->size_count == BENCH_SIZES_MAX)
         argp_error(state, "--sizes: at most %d", BENCH_SIZES_MAX);
-    settings->sizes[settings->size_count++] = (uint32_t)bytes;
+    settings->sizes[settings->size_count++] = bytes;
 }
 
 static void parse_pattern(struct bench_settings *settings, const char *word,
@@ -224,6 +233,16 @@ static void finish_options(struct arguments *arguments, struct argp_state *state
         parse_list(settings, "4K,64K,1M,16M", state, parse_size);
     if (settings->pattern_count == 0)
         parse_list(settings, "push,pull,push+pull", state, parse_pattern);
+    settings->measured_count = settings->size_count;
+    settings->load = arguments->load_bytes > 0;
+    while (settings->load && settings->load_size < settings->size_count &&
+           settings->sizes[settings->load_size] != arguments->load_bytes)
+        settings->load_size++;
+    if (settings->load && settings->load_size == settings->size_count) {
+        if (settings->size_count == BENCH_SIZES_MAX)
+            argp_error(state, "--sizes: at most %d, --load counted too", BENCH_SIZES_MAX);
+        settings->sizes[settings->size_count++] = arguments->load_bytes;
+    }
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
@@ -254,6 +273,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_SPREAD:
         settings->spread = parse_count("spread", arg, LAYOUT_BLOCKS_MAX, state);
+        return 0;
+    case KEY_LOAD:
+        arguments->load_bytes = parse_bytes("load", arg, state);
         return 0;
     case KEY_TABLE:
         arguments->given_table = true;
@@ -400,9 +422,10 @@ static void print_head(const struct output *output) {
     printf("%lld %s, %lld clients, optimizer %s, %s, %s; threads of a shard: %lld I/O, %lld "
            "aggregator%s\n",
            (long long)config->servers_count, ours ? "shards" : "shards that ran already",
-           (long long)config->workers_count, config_choice(config, "optimizer.kind"),
-           config_choice(config, "push.encoding"), config_choice(config, "consistency.mode"),
-           (long long)config->servers_io_threads, (long long)config->aggregation_threads,
+           (long long)config->workers_count - settings->load,
+           config_choice(config, "optimizer.kind"), config_choice(config, "push.encoding"),
+           config_choice(config, "consistency.mode"), (long long)config->servers_io_threads,
+           (long long)config->aggregation_threads,
            ours ? "" : " (if they have the job file of this command)");
     printf(
         "spread %u; medians of %u repeats of %g s; GB/s: fp32 bytes of all clients and shards, "
@@ -424,6 +447,11 @@ static void print_row(const struct bench_row *row) {
            row->graphps.gb_per_s, row->graphps.operations_per_s, row->bare.gb_per_s, row->ratio,
            us_text(row->graphps.p50_us, p50), us_text(row->graphps.p99_us, p99),
            us_text(row->graphps.p999_us, p999), us_text(row->bare.p50_us, bare));
+    if (!isnan(row->loaded_p99_us))
+        printf("%18s while pushes of the load are under way: p50 %s us, p99 %s us (%.1f of the p99 "
+               "without)\n",
+               "", us_text(row->loaded_p50_us, p50), us_text(row->loaded_p99_us, p99),
+               row->loaded_p99_us / row->graphps.p99_us);
     if (row->rows)
         printf("%18s %u rows a message: %.2f million rows/s\n", "", row->rows,
                row->graphps.operations_per_s * row->rows / 1e6);
@@ -464,14 +492,15 @@ static json_t *speed_json(const struct bench_speed *speed) {
 
 static json_t *row_json(const struct bench_row *row) {
     return json_pack(
-        "{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
+        "{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
         (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth", (int)row->depth,
         "rows", (int)row->rows, "push_payload_bytes", (json_int_t)row->push_bytes, "graphps",
         speed_json(&row->graphps), "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
         "shard_allocations_per_operation", json_number(row->shard_allocations),
         "client_allocations_per_operation", json_number(row->client_allocations), "batch_mean",
         json_number(row->batch_mean), "lock_waits_per_operation", json_number(row->lock_waits),
-        "lock_wait_p99_us", json_number(row->lock_wait_p99_us));
+        "lock_wait_p99_us", json_number(row->lock_wait_p99_us), "loaded_p50_us",
+        json_number(row->loaded_p50_us), "loaded_p99_us", json_number(row->loaded_p99_us));
 }
 
 static json_t *settings_json(const struct bench_settings *settings) {
@@ -574,6 +603,8 @@ static int cmd_bench_ps(int argc, char **argv) {
     struct error err = {0};
     int exit_code = error_exit_code(load_config(&arguments, &config));
     arguments.settings.config = config;
+    if (config)
+        config->workers_count += arguments.settings.load;
     if (config && arguments.print_job)
         config_print(config, stdout);
     else if (config && run_ps(&arguments, &err) < 0)

@@ -120,6 +120,10 @@ START_TEST(measures_other_jobs) {
     ck_assert_ptr_nonnull(strstr(output, "a table of 20000 rows of 16 floats"));
     ck_assert_ptr_nonnull(strstr(output, "64 rows a message: "));
     free(output);
+    output = bench("ps --sizes 4K --patterns pull --load 1M --seconds 0.05 --repeat 1", 0);
+    ck_assert_ptr_nonnull(strstr(output, "1 clients"));
+    ck_assert_ptr_nonnull(strstr(output, "while pushes of the load are under way: p50 "));
+    free(output);
     check_nothing_left(dir);
 }
 END_TEST
@@ -164,6 +168,7 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
     refuse("ps --sizes 1M --set net.max_frame_bytes=65536",
            "does not fit into net.max_frame_bytes");
+    refuse("ps --load 3", "--load: \"3\": a message has at least 64 bytes");
     refuse("ps --dim 16", "--table-rows and --dim are for --table");
     refuse("ps --table --table-rows 5G", "--table-rows: \"5G\" is no number of rows");
     refuse("ps --table --table-rows 1K --sizes 64K", "too many to draw from 1000");
