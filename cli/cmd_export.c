@@ -65,6 +65,7 @@ int cmd_export(int argc, char **argv) {
     int r = model_file_export(arguments.checkpoint, arguments.which, arguments.out, &facts, &err);
     if (r < 0)
         return cli_fail(argv[0], &err);
+    model_file_warn(argv[0], arguments.checkpoint, facts.best, facts.generation);
     printf("%s: the %s weights of generation %lu", arguments.out, facts.best ? "best" : "last",
            (unsigned long)facts.generation);
     if (facts.best)

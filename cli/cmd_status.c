@@ -1,6 +1,7 @@
 /* graphps status: one table of all shards and workers of a running job. */
 #include <argp.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/query.h"
@@ -53,16 +54,38 @@ static struct cell cell_mib(bool known, uint64_t bytes) {
     return cell_fraction(known, mib < 10 ? 2 : 1, mib);
 }
 
-static void print_epoch(const char *what, const Graphps__EpochStatus *epoch, bool judged) {
+/* Numbers that some workers' nodes are missing from. */
+static void print_part(uint32_t workers, size_t of) {
+    if (workers > 0 && workers < of)
+        printf(" (of %u of %zu workers)", workers, of);
+}
+
+static void print_epoch(const char *what, const Graphps__EpochStatus *epoch, size_t workers) {
     if (!epoch || epoch->epoch == 0)
         return;
     printf("%s epoch %u: loss %.4f, train %.2f %%", what, epoch->epoch, epoch->train_loss,
            100 * epoch->train_accuracy);
-    if (judged)
+    print_part(epoch->workers, workers);
+    if (epoch->valid_epoch > 0) {
         printf(", valid %.2f %%", 100 * epoch->valid_accuracy);
-    if (judged && epoch->test_accuracy >= 0)
-        printf(", test %.2f %%", 100 * epoch->test_accuracy);
+        if (epoch->test_accuracy >= 0)
+            printf(", test %.2f %%", 100 * epoch->test_accuracy);
+        if (epoch->valid_epoch != epoch->epoch)
+            printf(" (epoch %u)", epoch->valid_epoch);
+        print_part(epoch->valid_workers, workers);
+    }
     printf("\n");
+}
+
+static void print_stop(const Graphps__Status *status) {
+    uint32_t epoch = status->last ? status->last->epoch : 0;
+    if (strcmp(status->stop_reason, "early stop") == 0)
+        printf("stopping: early stop after epoch %u (no better one for %u epochs)\n", epoch,
+               status->idle_epochs);
+    else if (strcmp(status->stop_reason, "epochs") == 0)
+        printf("stopping: all %u epochs done\n", status->epochs);
+    else if (status->stop_reason[0])
+        printf("stopping: %s\n", status->stop_reason);
 }
 
 static void print_head(const char *third, const char *fourth) {
@@ -95,12 +118,9 @@ static void print_status(const Graphps__Status *status) {
            status->state, status->mode, (double)status->uptime_ms / 1000,
            (unsigned long)status->slowest_clock, (unsigned long)status->fastest_clock,
            (unsigned long)status->generation);
-    /* Async and ssp may take some epochs until one is evaluated. */
-    bool judged = status->best != NULL;
-    print_epoch("last", status->last, judged);
-    print_epoch("best", status->best, judged);
-    if (status->stop_reason[0])
-        printf("stopping: %s\n", status->stop_reason);
+    print_epoch("last", status->last, status->n_workers);
+    print_epoch("best", status->best, status->n_workers);
+    print_stop(status);
     if (status->waiting_for[0])
         printf("waiting for %s\n", status->waiting_for);
 

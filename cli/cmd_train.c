@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +28,8 @@
 
 #define POLL_MS 50
 #define STATUS_EVERY_MS 200
+#define STATUS_TIMEOUT_MS 1000
+#define TAIL_LINES 8 /* of the log of a process that failed */
 
 enum { KEY_FRESH = 256 };
 
@@ -44,11 +47,16 @@ struct arguments {
 
 struct run {
     const struct config *config;
+    const char *command; /* "graphps train" */
     struct launch launch;
     struct train_display display;
+    char *snapshot;          /* "cora@1.0.0", once it is found */
     Graphps__Status *status; /* the newest one, or NULL */
     uint64_t started_ms, asked_ms;
-    uint64_t interrupted_ms; /* 0: not */
+    uint64_t answered_ms, silent_ms; /* shard 0: its newest answer, and how long it owes one */
+    uint64_t ending_ms;              /* when the end of an undone run began; 0: it did not */
+    sig_atomic_t ending_signals;     /* one more than these, and it ends at once */
+    struct error failure;            /* why it ends; code 0: for a signal */
     int lock_fd;
 };
 
@@ -89,15 +97,32 @@ static void note(void *ctx, const char *text) {
     fflush(stdout);
 }
 
+/* A disk that fails or is full is one thing, a directory that cannot be ours another. */
+static int run_lock_fault(const char *dir, int why, const char *text, struct error *reterr) {
+    if (why == EIO || why == ENOSPC || why == EDQUOT || why == ENOMEM || why == EMFILE ||
+        why == ENFILE)
+        return error_set(reterr, ERR_IO, "%s", text);
+    return error_set(reterr, ERR_CONFIG,
+                     "%s; the run's directory is %s: set job.dir to one that you can write to, "
+                     "with room for a .lock file beside it",
+                     text, dir);
+}
+
 /* An exclusive lock on the run's directory: two launchers would restart each other's shards. */
 static int run_lock(struct run *run, struct error *reterr) {
-    int r = dir_make(run->config->job_dir, reterr);
-    if (r < 0)
-        return r;
-    _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", run->config->job_dir);
+    const char *dir = run->config->job_dir;
+    struct error err = {0};
+    errno = 0;
+    if (dir_make(dir, &err) < 0)
+        return run_lock_fault(dir, errno, error_text(&err), reterr);
+    _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", dir);
     run->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (run->lock_fd < 0)
-        return error_set(reterr, ERR_IO, "%s: %s", path, strerror(errno));
+    if (run->lock_fd < 0 || access(dir, W_OK | X_OK) < 0) {
+        int why = errno;
+        error_set(&err, ERR_IO, "cannot write %s: %s", run->lock_fd < 0 ? path : dir,
+                  strerror(why));
+        return run_lock_fault(dir, why, error_text(&err), reterr);
+    }
     if (flock(run->lock_fd, LOCK_EX | LOCK_NB) < 0)
         return error_set(reterr, ERR_IN_USE, "another graphps train runs this job (%s is locked)",
                          path);
@@ -112,11 +137,20 @@ static int run_prepare_dir(struct run *run, bool fresh, struct error *reterr) {
     if (!file_exists(checkpoints) && !file_exists(result))
         return 0;
     if (!file_exists(result) && !fresh) {
-        uint64_t generation;
-        if (model_file_generation(dir, &generation, NULL) == ERR_NOT_FOUND)
+        uint64_t generation = 0;
+        struct error why = {0};
+        int r = model_file_generation(dir, &generation, &why);
+        if (r == ERR_NOT_FOUND)
             printf("the interrupted run in %s left no complete checkpoint to resume\n", dir);
+        else if (r < 0)
+            fprintf(stderr,
+                    "%s: warning: no checkpoint of the interrupted run in %s can be used: %s\n",
+                    run->command, dir, error_text(&why));
         else
-            printf("resuming the interrupted run in %s (--fresh starts anew)\n", dir);
+            printf("resuming the interrupted run in %s from checkpoint %lu (--fresh starts anew)\n",
+                   dir, (unsigned long)generation);
+        if (r == 0)
+            model_file_warn(run->command, dir, false, generation);
         return 0;
     }
     char stamp[32];
@@ -141,9 +175,9 @@ static void run_warn_of_halo(const struct run *run) {
         config->data_halo >= config->model_layers)
         return;
     fprintf(stderr,
-            "graphps train: warning: data.halo is %ld, but the model has %ld layers: nodes at the "
-            "border of a part see only some of their neighbours\n",
-            (long)config->data_halo, (long)config->model_layers);
+            "%s: warning: data.halo is %ld, but the model has %ld layers: nodes at the border of a "
+            "part see only some of their neighbours\n",
+            run->command, (long)config->data_halo, (long)config->model_layers);
 }
 
 static int run_prepare_data(struct run *run, struct error *reterr) {
@@ -156,6 +190,7 @@ static int run_prepare_data(struct run *run, struct error *reterr) {
     r = snapshot_open(dir, false, &snapshot, reterr);
     if (r < 0)
         return r;
+    run->snapshot = mem_printf("%s@%s", snapshot->name, snapshot->version);
     bool existed = false;
     uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
     run_warn_of_halo(run);
@@ -176,49 +211,118 @@ static void run_ask(struct run *run, uint64_t now_ms) {
         address = run->config->servers_addresses.items[0];
     if (!address || now_ms - run->asked_ms < STATUS_EVERY_MS)
         return;
+    /* Not by the clock alone: when it was we who stood still, shard 0 owes nothing for it. */
+    uint64_t since_ms = now_ms - run->asked_ms;
     run->asked_ms = now_ms;
     Graphps__Status *status = NULL;
     /* Shard 0 may be starting, restarting or leaving: no answer is no news. */
-    if (query_status(address, run->config->job_name, 1000, &status, NULL) < 0)
+    if (query_status(address, run->config->job_name, STATUS_TIMEOUT_MS, &status, NULL) < 0) {
+        run->silent_ms += since_ms < 2 * STATUS_TIMEOUT_MS ? since_ms : 2 * STATUS_TIMEOUT_MS;
         return;
+    }
     if (run->status)
         wire_free(&run->status->base);
     run->status = status;
+    run->answered_ms = now_ms;
+    run->silent_ms = 0;
     train_display_update(&run->display, status, now_ms);
+}
+
+/* A shard that hangs takes everybody with it: nobody can go on without its part of the weights.
+ * Only one that serves is judged; to restore a large checkpoint may keep it busy for long. */
+static void run_heed_silence(struct run *run) {
+    const Graphps__Status *status = run->status;
+    for (size_t k = 0; status && k < status->n_shards && k < run->launch.shards; k++) {
+        uint64_t seen_ms = k == 0 ? 0 : status->shards[k]->seen_ms;
+        if (strcmp(status->shards[k]->state, "serving") == 0 && seen_ms <= run->answered_ms)
+            launch_heed_silence(&run->launch, k, run->answered_ms - seen_ms,
+                                k == 0 ? run->silent_ms : seen_ms, note, run);
+    }
+}
+
+/* Whoever reads what we print may leave (`| head -1`). A run's product is its files: it goes on, as
+ * one under nohup does, and Ctrl-C still ends it in order. */
+static void run_heed_output(const struct run *run) {
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    if (!ferror(stdout) || poll(&out, 1, 0) <= 0 || !(out.revents & (POLLERR | POLLHUP)))
+        return;
+    fprintf(stderr,
+            "%s: nobody reads the standard output any more; the run needs no reader, its logs and "
+            "its result are in %s\n",
+            run->command, run->config->job_dir);
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (null >= 0) {
+        dup2(null, STDOUT_FILENO);
+        close(null);
+    }
+    clearerr(stdout);
+}
+
+/* Asks the run to end in order, with a checkpoint; run_heed_signals sees to it that it does. */
+static void run_end(struct run *run, const char *text, int signals, uint64_t now_ms) {
+    run->ending_ms = now_ms;
+    run->ending_signals = signals;
+    note(run, text);
+    launch_interrupt(&run->launch);
 }
 
 static void run_heed_signals(struct run *run, uint64_t now_ms) {
     uint64_t grace_ms = (uint64_t)run->config->checkpoint_grace_s * 1000;
-    if (signals_seen > 0 && run->interrupted_ms == 0) {
-        run->interrupted_ms = now_ms;
-        note(run, "interrupted: the workers finish their step, the shards write a checkpoint (once "
-                  "more to kill them at once)");
-        launch_interrupt(&run->launch);
-    } else if (signals_seen > 1 ||
-               (run->interrupted_ms && now_ms - run->interrupted_ms > 2 * grace_ms)) {
+    if (signals_seen > 0 && run->ending_ms == 0)
+        run_end(run,
+                "interrupted: the workers finish their step, the shards write a checkpoint (once "
+                "more to kill them at once)",
+                1, now_ms);
+    else if (run->ending_ms &&
+             (signals_seen > run->ending_signals || now_ms - run->ending_ms > 2 * grace_ms))
         launch_signal(&run->launch, SIGKILL);
-    } else if (run->interrupted_ms && now_ms - run->interrupted_ms > grace_ms) {
+    else if (run->ending_ms && now_ms - run->ending_ms > grace_ms)
         launch_signal(&run->launch, SIGTERM);
+}
+
+/* A process failed for good. What the others have done is kept, as on Ctrl-C: but not when it was a
+ * shard, whose part of the weights went with it, nor when there is nothing to keep (a job that
+ * never began shall be free to begin otherwise). */
+static void run_fail(struct run *run, const struct error *why, uint64_t now_ms) {
+    const struct process *failed = run->launch.failed;
+    const Graphps__Status *status = run->status;
+    run->failure = *why;
+    train_display_break(&run->display);
+    if (failed)
+        process_print_tail(failed, TAIL_LINES);
+    /* The one who ended may be but the first who lost patience with another. */
+    if (status && status->waiting_for[0])
+        error_set(&run->failure, why->code, "%s; the job was last waiting for %s", error_text(why),
+                  status->waiting_for);
+    bool shard = failed && failed < run->launch.processes + run->launch.shards;
+    if (!shard && status && status->fastest_clock > 0) {
+        run_end(run,
+                "the others finish their step, the shards write a checkpoint (Ctrl-C to kill them "
+                "at once)",
+                0, now_ms);
+        return;
     }
+    run->ending_ms = now_ms;
+    launch_signal(&run->launch, SIGKILL);
 }
 
 /* Until all processes have ended. */
-static int run_supervise(struct run *run, struct error *reterr) {
+static void run_supervise(struct run *run) {
     for (;;) {
         uint64_t now_ms = time_now_ms();
-        enum launch_state state = launch_step(&run->launch, now_ms, note, run, reterr);
-        if (state == LAUNCH_FAILED) {
-            train_display_break(&run->display);
-            return reterr->code;
-        }
-        if (state == LAUNCH_DONE) {
-            train_display_break(&run->display);
-            return 0;
-        }
+        struct error err = {0};
+        enum launch_state state = launch_step(&run->launch, now_ms, note, run, &err);
+        if (state == LAUNCH_DONE)
+            break;
+        if (state == LAUNCH_FAILED)
+            run_fail(run, &err, now_ms);
         run_ask(run, now_ms);
+        run_heed_silence(run);
+        run_heed_output(run);
         run_heed_signals(run, now_ms);
         nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }
+    train_display_break(&run->display);
 }
 
 static void print_bytes(const char *what, uint64_t bytes) {
@@ -230,20 +334,30 @@ static void print_bytes(const char *what, uint64_t bytes) {
     printf("%s%.*f %s", what, unit == 0 ? 0 : 1, value, units[unit]);
 }
 
+/* Why and when it ended, as a person says it. */
+static void stop_text(const struct run *run, const struct model_facts *facts, char *buf,
+                      size_t buf_bytes) {
+    if (strcmp(facts->stop_reason, "epochs") == 0 && facts->last_epoch >= run->config->train_epochs)
+        snprintf(buf, buf_bytes, "all %u epochs done", facts->last_epoch);
+    else if (strcmp(facts->stop_reason, "early stop") == 0)
+        snprintf(buf, buf_bytes, "early stop after epoch %u (no better one for %lld epochs)",
+                 facts->last_epoch, (long long)run->config->train_patience);
+    else
+        snprintf(buf, buf_bytes, "ended after epoch %u: %s", facts->last_epoch, facts->stop_reason);
+}
+
 static void run_print_summary(const struct run *run, const struct model_facts *facts,
                               const char *model_path) {
+    char stop[160];
+    stop_text(run, facts, stop, sizeof stop);
     printf("\n");
     if (facts->best_epoch > 0 && isnan(facts->test_accuracy))
-        printf(
-            "test accuracy    there are no labelled test nodes (best validation epoch %u: %.2f %%; "
-            "stopped after epoch %u: %s)\n",
-            facts->best_epoch, 100 * facts->valid_accuracy, facts->last_epoch, facts->stop_reason);
+        printf("test accuracy    there are no labelled test nodes (best validation epoch %u: %.2f "
+               "%%; %s)\n",
+               facts->best_epoch, 100 * facts->valid_accuracy, stop);
     else if (facts->best_epoch > 0)
-        printf(
-            "test accuracy    %.2f %% (best validation epoch %u: %.2f %%; stopped after epoch %u: "
-            "%s)\n",
-            100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy,
-            facts->last_epoch, facts->stop_reason);
+        printf("test accuracy    %.2f %% (best validation epoch %u: %.2f %%; %s)\n",
+               100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy, stop);
     printf("wall time        %.1f s\n", (double)(time_now_ms() - run->started_ms) / 1000);
     printf("peak memory    ");
     for (size_t i = 0; i < run->launch.shards + run->launch.workers; i++) {
@@ -267,21 +381,23 @@ static int run_finish(struct run *run, struct error *reterr) {
     int r = model_file_export(config->job_dir, MODEL_FILE_BEST_OR_LAST, model, &facts, reterr);
     if (r < 0)
         return r;
+    model_file_warn(run->command, config->job_dir, facts.best, facts.generation);
     char md5[33];
     uint64_t bytes;
     if ((r = file_md5(model, md5, &bytes, reterr)) < 0)
         return r;
     struct error catalog = {0};
-    if (catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
-                        "done", facts.valid_accuracy, facts.test_accuracy, &catalog) < 0 ||
+    if (catalog_put_run(config->data_root, config->job_name, config->job_dir, run->snapshot, "done",
+                        facts.valid_accuracy, facts.test_accuracy, &catalog) < 0 ||
         catalog_add_model(config->data_root, config->job_name, model, md5, facts.valid_accuracy,
                           facts.test_accuracy, &catalog) < 0)
-        fprintf(stderr, "graphps train: the catalog was not updated: %s\n", error_text(&catalog));
+        fprintf(stderr, "%s: the catalog was not updated: %s\n", run->command,
+                error_text(&catalog));
 
     _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
     json_t *result = json_pack(
         "{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:I, s:I, s:s, s:s}", "job", config->job_name,
-        "snapshot", config->data_snapshot, "best_epoch", (int)facts.best_epoch, "last_epoch",
+        "snapshot", run->snapshot, "best_epoch", (int)facts.best_epoch, "last_epoch",
         (int)facts.last_epoch, "valid_accuracy", json_number(facts.valid_accuracy), "test_accuracy",
         json_number(facts.test_accuracy), "wall_s",
         (double)(time_now_ms() - run->started_ms) / 1000, "bytes_pushed",
@@ -294,6 +410,16 @@ static int run_finish(struct run *run, struct error *reterr) {
     if (r == 0)
         run_print_summary(run, &facts, model);
     return r;
+}
+
+/* What failed, and what the same command will do then. */
+static int run_failed(const struct run *run, struct error *reterr) {
+    uint64_t generation;
+    *reterr = run->failure;
+    if (model_file_generation(run->config->job_dir, &generation, NULL) == 0)
+        error_set(reterr, reterr->code, "%s; the same command goes on from checkpoint %lu in %s",
+                  error_text(reterr), (unsigned long)generation, run->config->job_dir);
+    return reterr->code;
 }
 
 /* What the same command will do: only the disk knows whether there is a checkpoint. */
@@ -315,8 +441,9 @@ static int run_interrupted(const struct run *run, struct error *reterr) {
 }
 
 static int run_train(const struct config *config, const struct arguments *arguments,
-                     struct error *reterr) {
-    struct run run = {.config = config, .started_ms = time_now_ms(), .lock_fd = -1};
+                     const char *command, struct error *reterr) {
+    struct run run = {
+        .config = config, .command = command, .started_ms = time_now_ms(), .lock_fd = -1};
     char config_path[PATH_MAX];
     if (!realpath(arguments->job.config_path, config_path))
         return error_set(reterr, ERR_IO, "%s: %s", arguments->job.config_path, strerror(errno));
@@ -333,26 +460,33 @@ static int run_train(const struct config *config, const struct arguments *argume
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGHUP, &action, NULL);
-        catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
+        catalog_put_run(config->data_root, config->job_name, config->job_dir, run.snapshot,
                         "running", NAN, NAN, NULL);
         printf("training %s: %ld shards, %ld workers, %s; logs in %s/logs\n", config->job_name,
                (long)config->servers_count, (long)config->workers_count,
                config_choice(config, "consistency.mode"), config->job_dir);
         fflush(stdout);
         train_display_init(&run.display, time_now_ms());
-        r = run_supervise(&run, reterr);
-    }
-    if (r == 0 && run.interrupted_ms) {
-        r = run_interrupted(&run, reterr);
-    } else if (r == 0) {
-        r = run_finish(&run, reterr);
+        run_supervise(&run);
+        /* It may have come to its end before it heard that it should. */
+        if (launch_job_done(&run.launch))
+            r = run_finish(&run, reterr);
+        else if (run.failure.code)
+            r = run_failed(&run, reterr);
+        else
+            r = run_interrupted(&run, reterr);
     }
     if (r < 0)
-        catalog_put_run(config->data_root, config->job_name, config->job_dir, config->data_snapshot,
-                        run.interrupted_ms ? "interrupted" : "failed", NAN, NAN, NULL);
+        catalog_put_run(config->data_root, config->job_name, config->job_dir,
+                        run.snapshot ? run.snapshot : config->data_snapshot,
+                        run.ending_ms && !run.failure.code ? "interrupted" : "failed", NAN, NAN,
+                        NULL);
     launch_done(&run.launch);
+    fflush(stdout);
+    run_heed_output(&run);
     if (run.status)
         wire_free(&run.status->base);
+    mem_free(run.snapshot);
     if (run.lock_fd >= 0)
         close(run.lock_fd);
     return r;
@@ -371,12 +505,13 @@ int cmd_train(int argc, char **argv) {
     };
     struct arguments arguments = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    signal(SIGPIPE, SIG_IGN); /* see run_heed_output */
     struct config *config = NULL;
     int r = cli_load_job(&arguments.job, &config);
     int exit_code = error_exit_code(r);
     if (r == 0) {
         struct error err = {0};
-        r = run_train(config, &arguments, &err);
+        r = run_train(config, &arguments, argv[0], &err);
         if (r < 0)
             exit_code = cli_fail(argv[0], &err);
     }

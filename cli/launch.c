@@ -1,5 +1,6 @@
 /* Starting and supervising a job's processes. Shard 0 is started first; when it listens, the other
- * shards; when all listen, the workers. What the run does is shard 0's business, not ours. */
+ * shards; when all listen, the workers. What the run does is shard 0's business, not ours; when it
+ * leaves with exit code 0, the job is done, whoever is left. */
 #include "cli/launch.h"
 
 #include <limits.h>
@@ -14,6 +15,10 @@
 
 #define BACKOFF_FIRST_MS 200
 #define ARGS_MAX 16
+#define LEAVE_MS 2000       /* after shard 0 the others leave by themselves within this, */
+#define STRAGGLER_MS 2000   /* or, after SIGTERM, within this */
+#define SILENT_LEASES 3     /* a shard that is silent for so many leases hangs, */
+#define SILENT_MIN_MS 10000 /* but not before this */
 
 static int launch_find_programs(char **ret, struct error *reterr) {
     char self[PATH_MAX];
@@ -205,25 +210,28 @@ static bool process_curable(const struct process *process) {
     return process->killed_by || process->exit_code == 70 || process->exit_code == 75;
 }
 
+static bool worker_left(const struct process *worker) {
+    return worker->exited && worker->exit_code == 0 && !worker->killed_by;
+}
+
 static bool launch_workers_done(const struct launch *launch) {
-    for (size_t i = launch->shards; i < launch->shards + launch->workers; i++) {
-        const struct process *worker = &launch->processes[i];
-        if (!worker->exited || worker->exit_code != 0 || worker->killed_by)
+    for (size_t i = launch->shards; i < launch->shards + launch->workers; i++)
+        if (!worker_left(&launch->processes[i]))
             return false;
-    }
     return true;
 }
 
 static int launch_bury(struct launch *launch, struct process *process, uint64_t now_ms,
-                       void (*note)(void *ctx, const char *text), void *ctx, struct error *reterr) {
+                       launch_note *note, void *ctx, struct error *reterr) {
     char ending[64], text[256];
     process_ending(process, ending, sizeof ending);
-    if ((process->exit_code == 0 && !process->killed_by) || launch->ending)
+    if ((process->exit_code == 0 && !process->killed_by) || launch->ending ||
+        launch_job_done(launch))
         return 0;
     if (!process_curable(process) || process->restarts >= launch->config->launch_max_restarts) {
-        process_print_tail(process, 8);
-        return error_set(reterr, process_error(process), "%s ended with %s%s; its log is %s",
-                         process->name, ending,
+        launch->failed = process;
+        return error_set(reterr, process_error(process), "%s %s%s; its log is %s", process->name,
+                         ending,
                          process_curable(process) ? " once more than launch.max_restarts allows"
                                                   : ", which no restart cures",
                          process->log_path);
@@ -231,28 +239,95 @@ static int launch_bury(struct launch *launch, struct process *process, uint64_t 
     uint64_t pause_ms = BACKOFF_FIRST_MS << (process->restarts < 5 ? process->restarts : 5);
     process->restarts++;
     process->restart_at_ms = now_ms + pause_ms;
-    snprintf(text, sizeof text, "%s ended with %s; restart %u of %ld in %lu ms", process->name,
-             ending, process->restarts, (long)launch->config->launch_max_restarts,
-             (unsigned long)pause_ms);
+    snprintf(text, sizeof text, "%s %s; restart %u of %ld in %lu ms", process->name, ending,
+             process->restarts, (long)launch->config->launch_max_restarts, (unsigned long)pause_ms);
     note(ctx, text);
     return 0;
 }
 
+/* A worker that was let go at the end of a run which then goes on after all. */
+static void launch_recall(struct launch *launch, uint64_t now_ms, launch_note *note, void *ctx) {
+    for (size_t i = launch->shards; i < launch->shards + launch->workers; i++) {
+        struct process *worker = &launch->processes[i];
+        if (!worker_left(worker) || worker->restart_at_ms != 0)
+            continue;
+        char text[128];
+        snprintf(text, sizeof text, "%s has left, but the job goes on: starting it again",
+                 worker->name);
+        note(ctx, text);
+        worker->restart_at_ms = now_ms;
+    }
+}
+
 /* Workers are let go when the last checkpoint is written or has failed: a shard alone would wait
  * for workers that never come. */
-static int launch_restart(struct launch *launch, size_t i, struct error *reterr) {
-    const struct process *process = &launch->processes[i];
-    if (!launch_workers_done(launch))
-        return launch_start(launch, i, reterr);
+static int launch_restart(struct launch *launch, size_t i, uint64_t now_ms, launch_note *note,
+                          void *ctx, struct error *reterr) {
+    struct process *process = &launch->processes[i];
+    if (!launch_workers_done(launch)) {
+        int r = launch_start(launch, i, reterr);
+        if (r == 0 && i == 0)
+            launch_recall(launch, now_ms, note, ctx);
+        return r;
+    }
     char ending[64];
-    process_print_tail(process, 8);
+    launch->failed = process;
     return error_set(reterr, process_error(process),
-                     "%s ended with %s when all workers had finished; its log is %s", process->name,
+                     "%s %s when all workers had finished; its log is %s", process->name,
                      process_ending(process, ending, sizeof ending), process->log_path);
 }
 
-enum launch_state launch_step(struct launch *launch, uint64_t now_ms,
-                              void (*note)(void *ctx, const char *text), void *ctx,
+bool launch_job_done(const struct launch *launch) {
+    const struct process *first = &launch->processes[0];
+    return first->exited && first->exit_code == 0 && !first->killed_by;
+}
+
+/* The job is done and on disk. Whoever is here still was given up by shard 0 (its lease ended while
+ * it was stopped or cut off) and would wait for shards that never come back. */
+static void launch_end_stragglers(struct launch *launch, uint64_t now_ms, launch_note *note,
+                                  void *ctx) {
+    if (launch->done_ms == 0)
+        launch->done_ms = now_ms;
+    if (now_ms - launch->done_ms < LEAVE_MS)
+        return;
+    bool late = now_ms - launch->done_ms >= LEAVE_MS + STRAGGLER_MS;
+    for (size_t i = 0; i < launch->shards + launch->workers; i++) {
+        struct process *process = &launch->processes[i];
+        if (process->pid == 0 && process->restart_at_ms == 0)
+            continue;
+        if (!launch->stragglers_told) {
+            char text[128];
+            snprintf(text, sizeof text, "%s was left behind: the job is done without it",
+                     process->name);
+            note(ctx, text);
+        }
+        process->restart_at_ms = 0;
+        if (!launch->stragglers_told || late)
+            process_signal(process, late ? SIGKILL : SIGTERM);
+    }
+    launch->stragglers_told = true;
+}
+
+void launch_heed_silence(struct launch *launch, size_t shard, uint64_t heard_ms, uint64_t silent_ms,
+                         launch_note *note, void *ctx) {
+    struct process *process = &launch->processes[shard];
+    uint64_t most_ms = SILENT_LEASES * (uint64_t)launch->config->workers_lease_ms;
+    if (most_ms < SILENT_MIN_MS)
+        most_ms = SILENT_MIN_MS;
+    /* Heard before it was started was another life: this one may still be restoring. */
+    if (launch->ending || process->pid == 0 || process->hung || heard_ms < process->started_ms ||
+        silent_ms < most_ms)
+        return;
+    char text[128];
+    snprintf(text, sizeof text,
+             "%s has been silent for %.0f s, but its process is there: killing it", process->name,
+             (double)silent_ms / 1000);
+    note(ctx, text);
+    process->hung = true;
+    process_signal(process, SIGKILL);
+}
+
+enum launch_state launch_step(struct launch *launch, uint64_t now_ms, launch_note *note, void *ctx,
                               struct error *reterr) {
     bool alive = false;
     for (size_t i = 0; i < launch->shards + launch->workers; i++) {
@@ -260,11 +335,13 @@ enum launch_state launch_step(struct launch *launch, uint64_t now_ms,
         if (process_reap(process) && launch_bury(launch, process, now_ms, note, ctx, reterr) < 0)
             return LAUNCH_FAILED;
         if (process->restart_at_ms != 0 && now_ms >= process->restart_at_ms && !launch->ending &&
-            launch_restart(launch, i, reterr) < 0)
+            !launch_job_done(launch) && launch_restart(launch, i, now_ms, note, ctx, reterr) < 0)
             return LAUNCH_FAILED;
         alive |= process->pid != 0 || (process->restart_at_ms != 0 && !launch->ending);
     }
-    if (!launch->ending) {
+    if (!launch->ending && launch_job_done(launch)) {
+        launch_end_stragglers(launch, now_ms, note, ctx);
+    } else if (!launch->ending) {
         if (launch_advance(launch, reterr) < 0)
             return LAUNCH_FAILED;
         alive |= !launch->workers_started;

@@ -85,6 +85,15 @@ int model_file_generation(const char *job_dir, uint64_t *ret, struct error *rete
     return r;
 }
 
+static void print_fault(void *command, const struct error *fault) {
+    fprintf(stderr, "%s: warning: a damaged checkpoint is not used: %s\n", (const char *)command,
+            error_text(fault));
+}
+
+void model_file_warn(const char *command, const char *checkpoint, bool best, uint64_t taken) {
+    checkpoint_collect_faults(checkpoint, best, taken, print_fault, (void *)(uintptr_t)command);
+}
+
 int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,
                       struct model_facts *ret, struct error *reterr) {
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;

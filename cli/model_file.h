@@ -21,6 +21,9 @@ struct model_facts {
 /* The newest complete generation below a job directory; ERR_NOT_FOUND and others say why there is
  * none. */
 int model_file_generation(const char *job_dir, uint64_t *ret, struct error *reterr);
+/* Says on standard error, in lines that begin with the command, which checkpoints that are newer
+ * than the one that was taken are damaged, and how. best: its best weights were asked for. */
+void model_file_warn(const char *command, const char *checkpoint, bool best, uint64_t taken);
 /* checkpoint: a job directory (its newest complete generation), or one generation's directory.
  * Writes safetensors to out, atomically. */
 int model_file_export(const char *checkpoint, enum model_file_which which, const char *out,

@@ -12,8 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/file.h"
+#include "common/lock.h"
 #include "common/mem.h"
+
+#define TAIL_BYTES 16384 /* of a log, from which its last lines are taken */
 
 void process_init(struct process *process, const char *name, char *log_path, char **argv) {
     *process = (struct process){.log_path = log_path, .argv = argv};
@@ -34,6 +36,8 @@ int process_start(struct process *process, struct error *reterr) {
     int log = open(process->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (log < 0)
         return error_set(reterr, ERR_IO, "%s: %s", process->log_path, strerror(errno));
+    if (process->started_ms == 0)
+        process->log_start = lseek(log, 0, SEEK_END);
     pid_t launcher = getpid();
     pid_t pid = fork();
     if (pid < 0) {
@@ -61,6 +65,8 @@ int process_start(struct process *process, struct error *reterr) {
     }
     close(log);
     process->pid = pid;
+    process->started_ms = time_now_ms();
+    process->hung = false;
     process->exited = false;
     process->restart_at_ms = 0;
     return 0;
@@ -90,28 +96,36 @@ void process_signal(struct process *process, int signal_number) {
 }
 
 const char *process_ending(const struct process *process, char *buf, size_t buf_bytes) {
-    if (process->killed_by)
-        snprintf(buf, buf_bytes, "killed by signal %d (%s)", process->killed_by,
+    if (process->hung)
+        snprintf(buf, buf_bytes, "did not answer and was killed");
+    else if (process->killed_by)
+        snprintf(buf, buf_bytes, "was killed by signal %d (%s)", process->killed_by,
                  strsignal(process->killed_by));
     else
-        snprintf(buf, buf_bytes, "exit code %d", process->exit_code);
+        snprintf(buf, buf_bytes, "ended with exit code %d", process->exit_code);
     return buf;
 }
 
 void process_print_tail(const struct process *process, int lines) {
-    _cleanup_(mem_free_p) char *text = NULL;
-    size_t len;
-    if (file_read_whole(process->log_path, 1u << 30, &text, &len, NULL) < 0 || len == 0)
+    char text[TAIL_BYTES + 1];
+    int log = open(process->log_path, O_RDONLY | O_CLOEXEC);
+    off_t end = log < 0 ? 0 : lseek(log, 0, SEEK_END);
+    off_t from = end - process->log_start > TAIL_BYTES ? end - TAIL_BYTES : process->log_start;
+    ssize_t len = log < 0 ? 0 : pread(log, text, TAIL_BYTES, from);
+    if (log >= 0)
+        close(log);
+    if (len <= 0)
         return;
-    size_t start = len;
+    text[len] = '\0';
+    ssize_t start = len;
     int seen = 0;
     while (start > 0 && (text[start - 1] != '\n' || start == len || ++seen < lines))
         start--;
     fprintf(stderr, "  last lines of %s:\n", process->log_path);
-    for (char *line = text + start, *end; *line; line = end + 1) {
-        end = strchrnul(line, '\n');
-        fprintf(stderr, "    %.*s\n", (int)(end - line), line);
-        if (!*end)
+    for (char *line = text + start, *next; *line; line = next + 1) {
+        next = strchrnul(line, '\n');
+        fprintf(stderr, "    %.*s\n", (int)(next - line), line);
+        if (!*next)
             break;
     }
 }

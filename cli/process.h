@@ -11,8 +11,11 @@
 struct process {
     char name[32]; /* "shard 0", "worker 1" */
     char *log_path;
-    char **argv; /* NULL-terminated, owned */
-    pid_t pid;   /* 0: not running */
+    off_t log_start; /* what is before it in the log was there before us */
+    char **argv;     /* NULL-terminated, owned */
+    pid_t pid;       /* 0: not running */
+    uint64_t started_ms;
+    bool hung;   /* this life ends because it did not answer */
     bool exited; /* has run and ended: exit_code, or killed_by a signal */
     int exit_code, killed_by;
     uint64_t peak_bytes; /* the largest of all its lives */
@@ -27,7 +30,7 @@ int process_start(struct process *process, struct error *reterr);
 /* Looks, without waiting, whether it has ended; true when it has just ended. */
 bool process_reap(struct process *process);
 void process_signal(struct process *process, int signal_number);
-/* "exit code 76", "killed by signal 9 (Killed)"; into buf. */
+/* "ended with exit code 76", "was killed by signal 9 (Killed)"; into buf. */
 const char *process_ending(const struct process *process, char *buf, size_t buf_bytes);
-/* Copies the last lines of its log to standard error, indented. */
+/* Copies the last lines of its log to standard error, indented: those of its lives under us. */
 void process_print_tail(const struct process *process, int lines);

@@ -3,12 +3,15 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define SILENT_MS 2000
 #define BAR_MS 100
 #define LINE_MS 10000
 #define BAR_WIDTH 24
+#define BAR_WIDTH_MIN 4
+#define STAGE_WIDTH 16
 
 void progress_begin(struct progress *progress, FILE *out, const char *command, const char *unit,
                     uint64_t now_ms) {
@@ -41,8 +44,31 @@ static void format_seconds(double seconds, char *buf, size_t buf_bytes) {
         snprintf(buf, buf_bytes, "%" PRIu64 ":%02" PRIu64, s / 60, s % 60);
 }
 
+/* The bar takes what the numbers leave of the terminal's line, the name of the stage gives way to
+ * them too: a line that wraps cannot be drawn over. */
+static void draw_bar(const struct progress *progress, double share, const char *rate,
+                     const char *eta) {
+    struct winsize size;
+    int columns =
+        ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    char numbers[160], bar[BAR_WIDTH + 4] = "";
+    int len = snprintf(numbers, sizeof numbers, "%3.0f %%  %s/s  ETA %s", 100 * share, rate, eta);
+    int stage = columns - len - 1 < STAGE_WIDTH ? columns - len - 1 : STAGE_WIDTH;
+    int cells = columns - len - STAGE_WIDTH - 4;
+    if (cells > BAR_WIDTH)
+        cells = BAR_WIDTH;
+    if (cells >= BAR_WIDTH_MIN) {
+        bar[0] = '[';
+        memset(bar + 1, '.', (size_t)cells);
+        memset(bar + 1, '#', (size_t)(share * cells));
+        strcpy(bar + 1 + cells, "] ");
+    }
+    fprintf(progress->out, "%-*.*s %s%.*s", stage > 0 ? stage : 0, stage > 0 ? stage : 0,
+            progress->stage, bar, columns - 1, numbers);
+}
+
 static void draw(struct progress *progress, uint64_t done, uint64_t total, uint64_t now_ms) {
-    char count[48], rate_text[48], eta[32], bar[BAR_WIDTH + 1];
+    char count[48], rate_text[48], eta[32];
     double seconds = (double)(now_ms - progress->stage_started_ms) / 1000;
     double rate = seconds > 0 ? (double)done / seconds : 0;
     format_count(progress, (double)done, count, sizeof count);
@@ -57,17 +83,12 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total, uint6
         if (done > total)
             done = total;
         double share = (double)done / (double)total;
-        size_t filled = (size_t)(share * BAR_WIDTH);
-        memset(bar, '.', BAR_WIDTH);
-        memset(bar, '#', filled);
-        bar[BAR_WIDTH] = 0;
         if (rate > 0)
             format_seconds((double)(total - done) / rate, eta, sizeof eta);
         else
             strcpy(eta, "?");
         if (progress->terminal)
-            fprintf(progress->out, "%-16s [%s] %3.0f %%  %s/s  ETA %s", progress->stage, bar,
-                    100 * share, rate_text, eta);
+            draw_bar(progress, share, rate_text, eta);
         else
             fprintf(progress->out, "%s  %.0f %%  %s  %s/s  ETA %s", progress->stage, 100 * share,
                     count, rate_text, eta);

@@ -120,9 +120,9 @@ struct checkpoint_store {
      * there are only some files of such ones. */
     int (*list)(void *ctx, uint32_t shard, uint32_t shards, uint64_t **ret, size_t *ret_count,
                 struct error *reterr);
-    /* Tells why those are not in the list that have files of this shard, or of all of another number
-     * of shards; a missing file alone is what a crash leaves, and nothing to tell. Apart from list,
-     * so that only the damaged ones are read twice. NULL: there is nothing to tell. */
+    /* Tells why those are not in the list that have files of this shard, or of all of another
+     * number of shards; a missing file alone is what a crash leaves, and nothing to tell. Apart
+     * from list, so that only the damaged ones are read twice. NULL: there is nothing to tell. */
     void (*faults)(void *ctx, uint32_t shard, uint32_t shards, const uint64_t *listed,
                    size_t listed_count, checkpoint_tell *tell, void *to);
     /* How many shards wrote a generation: `shards` if it was that number. NULL: always. */

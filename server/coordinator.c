@@ -79,6 +79,13 @@ void coordinator_lock(struct coordinator *c) {
     lock_take(&c->lock);
 }
 
+void coordinator_enter(struct coordinator *c, uint64_t *now_ms) {
+    coordinator_lock(c);
+    if (*now_ms < c->newest_ms)
+        *now_ms = c->newest_ms;
+    c->newest_ms = *now_ms;
+}
+
 static void outgoing_append(struct coordinator *c, void *conn, struct frame_out *frame) {
     lock_assert_held(&c->lock);
     struct outgoing *outgoing = mem_alloc(sizeof *outgoing);
@@ -252,7 +259,7 @@ static void waiting_log(struct coordinator *c, uint64_t now_ms) {
 }
 
 void coordinator_tick(struct coordinator *c, uint64_t now_ms) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     if (!c->started_ms) {
         c->started_ms = c->ticked_ms = c->nobody_ms = c->phase_ms = now_ms;
         for (size_t i = 0; i < c->shard_count; i++)
@@ -272,7 +279,7 @@ void coordinator_tick(struct coordinator *c, uint64_t now_ms) {
 }
 
 void coordinator_interrupt(struct coordinator *c, uint64_t now_ms) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     coordinator_stop(c, "interrupted", ERR_INTERRUPTED, now_ms);
     coordinator_advance(c, now_ms);
     coordinator_unlock(c);

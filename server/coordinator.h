@@ -9,8 +9,9 @@
  * roster), and no gate is opened before every shard has carried out the roster's order. Gate{c}:
  * async at once; ssp when c - slowest <= staleness; bsp when slowest >= c. Epoch e is complete when
  * every roster rank has reported it (or left). Best: highest validation accuracy, ties by lower
- * loss. Stop: all epochs done, or patience, or an interrupt; then every worker is told stop, says
- * bye, a final generation is written on all shards, and only then finish is ordered. */
+ * loss, among epochs evaluated on equally many nodes; patience counts no others. Stop: all epochs
+ * done, or patience, or an interrupt; then every worker is told stop, says bye, a final generation
+ * is written on all shards, and only then finish is ordered. */
 #pragma once
 
 #include <jansson.h>
@@ -59,11 +60,14 @@ void coordinator_interrupt(struct coordinator *c, uint64_t now_ms);
 void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status *ret);
 void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
- *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}   from the
- * config "best", "last": {"epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy",
- * "test_accuracy"} (epoch 0: none) "workers": [{"bytes_pushed", "bytes_pulled", ...}], by rank
- *   "stop_reason": "" while the run goes on and what else the
- * coordinator needs to go on. */
+ *
+ *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}, of the config;
+ *   "best", "last": {"epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy",
+ *     "test_accuracy", "valid_epoch", "workers", "valid_workers"}, epoch 0: none;
+ *   "workers": [{"bytes_pushed", "bytes_pulled", "pushes", ...}], by rank, of the whole run;
+ *   "run_ms", over all launches; "idle", as Status.idle_epochs; "stop_reason", "" until it stops;
+ *
+ * and what else the coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);
 /* A checkpoint's ledger knows who holds a rank better than the state saved a moment before it. */

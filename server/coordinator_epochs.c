@@ -1,5 +1,6 @@
 /* Reports of an epoch: summed over the ranks, compared with the best, and the end of the job when
- * enough has been seen. */
+ * enough has been seen. Where ranks were lost an epoch is of a part of the nodes: it is told as
+ * such, never the best after a whole one, and patience does not count it. */
 #include <math.h>
 #include <string.h>
 
@@ -67,7 +68,7 @@ static void epoch_add(struct epoch *epoch, const Graphps__Eval *eval) {
 
 int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eval, uint64_t now_ms,
                      struct error *reterr) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct worker *worker;
     int r = worker_heard(c, eval->rank, eval->incarnation, now_ms, &worker, reterr);
     if (r == 0)
@@ -137,32 +138,62 @@ static bool epoch_better(const Graphps__EpochStatus *a, const Graphps__EpochStat
     return a->valid_loss < best->valid_loss;
 }
 
+static uint32_t epoch_reports(const struct coordinator *c, const struct epoch *epoch) {
+    uint32_t reports = 0;
+    for (size_t i = 0; i < c->worker_count; i++)
+        reports += epoch->reported[i];
+    return reports;
+}
+
+static void valid_copy(Graphps__EpochStatus *to, const Graphps__EpochStatus *from) {
+    to->valid_loss = from->valid_loss;
+    to->valid_accuracy = from->valid_accuracy;
+    to->test_accuracy = from->test_accuracy;
+    to->valid_epoch = from->valid_epoch;
+    to->valid_workers = from->valid_workers;
+}
+
 /* Validation and test: of the epoch itself in bsp, of the candidate else. */
 static void epoch_judge(struct coordinator *c, const struct epoch *epoch) {
+    if (epoch->valid_count == 0)
+        return;
     Graphps__EpochStatus *last = &c->last;
-    if (epoch->valid_count > 0) {
-        last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
-        last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
-        last->test_accuracy =
-            epoch->test_count ? ratio((double)epoch->test_correct, epoch->test_count) : -1;
-        /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that
-         * more reported replaces what was seen of a part. */
-        if (epoch->valid_count > c->best_valid_count ||
-            (epoch->valid_count == c->best_valid_count && epoch_better(last, &c->best))) {
-            c->best = *last;
-            c->best.epoch = epoch->epoch;
-            c->best_valid_count = epoch->valid_count;
-            peers_order_changed(c);
-        }
+    last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
+    last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
+    last->test_accuracy =
+        epoch->test_count ? ratio((double)epoch->test_correct, epoch->test_count) : -1;
+    last->valid_epoch = epoch->epoch;
+    last->valid_workers = epoch_reports(c, epoch);
+    /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that more
+     * reported replaces what was seen of a part. */
+    if (epoch->valid_count > c->best_valid_count ||
+        (epoch->valid_count == c->best_valid_count && epoch_better(last, &c->best))) {
+        c->best = epoch->trained;
+        valid_copy(&c->best, last);
+        c->best.epoch = epoch->epoch;
+        c->best_valid_count = epoch->valid_count;
+        c->best_uncounted = epoch->uncounted;
+        c->idle = 0;
+        peers_order_changed(c);
+    } else if (epoch->valid_count == c->best_valid_count) {
+        int64_t passed = (int64_t)epoch->epoch - c->best.epoch;
+        int64_t uncounted = (int64_t)epoch->uncounted - c->best_uncounted;
+        c->idle = passed > uncounted ? (uint32_t)(passed - uncounted) : 0;
     }
 }
 
-static void epoch_close(struct coordinator *c, const struct epoch *epoch) {
+static void epoch_close(struct coordinator *c, struct epoch *epoch) {
     Graphps__EpochStatus *last = &c->last;
+    last->workers = epoch_reports(c, epoch);
+    /* Epochs that nobody reported are passed over too. */
+    c->uncounted += epoch->epoch - c->epoch_complete - 1;
+    c->uncounted += last->workers < c->best.valid_workers;
     last->epoch = epoch->epoch;
     last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
     last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
     c->epoch_complete = epoch->epoch;
+    epoch->uncounted = c->uncounted;
+    epoch->trained = *last;
     epoch_judge(c, epoch);
     log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
               last->train_loss, last->valid_accuracy, c->best.epoch);
@@ -207,6 +238,8 @@ static void candidates_advance(struct coordinator *c) {
     uint32_t next = candidate_next(c);
     if (!c->candidate && next > c->candidate_epoch && peers_restored(c) && peers_hold_best(c)) {
         c->candidate = epoch_new(c, next);
+        c->candidate->trained = c->last;
+        c->candidate->uncounted = c->uncounted;
         c->candidate_epoch = next;
         peers_order_changed(c);
     }
@@ -235,9 +268,16 @@ static void gauges_set(const struct coordinator *c) {
         metric_set(METRIC_TEST_ACCURACY, c->best.test_accuracy);
 }
 
+/* Once the job ends, ranks leave one by one, the fastest furthest ahead: what they still report is
+ * no epoch of all. In bsp all stop at the same step, whose epoch may be the best. */
+static bool epoch_closes(const struct coordinator *c, const struct epoch *epoch) {
+    return c->phase < JOB_DRAINING || (c->bsp && epoch_reports(c, epoch) == c->worker_count);
+}
+
 void epochs_advance(struct coordinator *c, uint64_t now_ms) {
     uint32_t number;
-    while (!list_empty(&c->epochs) && epochs_owing(c, &number) == c->worker_count) {
+    while (!list_empty(&c->epochs) && epochs_owing(c, &number) == c->worker_count &&
+           epoch_closes(c, epoch_of(c->epochs.next))) {
         struct epoch *epoch = epoch_of(list_pop(&c->epochs));
         epoch_close(c, epoch);
         mem_free(epoch);
@@ -245,12 +285,12 @@ void epochs_advance(struct coordinator *c, uint64_t now_ms) {
     if (!c->bsp)
         candidates_advance(c);
     int64_t patience = c->config->train_patience;
-    int64_t judged = c->bsp ? c->last.epoch : c->candidate_epoch;
     if (c->epoch_complete >= c->config->train_epochs) {
         if (epochs_judged(c))
             coordinator_stop(c, "epochs", 0, now_ms);
-    } else if (patience && c->best.epoch && judged - c->best.epoch >= patience)
+    } else if (patience && c->idle >= patience) {
         coordinator_stop(c, "early stop", 0, now_ms);
+    }
     gauges_set(c);
 }
 

@@ -324,7 +324,7 @@ int coordinator_report(struct coordinator *c, void *conn, const Graphps__PeerRep
     int r = report_check(c, report, reterr);
     if (r < 0)
         return r;
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct peer *peer = &c->peers[report->shard];
     if (!peer->known || peer->incarnation != report->incarnation)
         peer_begin(c, peer, report);

@@ -11,10 +11,11 @@ static json_int_t as_json(uint64_t value) {
 }
 
 static json_t *epoch_save(const Graphps__EpochStatus *epoch) {
-    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "epoch", (int)epoch->epoch, "train_loss",
-                     epoch->train_loss, "train_accuracy", epoch->train_accuracy, "valid_loss",
-                     epoch->valid_loss, "valid_accuracy", epoch->valid_accuracy, "test_accuracy",
-                     epoch->test_accuracy);
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i}", "epoch", (int)epoch->epoch,
+                     "train_loss", epoch->train_loss, "train_accuracy", epoch->train_accuracy,
+                     "valid_loss", epoch->valid_loss, "valid_accuracy", epoch->valid_accuracy,
+                     "test_accuracy", epoch->test_accuracy, "valid_epoch", (int)epoch->valid_epoch,
+                     "workers", (int)epoch->workers, "valid_workers", (int)epoch->valid_workers);
 }
 
 static json_t *model_save(const struct config *config) {
@@ -25,23 +26,36 @@ static json_t *model_save(const struct config *config) {
                      config->data_snapshot);
 }
 
+static json_t *traffic_save(const struct traffic *traffic) {
+    return json_pack("{s:I, s:I, s:I}", "bytes_pushed", as_json(traffic->bytes_pushed),
+                     "bytes_pulled", as_json(traffic->bytes_pulled), "pushes",
+                     as_json(traffic->pushes));
+}
+
+/* The sums are for those who read the file. "earlier" is apart: a process that lives on tells its
+ * own numbers again, from its start. */
+static json_t *worker_save(const struct worker *worker) {
+    const struct traffic *traffic = &worker->traffic, *earlier = &worker->earlier;
+    return json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "bytes_pushed",
+                     as_json(earlier->bytes_pushed + traffic->bytes_pushed), "bytes_pulled",
+                     as_json(earlier->bytes_pulled + traffic->bytes_pulled), "pushes",
+                     as_json(earlier->pushes + traffic->pushes), "earlier", traffic_save(earlier),
+                     "attempt", as_json(worker->attempt), "incarnation",
+                     as_json(worker->incarnation), "clock", as_json(worker_clock(worker)), "evaled",
+                     (json_int_t)worker->evaled, "steps_per_epoch",
+                     (json_int_t)worker->steps_per_epoch);
+}
+
 json_t *coordinator_snapshot(const struct coordinator *c) {
     json_t *workers = json_array();
-    for (size_t i = 0; i < c->worker_count; i++) {
-        const struct worker *worker = &c->workers[i];
-        json_array_append_new(workers, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-                                                 "bytes_pushed", as_json(worker->beat.bytes_pushed),
-                                                 "bytes_pulled", as_json(worker->beat.bytes_pulled),
-                                                 "attempt", as_json(worker->attempt), "incarnation",
-                                                 as_json(worker->incarnation), "clock",
-                                                 as_json(worker_clock(worker)), "evaled",
-                                                 (json_int_t)worker->evaled, "steps_per_epoch",
-                                                 (json_int_t)worker->steps_per_epoch));
-    }
-    return json_pack("{s:o, s:o, s:I, s:o, s:s, s:I, s:o}", "model", model_save(c->config), "best",
-                     epoch_save(&c->best), "best_valid_count", as_json(c->best_valid_count), "last",
-                     epoch_save(&c->last), "stop_reason", c->stop_reason, "epoch_complete",
-                     (json_int_t)c->epoch_complete, "workers", workers);
+    for (size_t i = 0; i < c->worker_count; i++)
+        json_array_append_new(workers, worker_save(&c->workers[i]));
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:o, s:s, s:I, s:I, s:o}", "model",
+                     model_save(c->config), "best", epoch_save(&c->best), "best_valid_count",
+                     as_json(c->best_valid_count), "idle", (json_int_t)c->idle, "uncounted",
+                     (json_int_t)(c->uncounted - c->best_uncounted), "last", epoch_save(&c->last),
+                     "stop_reason", c->stop_reason, "epoch_complete", (json_int_t)c->epoch_complete,
+                     "run_ms", as_json(coordinator_run_ms(c, c->ticked_ms)), "workers", workers);
 }
 
 json_t *coordinator_save(struct coordinator *c) {
@@ -52,15 +66,28 @@ json_t *coordinator_save(struct coordinator *c) {
 }
 
 static int epoch_load(const json_t *json, Graphps__EpochStatus *ret) {
-    int epoch;
-    if (json_unpack((json_t *)json, "{s:i, s:F, s:F, s:F, s:F, s:F}", "epoch", &epoch, "train_loss",
-                    &ret->train_loss, "train_accuracy", &ret->train_accuracy, "valid_loss",
-                    &ret->valid_loss, "valid_accuracy", &ret->valid_accuracy, "test_accuracy",
-                    &ret->test_accuracy) < 0 ||
+    int epoch, valid_epoch = 0, workers = 0, valid_workers = 0;
+    if (json_unpack((json_t *)json, "{s:i, s:F, s:F, s:F, s:F, s:F, s?i, s?i, s?i}", "epoch",
+                    &epoch, "train_loss", &ret->train_loss, "train_accuracy", &ret->train_accuracy,
+                    "valid_loss", &ret->valid_loss, "valid_accuracy", &ret->valid_accuracy,
+                    "test_accuracy", &ret->test_accuracy, "valid_epoch", &valid_epoch, "workers",
+                    &workers, "valid_workers", &valid_workers) < 0 ||
         epoch < 0)
         return -1;
     ret->epoch = (uint32_t)epoch;
+    ret->valid_epoch = (uint32_t)valid_epoch;
+    ret->workers = (uint32_t)workers;
+    ret->valid_workers = (uint32_t)valid_workers;
     return 0;
+}
+
+/* What an older program did not save counts as nothing. */
+static struct traffic traffic_load(const json_t *json) {
+    return (struct traffic){
+        .bytes_pushed = (uint64_t)json_integer_value(json_object_get(json, "bytes_pushed")),
+        .bytes_pulled = (uint64_t)json_integer_value(json_object_get(json, "bytes_pulled")),
+        .pushes = (uint64_t)json_integer_value(json_object_get(json, "pushes")),
+    };
 }
 
 static int worker_load(const json_t *json, struct worker *ret) {
@@ -75,16 +102,22 @@ static int worker_load(const json_t *json, struct worker *ret) {
     ret->evaled = (uint32_t)evaled;
     ret->steps_per_epoch = (uint32_t)steps;
     ret->epoch_from = steps > 0 ? (uint32_t)((uint64_t)clock / (uint64_t)steps) + 1 : 1;
+    ret->traffic = traffic_load(json);
+    ret->earlier = traffic_load(json_object_get(json, "earlier"));
+    ret->traffic.bytes_pushed -= ret->earlier.bytes_pushed;
+    ret->traffic.bytes_pulled -= ret->earlier.bytes_pulled;
+    ret->traffic.pushes -= ret->earlier.pushes;
     return 0;
 }
 
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr) {
     Graphps__EpochStatus best = GRAPHPS__EPOCH_STATUS__INIT, last = GRAPHPS__EPOCH_STATUS__INIT;
     json_t *saved;
-    json_int_t complete, best_valid_count;
+    json_int_t complete, best_valid_count, idle = 0, uncounted = 0, run_ms = 0;
     if (!state ||
-        json_unpack((json_t *)state, "{s:I, s:I, s:o}", "epoch_complete", &complete,
-                    "best_valid_count", &best_valid_count, "workers", &saved) < 0 ||
+        json_unpack((json_t *)state, "{s:I, s:I, s?I, s?I, s?I, s:o}", "epoch_complete", &complete,
+                    "best_valid_count", &best_valid_count, "idle", &idle, "uncounted", &uncounted,
+                    "run_ms", &run_ms, "workers", &saved) < 0 ||
         epoch_load(json_object_get(state, "best"), &best) < 0 ||
         epoch_load(json_object_get(state, "last"), &last) < 0)
         return error_set(reterr, ERR_FORMAT, "the coordinator's state is not what it should be");
@@ -104,6 +137,12 @@ int coordinator_load(struct coordinator *c, const json_t *state, struct error *r
     c->best_valid_count = (uint64_t)best_valid_count;
     c->last = last;
     c->epoch_complete = (uint32_t)complete;
+    c->idle = (uint32_t)idle;
+    c->uncounted = (uint32_t)uncounted;
+    c->best_uncounted = 0;
+    /* What passed until the run was found again is not of the run. */
+    c->earlier_ms = (uint64_t)run_ms;
+    c->started_ms = c->ticked_ms;
     /* Ranks take part from where they are; the order goes out with the next change or report. */
     workers_update_roster(c);
     peers_order_changed(c);
@@ -115,6 +154,7 @@ void coordinator_learn(struct coordinator *c, uint32_t rank, uint64_t attempt,
                        uint64_t incarnation) {
     coordinator_lock(c);
     if (rank < c->worker_count && attempt > c->workers[rank].attempt) {
+        worker_turn(&c->workers[rank]);
         c->workers[rank].attempt = attempt;
         c->workers[rank].incarnation = incarnation;
     }

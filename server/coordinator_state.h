@@ -28,6 +28,10 @@ struct held {
     uint64_t since_ms;
 };
 
+struct traffic {
+    uint64_t bytes_pushed, bytes_pulled, pushes;
+};
+
 struct worker {
     enum worker_state state;
     uint64_t attempt, incarnation; /* 0: nobody yet */
@@ -38,7 +42,8 @@ struct worker {
     uint32_t evaled;     /* the newest it has reported */
     uint32_t steps_per_epoch;
     struct held gate, eval, bye;
-    Graphps__Heartbeat beat; /* the last one's numbers */
+    struct traffic traffic, earlier; /* of its present process, of all before it */
+    uint64_t rss_bytes, rss_peak_bytes;
     uint64_t owned_nodes, train_nodes;
     char http[300];
 };
@@ -49,7 +54,9 @@ struct epoch {
     uint32_t epoch;
     double train_loss_sum, valid_loss_sum;
     uint64_t train_correct, train_count, valid_correct, valid_count, test_correct, test_count;
-    bool reported[]; /* [workers] */
+    Graphps__EpochStatus trained; /* its training numbers; a candidate's: when it was chosen */
+    uint32_t uncounted;           /* coordinator.uncounted then */
+    bool reported[];              /* [workers] */
 };
 
 struct peer {
@@ -88,7 +95,9 @@ struct coordinator {
 
     enum job_phase phase;
     uint64_t started_ms, ticked_ms; /* 0: not yet */
+    uint64_t newest_ms;             /* coordinator_enter */
     uint64_t phase_ms;              /* since when in this phase */
+    uint64_t earlier_ms;            /* how long the run had gone on in lives before */
     char stop_reason[64];
     int finish_code; /* ERR_... that the processes end with, 0 */
     uint64_t warned_ms, waiting_since_ms;
@@ -105,6 +114,10 @@ struct coordinator {
     uint32_t epoch_complete;
     Graphps__EpochStatus last, best; /* epoch 0: none */
     uint64_t best_valid_count;       /* validation nodes behind best */
+    /* Patience: epochs from the best to the newest evaluated on the same nodes. Those that fewer
+     * ranks reported than were behind the best are no sign that it gets no better. */
+    uint32_t idle;
+    uint32_t uncounted, best_uncounted; /* such epochs so far, and when best was found */
     /* async, ssp: weights that all shards keep while the ranks evaluate them, each when it comes to
      * the end of an epoch; nobody waits for that. The next one is chosen when this is decided. */
     struct epoch *candidate;  /* being kept or evaluated, or NULL */
@@ -130,6 +143,10 @@ struct coordinator {
 
 /* coordinator.c */
 void coordinator_lock(struct coordinator *c);
+/* The same where time comes in. Callers on several threads looked at the clock before they had the
+ * lock: one that comes later with an older time gets the newest, so that for us none passes
+ * backwards and nobody is found silent since a moment to come. */
+void coordinator_enter(struct coordinator *c, uint64_t *now_ms);
 /* Sends what was queued. */
 void coordinator_unlock(struct coordinator *c);
 void coordinator_send(struct coordinator *c, void *conn, enum frame_type type,
@@ -143,6 +160,8 @@ void coordinator_advance(struct coordinator *c, uint64_t now_ms);
 
 /* coordinator_workers.c */
 bool worker_counts(const struct worker *worker);
+/* Another process has the rank: what those before it sent is added up. */
+void worker_turn(struct worker *worker);
 /* Finished steps as far as bounds are concerned. */
 uint64_t worker_clock(const struct worker *worker);
 void worker_hold(struct coordinator *c, struct held *held, void *conn, uint64_t id, uint64_t number,
@@ -189,6 +208,8 @@ void peers_tick(struct coordinator *c, uint64_t now_ms);
 /* coordinator_status.c: whom everybody waits for, "" for nobody. */
 void coordinator_culprit(const struct coordinator *c, uint64_t now_ms, char *text, size_t bytes);
 const char *worker_state_name(enum worker_state state);
+/* How long the run has gone on, in all its lives. */
+uint64_t coordinator_run_ms(const struct coordinator *c, uint64_t now_ms);
 /* "3.2 s" */
 const char *coordinator_seconds(uint64_t ms, char text[24]);
 

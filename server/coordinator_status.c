@@ -25,6 +25,10 @@ const char *coordinator_seconds(uint64_t ms, char text[24]) {
     return text;
 }
 
+uint64_t coordinator_run_ms(const struct coordinator *c, uint64_t now_ms) {
+    return c->earlier_ms + (c->started_ms ? now_ms - c->started_ms : 0);
+}
+
 /* A shard that has not done what it was asked; false: none. */
 static bool culprit_peer(const struct coordinator *c, uint64_t now_ms, char *text, size_t bytes) {
     char seconds[24];
@@ -134,11 +138,11 @@ static void status_worker(const struct coordinator *c, size_t i, uint64_t now_ms
     ret->clock = worker->clock;
     if (worker->heard_ms && worker->state != WORKER_EXPECTED)
         ret->seen_ms = now_ms - worker->heard_ms;
-    ret->bytes_pushed = worker->beat.bytes_pushed;
-    ret->bytes_pulled = worker->beat.bytes_pulled;
-    ret->pushes = worker->beat.pushes;
-    ret->rss_bytes = worker->beat.rss_bytes;
-    ret->rss_peak_bytes = worker->beat.rss_peak_bytes;
+    ret->bytes_pushed = worker->earlier.bytes_pushed + worker->traffic.bytes_pushed;
+    ret->bytes_pulled = worker->earlier.bytes_pulled + worker->traffic.bytes_pulled;
+    ret->pushes = worker->earlier.pushes + worker->traffic.pushes;
+    ret->rss_bytes = worker->rss_bytes;
+    ret->rss_peak_bytes = worker->rss_peak_bytes;
     ret->owned_nodes = worker->owned_nodes;
     ret->train_nodes = worker->train_nodes;
 }
@@ -154,7 +158,7 @@ static Graphps__EpochStatus *status_epoch(const Graphps__EpochStatus *epoch) {
 void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status *ret) {
     static const char *const modes[] = {"async", "ssp", "bsp"};
     graphps__status__init(ret);
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     ret->job = mem_strdup(c->config->job_name);
     ret->state = mem_strdup(phase_name(c->phase));
     ret->mode = mem_strdup(modes[c->config->consistency_mode]);
@@ -165,12 +169,13 @@ void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status 
         if (c->workers[i].steps_per_epoch > ret->steps_per_epoch)
             ret->steps_per_epoch = c->workers[i].steps_per_epoch;
     workers_span(c, &ret->slowest_clock, &ret->fastest_clock);
-    ret->uptime_ms = c->started_ms ? now_ms - c->started_ms : 0;
+    ret->uptime_ms = coordinator_run_ms(c, now_ms);
     char culprit[200];
     coordinator_culprit(c, now_ms, culprit, sizeof culprit);
     ret->waiting_for = mem_strdup(culprit);
     ret->stop_reason = mem_strdup(c->stop_reason);
     ret->generation = c->complete;
+    ret->idle_epochs = c->idle;
     ret->n_shards = c->shard_count;
     ret->shards = mem_array(c->shard_count, sizeof *ret->shards);
     for (size_t i = 0; i < c->shard_count; i++) {

@@ -18,6 +18,23 @@ uint64_t worker_clock(const struct worker *worker) {
     return max_u64(worker->clock, worker->from);
 }
 
+void worker_turn(struct worker *worker) {
+    worker->earlier.bytes_pushed += worker->traffic.bytes_pushed;
+    worker->earlier.bytes_pulled += worker->traffic.bytes_pulled;
+    worker->earlier.pushes += worker->traffic.pushes;
+    worker->traffic = (struct traffic){0};
+    worker->rss_bytes = worker->rss_peak_bytes = 0;
+}
+
+/* A process's numbers only grow; one that came late does not take them back. */
+static void worker_sent(struct worker *worker, uint64_t bytes_pushed, uint64_t bytes_pulled,
+                        uint64_t pushes) {
+    struct traffic *traffic = &worker->traffic;
+    traffic->bytes_pushed = max_u64(traffic->bytes_pushed, bytes_pushed);
+    traffic->bytes_pulled = max_u64(traffic->bytes_pulled, bytes_pulled);
+    traffic->pushes = max_u64(traffic->pushes, pushes);
+}
+
 void worker_release(struct coordinator *c, struct held *held) {
     coordinator_drop(c, held->conn);
     *held = (struct held){0};
@@ -145,7 +162,7 @@ int coordinator_hello(struct coordinator *c, void *conn, const Graphps__Hello *h
     if (hello->rank >= c->worker_count)
         return error_set(reterr, ERR_RANGE, "rank %u, the job has %zu workers", hello->rank,
                          c->worker_count);
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct worker *worker = &c->workers[hello->rank];
     bool same = worker->attempt && worker->incarnation == hello->incarnation;
     uint64_t attempt = 0;
@@ -158,6 +175,7 @@ int coordinator_hello(struct coordinator *c, void *conn, const Graphps__Hello *h
         r = hello_steps(c, hello, reterr);
     if (r == 0) {
         if (!same) {
+            worker_turn(worker);
             worker_release(c, &worker->gate);
             worker_release(c, &worker->eval);
             worker_release(c, &worker->bye);
@@ -198,7 +216,7 @@ int worker_heard(struct coordinator *c, uint32_t rank, uint64_t incarnation, uin
 
 int coordinator_clock(struct coordinator *c, void *conn, const Graphps__Clock *clock,
                       uint64_t now_ms, struct error *reterr) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct worker *worker;
     int r = worker_heard(c, clock->rank, clock->incarnation, now_ms, &worker, reterr);
     if (r == 0) {
@@ -212,11 +230,13 @@ int coordinator_clock(struct coordinator *c, void *conn, const Graphps__Clock *c
 
 int coordinator_heartbeat(struct coordinator *c, void *conn, const Graphps__Heartbeat *beat,
                           uint64_t now_ms, struct error *reterr) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct worker *worker;
     int r = worker_heard(c, beat->rank, beat->incarnation, now_ms, &worker, reterr);
     if (r == 0) {
-        worker->beat = *beat;
+        worker_sent(worker, beat->bytes_pushed, beat->bytes_pulled, beat->pushes);
+        worker->rss_bytes = beat->rss_bytes;
+        worker->rss_peak_bytes = beat->rss_peak_bytes;
         worker->clock = max_u64(worker->clock, beat->clock);
         Graphps__Alive alive = GRAPHPS__ALIVE__INIT;
         alive.id = beat->id;
@@ -231,7 +251,7 @@ int coordinator_heartbeat(struct coordinator *c, void *conn, const Graphps__Hear
 
 int coordinator_bye(struct coordinator *c, void *conn, const Graphps__Bye *bye, uint64_t now_ms,
                     struct error *reterr) {
-    coordinator_lock(c);
+    coordinator_enter(c, &now_ms);
     struct worker *worker = bye->rank < c->worker_count ? &c->workers[bye->rank] : NULL;
     int r = 0;
     if (!worker)
@@ -246,9 +266,7 @@ int coordinator_bye(struct coordinator *c, void *conn, const Graphps__Bye *bye, 
                      bye->rank, (unsigned long long)worker->clock);
         if (worker->state != WORKER_DONE)
             worker->state = state;
-        worker->beat.bytes_pushed = bye->bytes_pushed;
-        worker->beat.bytes_pulled = bye->bytes_pulled;
-        worker->beat.pushes = bye->pushes;
+        worker_sent(worker, bye->bytes_pushed, bye->bytes_pulled, bye->pushes);
         worker->heard_ms = now_ms;
         worker_release(c, &worker->gate);
         worker_release(c, &worker->eval);

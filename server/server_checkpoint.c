@@ -86,8 +86,8 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
     return cut;
 }
 
-static int work_write(struct server *server, uint64_t generation, uint64_t complete,
-                      uint64_t now_ms, struct error *reterr) {
+static int work_write(struct server *server, uint64_t generation, uint64_t now_ms,
+                      struct error *reterr) {
     struct checkpoint *cut = server_cut(server, generation, now_ms);
     struct checkpoint_stream *stream = checkpoint_stream_new(cut);
     int r = server->store.write(server->store.ctx, generation, server->shard, server->shards,
@@ -95,22 +95,30 @@ static int work_write(struct server *server, uint64_t generation, uint64_t compl
     uint64_t bytes = checkpoint_stream_bytes(stream);
     checkpoint_stream_free(stream);
     checkpoint_free(cut);
-    if (r < 0)
-        return r;
-    log_info("checkpoint written", "generation=%" PRIu64 " bytes=%" PRIu64, generation, bytes);
-    struct error err;
-    if (complete && server->store.prune(server->store.ctx, server->shard, server->shards, complete,
-                                        (uint32_t)server->config->checkpoint_keep, &err) < 0)
-        log_warning("old checkpoints could not be removed", "why=%s", log_quote(error_text(&err)));
-    return 0;
+    if (r == 0)
+        log_info("checkpoint written", "generation=%" PRIu64 " bytes=%" PRIu64, generation, bytes);
+    return r;
 }
 
-static void work_checkpoint(struct server *server, uint64_t generation, uint64_t complete,
-                            uint64_t now_ms) {
+/* Only once the newest is complete on all shards do older ones go. A shard that does not hold that
+ * one, having come back with an older, keeps what it has. */
+static void work_prune(struct server *server) {
+    lock_take(&server->orders_lock);
+    uint64_t complete = server->order.complete;
+    bool held = server->run && server->generation >= complete;
+    lock_release(&server->orders_lock);
+    struct error err;
+    if (complete && held &&
+        server->store.prune(server->store.ctx, server->shard, server->shards, complete,
+                            (uint32_t)server->config->checkpoint_keep, &err) < 0)
+        log_warning("old checkpoints could not be removed", "why=%s", log_quote(error_text(&err)));
+}
+
+static void work_checkpoint(struct server *server, uint64_t generation, uint64_t now_ms) {
     struct error err = {0};
     uint64_t begun_ns = server->ops->now_ns ? server->ops->now_ns(server->ops_ctx) : 0;
     int r = atomic_load(&server->state) == SERVER_SERVING
-                ? work_write(server, generation, complete, now_ms, &err)
+                ? work_write(server, generation, now_ms, &err)
                 : error_set(&err, ERR_NOT_READY, "no worker has declared the layout yet");
     if (r == 0 && server->ops->now_ns)
         metric_record(METRIC_CHECKPOINT_TIME, server->ops->now_ns(server->ops_ctx) - begun_ns);
@@ -297,12 +305,12 @@ static void work_restore(struct server *server, uint64_t generation, uint64_t ru
 
 static bool restore_due_locked(const struct server *server) {
     return atomic_load(&server->state) == SERVER_STARTING && server->order.restore &&
-           (server->order.restore_generation || server->order.run);
+           !server->order.finish && (server->order.restore_generation || server->order.run);
 }
 
 static bool checkpoint_due_locked(const struct server *server) {
     int state = atomic_load(&server->state);
-    return (state == SERVER_SERVING || state == SERVER_WAITING) &&
+    return (state == SERVER_SERVING || state == SERVER_WAITING) && !server->order.finish &&
            server->order.generation > server->generation &&
            server->order.generation != server->generation_failed;
 }
@@ -319,17 +327,22 @@ void server_work(struct server *server, uint64_t now_ms) {
     while (mine) {
         bool restore = restore_due_locked(server);
         uint64_t generation = restore ? server->order.restore_generation : server->order.generation;
-        uint64_t run = server->order.run, complete = server->order.complete;
+        uint64_t run = server->order.run;
         lock_release(&server->orders_lock);
         if (restore)
             work_restore(server, generation, run);
         else
-            work_checkpoint(server, generation, complete, now_ms);
+            work_checkpoint(server, generation, now_ms);
         lock_take(&server->orders_lock);
         mine = server_work_due_locked(server);
         server->work_running = mine;
     }
+    bool finish = server->order.finish && !server->work_running;
+    int finish_code = -(int)server->order.finish_code;
     lock_release(&server->orders_lock);
+    work_prune(server);
+    if (finish) /* the run has ended, and nothing is left over */
+        server_finish(server, finish_code, NULL);
     server_evict(server);
     server_news(server);
 }

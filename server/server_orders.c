@@ -166,8 +166,10 @@ void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint
     lock_take(&server->orders_lock);
     bool stale = order->order < server->order.order;
     bool other = order_of_other_run(server, order);
-    bool news = false;
+    bool news = false, work = false;
     if (!stale && !other) {
+        /* Old generations are removed, and the run ends, where the disk may be waited for. */
+        work = order->complete > server->order.complete || (order->finish && !server->order.finish);
         order_copy(&server->order, order);
         if (order_roster(&server->roster, order) && server->aggregator && server->rule.bsp)
             aggregator_recheck(server->aggregator, now_ms);
@@ -189,8 +191,8 @@ void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint
     if (other)
         server_finish(server, ERR_INTERRUPTED,
                       "shard 0 has begun another run; start this shard again");
-    else if (!stale && order->finish)
-        server_finish(server, -(int)order->finish_code, NULL);
+    else if (work)
+        server->ops->work(server->ops_ctx);
     if (news || other)
         server_news(server);
 }
@@ -232,10 +234,12 @@ void server_leave(struct server *server, uint64_t now_ms) {
 static json_t *epoch_json(const Graphps__EpochStatus *epoch) {
     if (!epoch)
         return json_null();
-    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f}", "epoch", (json_int_t)epoch->epoch,
-                     "train_loss", epoch->train_loss, "train_accuracy", epoch->train_accuracy,
-                     "valid_loss", epoch->valid_loss, "valid_accuracy", epoch->valid_accuracy,
-                     "test_accuracy", epoch->test_accuracy);
+    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "epoch",
+                     (json_int_t)epoch->epoch, "train_loss", epoch->train_loss, "train_accuracy",
+                     epoch->train_accuracy, "valid_loss", epoch->valid_loss, "valid_accuracy",
+                     epoch->valid_accuracy, "test_accuracy", epoch->test_accuracy, "valid_epoch",
+                     (json_int_t)epoch->valid_epoch, "workers", (json_int_t)epoch->workers,
+                     "valid_workers", (json_int_t)epoch->valid_workers);
 }
 
 static json_t *shard_json(const Graphps__ShardStatus *s) {
@@ -271,14 +275,14 @@ static json_t *job_json(struct server *server, uint64_t now_ms) {
     for (size_t i = 0; i < status.n_workers; i++)
         json_array_append_new(workers, worker_json(status.workers[i]));
     json_t *job = json_pack(
-        "{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:o, s:o}", "name",
+        "{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o}", "name",
         status.job, "state", status.state, "mode", status.mode, "last", epoch_json(status.last),
         "best", epoch_json(status.best), "epochs", (json_int_t)status.epochs, "steps_per_epoch",
         (json_int_t)status.steps_per_epoch, "slowest_clock", (json_int_t)status.slowest_clock,
         "fastest_clock", (json_int_t)status.fastest_clock, "uptime_ms",
         (json_int_t)status.uptime_ms, "waiting_for", status.waiting_for, "stop_reason",
-        status.stop_reason, "generation", (json_int_t)status.generation, "shards", shards,
-        "workers", workers);
+        status.stop_reason, "generation", (json_int_t)status.generation, "idle_epochs",
+        (json_int_t)status.idle_epochs, "shards", shards, "workers", workers);
     coordinator_status_done(&status);
     return job;
 }

@@ -481,10 +481,22 @@ static void check_equal(struct world *world, uint64_t steps, float *const saved[
     }
 }
 
+/* As many generations are left as are to be kept; the newest is complete, so no more is there. */
+static void check_kept(struct world *world) {
+    for (uint32_t s = 0; s < SIM_SHARDS; s++) {
+        size_t kept = 0;
+        for (const struct saved *saved = world->places[s].saved; saved; saved = saved->next)
+            kept++;
+        if (world->places[s].over && kept > (size_t)world->config->checkpoint_keep)
+            sim_fail(world, "the job is done and shard %u has %zu generations", s, kept);
+    }
+}
+
 void check_end(struct world *world) {
     const struct saved *first = world->places[0].saved;
     if (!first)
         sim_fail(world, "the job is done and nothing was saved");
+    check_kept(world);
     if (!is_bsp(world) || !world->exact)
         return;
     float *weights[SIM_SHARDS];

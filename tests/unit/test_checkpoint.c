@@ -617,7 +617,26 @@ START_TEST(reshard_incomplete) {
 }
 END_TEST
 
-/* Promise: a damaged file is not listed, nor what a killed writer left behind, nor a stranger's. */
+/* The faults told, joined. */
+static void note_fault(void *to, const struct error *fault) {
+    strcat(strcat(to, fault->text), "\n");
+}
+
+static void store_tells(const struct checkpoint_store *store, uint32_t shard, uint32_t shards,
+                        const uint64_t *listed, size_t count, const char *const *says) {
+    char text[4000] = "", *at = text;
+    store->faults(store->ctx, shard, shards, listed, count, note_fault, text);
+    for (; *says; says++) {
+        char *end = strchr(at, '\n');
+        ck_assert_msg(end && strstr(at, *says) && strstr(at, *says) < end, "no '%s' next in:\n%s",
+                      *says, text);
+        at = end + 1;
+    }
+    ck_assert_str_eq(at, "");
+}
+
+/* Promise: a damaged file is not listed, nor what a killed writer left behind, nor a stranger's;
+ * the damage is told with the name of the file, and a missing file is not. */
 START_TEST(store_damaged) {
     const char *dir = test_tmpdir();
     struct checkpoint_store store = checkpoint_store_files(dir);
@@ -631,6 +650,11 @@ START_TEST(store_damaged) {
     ck_assert_int_eq(mkdir(test_path(dir, "checkpoints/lost+found"), 0777), 0);
     ck_assert_int_eq(mkdir(test_path(dir, "checkpoints/7"), 0777), 0);
     store_lists(&store, 0, 1, "1");
+    static const uint64_t listed[] = {1};
+    static const char *const says[] = {"00000002/shard-0-of-1.ckpt: the checkpoint is damaged",
+                                       "00000003/shard-0-of-1.ckpt: ", NULL};
+    store_tells(&store, 0, 1, listed, 1, says);
+    store_tells(&store, 0, 3, NULL, 0, says); /* to whom it comes from another number of shards */
 }
 END_TEST
 
@@ -698,6 +722,16 @@ static int collect(const char *path, bool best, float *model, uint64_t *ret_gene
     return r;
 }
 
+/* Of the generations after the one that was taken, one fault is told, or (NULL) none. */
+static void collect_tells(const char *path, uint64_t taken, const char *says) {
+    char text[4000] = "";
+    checkpoint_collect_faults(path, false, taken, note_fault, text);
+    if (!says)
+        ck_assert_str_eq(text, "");
+    else
+        ck_assert_msg(strstr(text, says) && strchr(text, '\n')[1] == 0, "'%s'", text);
+}
+
 static void collects(const char *path, bool best, uint64_t generation, uint64_t stream) {
     float model[FLOATS], expected[FLOATS];
     uint64_t got;
@@ -718,7 +752,8 @@ static void collect_fails(const char *path, bool best, int code, const char *say
 }
 
 /* Promise: the shards' blocks, of 1, 2 or 3 shards, make the whole model, every float in its place;
- * an incomplete or damaged generation gives way to the one before it. */
+ * an incomplete or damaged generation gives way to the one before it, and of a damaged one it is
+ * told which file is. */
 START_TEST(collect_newest) {
     uint32_t shards = (uint32_t)_i;
     const char *dir = test_tmpdir();
@@ -735,10 +770,13 @@ START_TEST(collect_newest) {
     if (shards > 1) {
         store_put(&store, 0, shards, 7, 4); /* the others were killed before they wrote it */
         collects(dir, false, 6, 6);
+        collect_tells(dir, 6, NULL);
         collect_fails(test_path(dir, "checkpoints/00000007"), false, ERR_NOT_FOUND, "shard-1-of-");
     }
     damage(file_of(dir, 6, last), 900);
     collects(dir, false, 5, 5);
+    collect_tells(dir, 5, last);
+    collect_tells(test_path(dir, "checkpoints/00000005"), 5, NULL);
     collect_fails(test_path(dir, "checkpoints/00000006"), false, ERR_CHECKSUM, last);
     ck_assert_int_eq(unlink(file_of(dir, 5, last)), 0);
     collect_fails(dir, false, shards > 1 ? ERR_NOT_FOUND : ERR_CHECKSUM, "no generation before");
