@@ -14,7 +14,8 @@ static const struct argp_option options[] = {
     {"defaults", KEY_DEFAULTS, NULL, 0, "Print every option with its default, range and meaning",
      0},
     {"check", KEY_CHECK, "FILE", 0, "Name every fault of a job file", 0},
-    {"show", KEY_SHOW, "FILE", 0, "Print the options in force that differ from the defaults", 0},
+    {"show", KEY_SHOW, "FILE", 0, "Print the options that the file sets to other than the defaults",
+     0},
     {"markdown", KEY_MARKDOWN, NULL, 0, "Print the documentation page of all options", 0},
     {"set", 's', "SECTION.OPTION=VALUE", 0,
      "With --check and --show: set an option over the file (may be repeated)", 0},
@@ -73,7 +74,7 @@ int cmd_config(int argc, char **argv) {
         if (r == 0 && check)
             printf("%s: no faults\n", arguments.job.config_path);
         else if (r == 0)
-            config_print(config, stdout);
+            config_print_given(config, stdout);
         config_free(config);
     }
     args_job_done(&arguments.job);

@@ -130,6 +130,8 @@ int cmd_import(int argc, char **argv) {
     progress_end(&progress);
     if (r < 0)
         return cli_fail(argv[0], &err);
+    for (char *line = strtok(summary.remarks, "\n"); line; line = strtok(NULL, "\n"))
+        fprintf(stderr, "%s: warning: %s\n", argv[0], line);
     print_summary(&arguments.import, &summary, (double)(time_now_ms() - started) / 1000);
     return 0;
 }

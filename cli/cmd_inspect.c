@@ -8,6 +8,7 @@
 #include "cli/partition_print.h"
 #include "common/mem.h"
 #include "worker/graph/csr.h"
+#include "worker/graph/csv.h"
 
 #define CLASSES_SHOWN 100
 
@@ -98,10 +99,11 @@ static void print_classes(const struct snapshot *s) {
            s->class_names ? "  name" : "");
     for (uint32_t c = 0; c < s->classes && c < CLASSES_SHOWN; c++) {
         const uint64_t *row = &counts[4 * (size_t)c];
+        char name[512];
         printf("  %5" PRIu32 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "%s%s\n", c,
                row[0] + row[1] + row[2] + row[3], row[SPLIT_TRAIN], row[SPLIT_VALID],
                row[SPLIT_TEST], s->class_names ? "  " : "",
-               s->class_names ? s->class_names[c] : "");
+               s->class_names ? csv_printable(s->class_names[c], name, sizeof name) : "");
     }
     if (s->classes > CLASSES_SHOWN)
         printf("  and %" PRIu32 " more\n", s->classes - CLASSES_SHOWN);

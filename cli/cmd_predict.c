@@ -19,7 +19,7 @@ enum { KEY_MODEL = 256 };
 static const struct argp_option options[] = {
     {"model", KEY_MODEL, "FILE", 0, "The model, as `graphps export` and `graphps train` write it",
      0},
-    {"out", 'o', "FILE", 0, "The CSV file to write", 0},
+    {"out", 'o', "FILE", 0, "The CSV file to write; - for standard output", 0},
     {0},
 };
 static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
@@ -179,15 +179,26 @@ static void append_class(const struct snapshot *snapshot, char *row, size_t row_
         append_field(row, row_bytes, snapshot->class_names ? snapshot->class_names[class] : number);
 }
 
+static bool to_stdout(const char *path) {
+    return strcmp(path, "-") == 0;
+}
+
+/* file NULL: standard output, whose state main looks at when all is printed. */
+static int put(struct file_writer *file, const char *text, struct error *reterr) {
+    if (file)
+        return file_append(file, text, strlen(text), reterr);
+    fputs(text, stdout);
+    return 0;
+}
+
 static int predict_write(struct predict *p, const char *path, const float *logits,
                          struct error *reterr) {
     static const char *const splits[] = {"", "train", "valid", "test"};
     struct file_writer *file = NULL;
-    int r = file_create(path, &file, reterr);
+    int r = to_stdout(path) ? 0 : file_create(path, &file, reterr);
     if (r < 0)
         return r;
-    static const char header[] = "id,prediction,probability,label,split\n";
-    r = file_append(file, header, sizeof header - 1, reterr);
+    r = put(file, "id,prediction,probability,label,split\n", reterr);
     uint32_t classes = p->snapshot->classes;
     for (uint64_t i = 0; i < p->snapshot->nodes && r == 0; i++) {
         const float *z = logits + i * classes;
@@ -208,17 +219,21 @@ static int predict_write(struct predict *p, const char *path, const float *logit
         strcat(row, ",");
         strcat(row, splits[p->store->split[i] & 3]);
         strcat(row, "\n");
-        r = file_append(file, row, strlen(row), reterr);
+        r = put(file, row, reterr);
     }
     if (r < 0) {
         file_abandon(file);
         return r;
     }
-    return file_commit(file, reterr);
+    return file ? file_commit(file, reterr) : 0;
 }
 
 static int predict_run(struct predict *p, const struct arguments *arguments, struct error *reterr) {
-    int r = predict_open(p, arguments, reterr);
+    bool piped = to_stdout(arguments->out);
+    FILE *summary = piped ? stderr : stdout;
+    int r = piped ? 0 : file_may_create(arguments->out, reterr);
+    if (r == 0)
+        r = predict_open(p, arguments, reterr);
     if (r < 0)
         return r;
     struct model_result result;
@@ -227,14 +242,14 @@ static int predict_run(struct predict *p, const struct arguments *arguments, str
     r = predict_write(p, arguments->out, logits, reterr);
     if (r < 0)
         return r;
-    printf("%s: %lu nodes of %s@%s\n", arguments->out, (unsigned long)p->snapshot->nodes,
-           p->snapshot->name, p->snapshot->version);
+    fprintf(summary, "%s: %lu nodes of %s@%s\n", piped ? "standard output" : arguments->out,
+            (unsigned long)p->snapshot->nodes, p->snapshot->name, p->snapshot->version);
     static const char *const names[] = {NULL, "train", "valid", "test"};
     for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++)
         if (result.count[s] > 0)
-            printf("%-5s accuracy %.2f %% of %lu\n", names[s],
-                   100.0 * (double)result.correct[s] / (double)result.count[s],
-                   (unsigned long)result.count[s]);
+            fprintf(summary, "%-5s accuracy %.2f %% of %lu\n", names[s],
+                    100.0 * (double)result.correct[s] / (double)result.count[s],
+                    (unsigned long)result.count[s]);
     return 0;
 }
 

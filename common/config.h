@@ -96,6 +96,8 @@ void config_print_defaults(FILE *out);
 void config_print_markdown(FILE *out);
 /* The options in force that differ from the defaults, as YAML. */
 void config_print(const struct config *config, FILE *out);
+/* The same without those that only follow from others (job.dir, data.halo, ...). */
+void config_print_given(const struct config *config, FILE *out);
 /* The options that decide what is learnt (model, train but its threads, optimizer, consistency,
  * aggregation, push), a line each; mem_free it. */
 char *config_shared_text(const struct config *config);

@@ -85,12 +85,14 @@ void config_print_markdown(FILE *out) {
     }
 }
 
-void config_print(const struct config *config, FILE *out) {
+static void print_differing(const struct config *config, bool given, FILE *out) {
     _cleanup_(config_free_p) struct config *defaults = config_new();
     const char *section = "";
     for (size_t i = 0; i < config_option_count; i++) {
         const struct config_option *option = &config_options[i];
         if (config_option_equal(option, config, defaults))
+            continue;
+        if (given && config->places[i].line == 0) /* config_finish's */
             continue;
         if (strcmp(section, option->section) != 0)
             fprintf(out, "%s:\n", option->section);
@@ -99,6 +101,14 @@ void config_print(const struct config *config, FILE *out) {
         config_option_print(option, config, out);
         putc('\n', out);
     }
+}
+
+void config_print(const struct config *config, FILE *out) {
+    print_differing(config, false, out);
+}
+
+void config_print_given(const struct config *config, FILE *out) {
+    print_differing(config, true, out);
 }
 
 const char *config_choice(const struct config *config, const char *path) {

@@ -32,7 +32,9 @@ static int file_error(struct error *reterr, int why, const char *what, const cha
     int code = why == ENOENT                   ? ERR_NOT_FOUND
                : why == EEXIST                 ? ERR_EXISTS
                : why == EACCES || why == EPERM ? ERR_NOT_ALLOWED
-                                               : ERR_IO;
+               : why == EISDIR || why == ENOTDIR || why == ENAMETOOLONG || why == ELOOP
+                   ? ERR_USAGE /* the wrong path was given */
+                   : ERR_IO;
     const char *hint = why == ENOSPC || why == EDQUOT ? " (free some space and try again)"
                        : why == EROFS                 ? " (name a writable directory)"
                                                       : "";
@@ -73,12 +75,23 @@ static struct file_writer *file_free(struct file_writer *file) {
     return NULL;
 }
 
-int file_create(const char *path, struct file_writer **ret, struct error *reterr) {
-    /* A device or pipe would be replaced by the rename, not written to. */
+int file_may_create(const char *path, struct error *reterr) {
+    /* A device or pipe would be replaced by the rename, not written to; so would /dev/stdout, even
+     * when it leads to a file. */
     struct stat there;
-    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
-        return error_set(reterr, ERR_EXISTS, "%s is there and is not a file; choose another name",
-                         path);
+    bool device_link =
+        strncmp(path, "/dev/", 5) == 0 && lstat(path, &there) == 0 && S_ISLNK(there.st_mode);
+    if (device_link || (stat(path, &there) == 0 && !S_ISREG(there.st_mode)))
+        return error_set(reterr, ERR_EXISTS, "%s is there and is %s; choose another name", path,
+                         S_ISDIR(there.st_mode) ? "a directory" : "not a file");
+    _cleanup_(mem_free_p) char *copy = mem_strdup(path);
+    return access(dirname(copy), W_OK) == 0 ? 0 : file_error(reterr, errno, "create", path);
+}
+
+int file_create(const char *path, struct file_writer **ret, struct error *reterr) {
+    int may = file_may_create(path, reterr);
+    if (may != 0)
+        return may;
     struct file_writer *file = mem_alloc(sizeof *file);
     file->path = mem_strdup(path);
     file->tmp = mem_printf("%s.tmp-%d", path, (int)getpid());

@@ -13,6 +13,8 @@
  * before file_commit, which fsyncs, renames and fsyncs the directory. file_abandon removes it. */
 struct file_writer;
 int file_create(const char *path, struct file_writer **ret, struct error *reterr);
+/* What file_create would refuse: to be asked before long work whose result goes there. */
+int file_may_create(const char *path, struct error *reterr);
 int file_append(struct file_writer *file, const void *data, size_t len, struct error *reterr);
 /* Overwrites bytes written before (a header whose counts are known only at the end). */
 int file_patch(struct file_writer *file, uint64_t offset, const void *data, size_t len,

@@ -275,6 +275,47 @@ const char *httpd_address(const struct httpd *httpd) {
     return httpd->address;
 }
 
+static bool is_any(const struct sockaddr_storage *address) {
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+    return address->ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
+                                          : v4->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+/* The address of this machine that the system would send from; a datagram socket learns it without
+ * sending anything. False: there is none. */
+static bool local_host_towards(const char *towards, char *to, size_t bytes) {
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM}, *found;
+    struct sockaddr_storage local = {0};
+    socklen_t len = sizeof local;
+    if (getaddrinfo(towards, "9", &hints, &found) != 0) /* any port will do */
+        return false;
+    int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, 0);
+    bool known = fd >= 0 && !is_any((const struct sockaddr_storage *)found->ai_addr) &&
+                 connect(fd, found->ai_addr, found->ai_addrlen) == 0 &&
+                 getsockname(fd, (struct sockaddr *)&local, &len) == 0 &&
+                 getnameinfo((struct sockaddr *)&local, len, to, (socklen_t)bytes, NULL, 0,
+                             NI_NUMERICHOST) == 0;
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(found);
+    return known;
+}
+
+void httpd_advertise(struct httpd *httpd, const char *towards) {
+    char host[NI_MAXHOST];
+    const char *port = strrchr(httpd->address, ':') + 1;
+    if (strncmp(httpd->address, "0.0.0.0:", 8) != 0 && strncmp(httpd->address, "[::]:", 5) != 0)
+        return;
+    if (!(towards && local_host_towards(towards, host, sizeof host)) &&
+        gethostname(host, sizeof host) != 0)
+        return;
+    host[sizeof host - 1] = 0;
+    _cleanup_(mem_free_p) char *address =
+        mem_printf(strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    snprintf(httpd->address, sizeof httpd->address, "%s", address);
+}
+
 struct httpd *httpd_stop(struct httpd *httpd) {
     if (httpd) {
         MHD_stop_daemon(httpd->daemon);

@@ -24,8 +24,14 @@ struct httpd_ops {
  */
 int httpd_start(const char *host, uint16_t port, const char *role, int number,
                 const struct httpd_ops *ops, void *ctx, struct httpd **ret, struct error *reterr);
-const char *httpd_address(const struct httpd *httpd); /* "127.0.0.1:40113" */
-struct httpd *httpd_stop(struct httpd *httpd);        /* takes NULL */
+/* "127.0.0.1:40113" */
+const char *httpd_address(const struct httpd *httpd);
+/* An address bound to every one of the machine's (0.0.0.0, ::) is of no use to others. From here on
+ * httpd_address names instead the one from which the host `towards` would be reached; this
+ * machine's name when that is not known (NULL, or it does not resolve). To be called before others
+ * look. */
+void httpd_advertise(struct httpd *httpd, const char *towards);
+struct httpd *httpd_stop(struct httpd *httpd); /* takes NULL */
 
 /* Heartbeats: each loop or thread that must not hang registers a name once and beats at least every
  * second; /healthz fails when one is older than 10 s. At most 32; names are static strings. */

@@ -219,6 +219,7 @@ int npy_parse(const uint8_t *bytes, size_t len, struct npy *ret, struct error *r
             "numpy.save",
             offset);
     npy.count = count;
+    npy.extra = len - offset - data_bytes;
     npy.data = bytes + offset;
     *ret = npy;
     return 0;

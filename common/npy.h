@@ -29,6 +29,7 @@ struct npy {
     uint64_t shape[NPY_DIMS_MAX];
     uint64_t count;   /* product of shape */
     const void *data; /* borrowed from the map */
+    uint64_t extra;   /* bytes behind the data, which nothing uses */
     struct file_map map;
 };
 

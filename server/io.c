@@ -19,6 +19,10 @@
 #define IO_IDLE_MS 600000 /* far beyond any heartbeat */
 #define IO_FLUSH_MS 1000
 #define IO_BEAT_MS 500
+/* Anybody can connect and fail, as often as he likes: lines about those who never said hello are at
+ * most so many in that time, and one with the number of the others. */
+#define IO_STRANGER_LINES 20
+#define IO_STRANGER_MS 60000
 #define IO_HEARTBEATS 16 /* loops beyond these are not watched: /healthz has places for 32 */
 
 struct io_loop {
@@ -55,9 +59,11 @@ struct io {
     /* loop 0 only */
     uv_tcp_t listener;
     bool listening;
-    size_t next; /* whose turn it is */
+    size_t next;           /* whose turn it is */
+    uint64_t strangers_ms; /* when to begin counting them anew */
 
-    atomic_size_t conns; /* open ones, and sockets on their way */
+    atomic_size_t conns;     /* open ones, and sockets on their way */
+    atomic_size_t strangers; /* that failed since counting began */
 };
 
 struct io_conn {
@@ -65,6 +71,7 @@ struct io_conn {
     struct io_loop *loop;
     struct conn *conn; /* a reference */
     struct session *session;
+    bool greeted; /* said who it is, or tried to */
 };
 
 void io_send(void *ctx, void *conn, struct frame_out *frame) {
@@ -84,11 +91,26 @@ static void io_count(struct io *io, int change) {
     metric_set(METRIC_CONNECTIONS, (double)now);
 }
 
+/* ---- strangers ---- */
+
+/* May a line be written about one more of them? */
+static bool io_stranger_line(struct io *io) {
+    return atomic_fetch_add(&io->strangers, 1) < IO_STRANGER_LINES;
+}
+
+static void io_sum_up_strangers(struct io *io) {
+    size_t count = atomic_exchange(&io->strangers, 0);
+    if (count > IO_STRANGER_LINES)
+        log_info("more connections without a hello were lost", "count=%zu",
+                 count - IO_STRANGER_LINES);
+}
+
 /* ---- connections ---- */
 
 static void io_on_frame(struct conn *conn, const struct frame_in *frame, void *ctx) {
     struct io_conn *record = ctx;
     struct timespec wall;
+    record->greeted |= frame->type == FRAME_HELLO || frame->type == FRAME_PEER_REPORT;
     clock_gettime(CLOCK_REALTIME, &wall);
     session_frame(record->session, frame, time_now_ms(),
                   (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000);
@@ -104,7 +126,7 @@ static void io_end_if_empty(struct io_loop *loop) {
 static void io_on_close(struct conn *conn, const struct error *why, void *ctx) {
     struct io_conn *record = ctx;
     struct io_loop *loop = record->loop;
-    if (why->code)
+    if (why->code && (record->greeted || io_stranger_line(loop->io)))
         log_info("connection lost", "code=%s why=%s", error_name(why->code),
                  log_quote(error_text(why)));
     else
@@ -125,8 +147,9 @@ static void io_open(struct io_loop *loop, int fd) {
     struct error err = {0};
     record->loop = loop;
     if (conn_adopt(&loop->loop, fd, &io->limits, &io_conn_ops, record, &record->conn, &err) < 0) {
-        log_info("connection lost", "code=%s why=%s", error_name(err.code),
-                 log_quote(error_text(&err)));
+        if (io_stranger_line(io))
+            log_info("connection lost", "code=%s why=%s", error_name(err.code),
+                     log_quote(error_text(&err)));
         mem_free(record);
         io_count(io, -1);
         return;
@@ -176,7 +199,8 @@ static void io_on_temporary_closed(uv_handle_t *handle) {
 static void io_on_connection(uv_stream_t *listener, int status) {
     struct io *io = listener->data;
     if (status < 0) {
-        log_warning("a connection was not accepted", "why=%s", log_quote(uv_strerror(status)));
+        if (io_stranger_line(io))
+            log_warning("a connection was not accepted", "why=%s", log_quote(uv_strerror(status)));
         return;
     }
     uv_tcp_t *accepted = mem_alloc(sizeof *accepted);
@@ -187,8 +211,9 @@ static void io_on_connection(uv_stream_t *listener, int status) {
         copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     uv_close((uv_handle_t *)accepted, io_on_temporary_closed);
     if (copy < 0) {
-        log_warning("a connection was refused", "open=%zu most=%zu", atomic_load(&io->conns),
-                    io->conns_max);
+        if (io_stranger_line(io))
+            log_warning("a connection was refused", "open=%zu most=%zu", atomic_load(&io->conns),
+                        io->conns_max);
         return;
     }
     io_count(io, 1);
@@ -202,6 +227,11 @@ static void io_on_beat(uv_timer_t *beat) {
     struct io_loop *loop = beat->data;
     if (loop->heartbeat >= 0)
         heartbeat_beat(loop->heartbeat);
+    uint64_t now_ms = time_now_ms();
+    if (loop->number == 0 && now_ms >= loop->io->strangers_ms) {
+        loop->io->strangers_ms = now_ms + IO_STRANGER_MS;
+        io_sum_up_strangers(loop->io);
+    }
 }
 
 static int io_loop_init(struct io *io, size_t number, struct error *reterr) {
@@ -327,6 +357,7 @@ struct io *io_free(struct io *io) {
         lock_done(&loop->lock);
         mem_free(loop->fds);
     }
+    io_sum_up_strangers(io);
     budget_unref(io->budget);
     mem_free(io->loops);
     mem_free(io);

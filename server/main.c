@@ -18,6 +18,7 @@
 #include "common/metrics.h"
 #include "common/pool.h"
 #include "common/rng.h"
+#include "proto/address.h"
 #include "proto/conn.h"
 #include "server/io.h"
 #include "server/link.h"
@@ -246,8 +247,17 @@ static int shell_start_http(struct shell *shell, struct error *reterr) {
     if (port > UINT16_MAX)
         return error_set(reterr, ERR_CONFIG, "http.port + shard is %lld; ports end at %d",
                          (long long)port, UINT16_MAX);
-    return httpd_start(config->http_host, (uint16_t)port, "shard", shell->shard, &shell_httpd_ops,
-                       shell, &shell->httpd, reterr);
+    int r = httpd_start(config->http_host, (uint16_t)port, "shard", shell->shard, &shell_httpd_ops,
+                        shell, &shell->httpd, reterr);
+    if (r < 0)
+        return r;
+    /* The workers reach this shard there, so others reach its pages. */
+    const struct string_list *addresses = &config->servers_addresses;
+    const char *own = addresses->count > 0 ? addresses->items[shell->shard] : io_address(shell->io);
+    char host[ADDRESS_HOST_MAX];
+    uint16_t own_port;
+    httpd_advertise(shell->httpd, address_split(own, host, &own_port, NULL) == 0 ? host : NULL);
+    return 0;
 }
 
 static int shell_write_address(const char *path, const char *address, struct error *reterr) {

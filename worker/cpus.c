@@ -2,9 +2,12 @@
  * each of the machine's processors is stopped most of the time by the quota. So both are read. */
 #include "worker/cpus.h"
 
+#include <limits.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 /* Reads one small file into buf; false when it is not there. */
 static bool read_text(const char *path, char *buf, size_t buf_bytes) {
@@ -41,4 +44,17 @@ int cpus_available(void) {
     if (limit > 0 && limit < count)
         count = (int)limit;
     return count > 0 ? count : 1;
+}
+
+void cpus_yield_when_idle(char **argv) {
+    char self[PATH_MAX];
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (len < 0 || setenv("OMP_WAIT_POLICY", "passive", 1) < 0)
+        return;
+    self[len] = 0;
+    /* Its path, not /proc/self/exe: the process would be listed as "exe". On failure it is only
+     * slower. */
+    execv(self, argv);
 }

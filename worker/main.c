@@ -20,6 +20,7 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/rng.h"
+#include "proto/address.h"
 #include "worker/cpus.h"
 #include "worker/kernels/kernels.h"
 #include "worker/trainer.h"
@@ -172,8 +173,16 @@ static int shell_start_http(struct shell *shell, struct error *reterr) {
                          UINT16_MAX);
     int r = httpd_start(config->http_host, (uint16_t)port, "worker", shell->rank, &shell_httpd_ops,
                         shell, &shell->httpd, reterr);
-    if (r < 0 || !shell->http_port_file)
+    if (r < 0)
         return r;
+    const struct string_list *addresses = &config->servers_addresses;
+    char host[ADDRESS_HOST_MAX];
+    uint16_t shard_port;
+    bool known =
+        addresses->count > 0 && address_split(addresses->items[0], host, &shard_port, NULL) == 0;
+    httpd_advertise(shell->httpd, known ? host : NULL);
+    if (!shell->http_port_file)
+        return 0;
     _cleanup_(mem_free_p) char *line = mem_printf("%s\n", httpd_address(shell->httpd));
     return file_write_whole(shell->http_port_file, line, strlen(line), reterr);
 }
@@ -300,6 +309,7 @@ static int shell_run(struct shell *shell, struct error *reterr) {
 int main(int argc, char **argv) {
     struct shell shell = {0};
     struct error err = {0};
+    cpus_yield_when_idle(argv);
     argp_err_exit_status = error_exit_code(ERR_USAGE);
     argp_parse(&shell_argp, argc, argv, 0, NULL, &shell);
     mallopt(M_ARENA_MAX, 2); /* several threads, little heap each: memory stays near what is used */

@@ -288,7 +288,7 @@ static void flush_coordinator(struct outbox *outbox, uint64_t now_ms) {
         beat.rss_bytes = outbox->rss_bytes;
         beat.rss_peak_bytes = outbox->rss_peak_bytes;
         send_message(outbox, 0, &outbox->heartbeat, FRAME_HEARTBEAT, &beat.base, now_ms);
-        outbox->heartbeat_ms = now_ms + outbox->lease_ms / 3;
+        outbox->heartbeat_ms = now_ms + outbox->beat_every_ms;
     }
 }
 

@@ -9,7 +9,9 @@
 #include "common/vec.h"
 #include "worker/outbox_state.h"
 
-#define HEARTBEAT_LEASE_MIN_MS 30
+/* A third of the lease, but not more seldom: they carry what the job's status shows. */
+#define HEARTBEAT_MIN_MS 10
+#define HEARTBEAT_MAX_MS 1000
 
 static void record_latency(struct outbox *outbox, enum metric metric,
                            const struct request *request) {
@@ -90,10 +92,12 @@ static int on_welcome(struct outbox *outbox, uint32_t index, const Graphps__Welc
         shard_due_now(outbox, index, now_ms);
     if (index > 0)
         return 0;
-    outbox->lease_ms =
-        welcome->lease_ms > HEARTBEAT_LEASE_MIN_MS ? welcome->lease_ms : HEARTBEAT_LEASE_MIN_MS;
+    uint32_t third_ms = welcome->lease_ms / 3;
+    outbox->beat_every_ms = third_ms < HEARTBEAT_MIN_MS   ? HEARTBEAT_MIN_MS
+                            : third_ms > HEARTBEAT_MAX_MS ? HEARTBEAT_MAX_MS
+                                                          : third_ms;
     if (fresh)
-        outbox->heartbeat_ms = now_ms + outbox->lease_ms / 3;
+        outbox->heartbeat_ms = now_ms + outbox->beat_every_ms;
     if (welcome->start_clock > outbox->start_clock)
         outbox->start_clock = welcome->start_clock;
     bool renumbered = outbox->attempt != welcome->attempt;

@@ -91,7 +91,7 @@ struct outbox {
     uint64_t clock_value;
     Graphps__Eval eval_message;
     bool bye_done;
-    uint32_t lease_ms;
+    uint32_t beat_every_ms;
     uint64_t heartbeat_ms; /* the next one */
 
     uint64_t rss_bytes, rss_peak_bytes;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# graphps import, partition and inspect as a user meets them: what they print, their exit codes, and
-# what they say when something is wrong. Usage: graph.sh GRAPHPS
+# graphps import, partition, inspect and predict as a user meets them: what they print, their exit
+# codes, and what they say when something is wrong. Usage: graph.sh GRAPHPS
 set -eu
 graphps=$(realpath "$1")
 dir=$(mktemp -d)
@@ -98,6 +98,36 @@ says "part-1/features.npy: checksum mismatch"
 run 0 inspect ring --no-verify
 says "(not verified)"
 
+# A snapshot's directory is found without ./ before it, when no snapshot has the name.
+cp -r graphps-data/snapshots/ring@1.0.0 copy
+run 0 inspect copy
+says "where       copy"
+
+# As many parts as nodes, without METIS' own complaints.
+run 0 partition ring --parts 20 --halo 0
+! grep -qF '***' out || fail "METIS speaks"
+
+# A model says the same into a file and into a pipe; where it cannot go is known before the work.
+cat >job.yaml <<'END'
+data: {snapshot: ring@1.0.0}
+model: {hidden: 4}
+train: {epochs: 2}
+servers: {count: 1}
+workers: {count: 1}
+END
+run 0 partition ring@1.0.0 --parts 1
+run 0 train job.yaml
+model=$(find graphps-data/runs -name '*.safetensors')
+run 0 predict --config job.yaml --model "$model" --out file.csv
+says "file.csv: 20 nodes of ring@1.0.0"
+"$graphps" predict --config job.yaml --model "$model" --out - >piped.csv 2>out
+says "standard output: 20 nodes of ring@1.0.0"
+cmp file.csv piped.csv || fail "the pipe got something else than the file"
+run 78 predict --config job.yaml --model nowhere --out source
+says "source is there and is a directory"
+run 78 predict --config job.yaml --model "$model" --out /dev/stdout
+says "/dev/stdout is there and is not a file"
+
 # Faults of the user's files and command lines.
 gzip -d source/edges.csv.gz
 echo "v1,v99" >>source/edges.csv
@@ -112,8 +142,22 @@ run 78 import --format csv nowhere --name ring --version 2.0.0
 says "nowhere: there is no such directory"
 run 78 import --format ogb source --name ring --version 2.0.0
 says "has neither raw/ nor ogb/raw/"
-for command in import partition inspect; do
+mv source/test.csv source/test
+mkdir source/test.csv
+run 78 import --format csv source --name ring --version 1.9.0
+says "source/test.csv: is a directory, where a file is needed"
+rmdir source/test.csv
+mv source/test source/test.csv
+sed -i '$d' source/edges.csv
+gzip source/edges.csv
+echo rubbish >>source/edges.csv.gz
+sed -i "s/,low/,$(printf 'l\033ow')/" source/labels.csv
+run 0 import --format csv source --name ring --version 1.9.0
+says "graphps import: warning: source/edges.csv.gz: something follows the end of the gzip data"
+run 0 inspect ring@1.9.0
+says '  l\x1bow'
+for command in import partition inspect predict; do
     run 0 $command --help
     says "Usage: graphps $command"
 done
-echo "graphps import, partition and inspect: passed"
+echo "graphps import, partition, inspect and predict: passed"

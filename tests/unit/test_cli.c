@@ -1,9 +1,16 @@
 /* The graphps program as a person meets it: its help, its exit codes, `graphps config`, the page
- * docs/configuration.md that it makes, and what builds it. */
+ * docs/configuration.md that it makes, and what builds it; and how the daemons start and what
+ * strangers leave in their logs. */
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/child.h"
 #include "tests/test.h"
@@ -99,9 +106,14 @@ START_TEST(check_names_every_fault) {
 
     snprintf(arguments, sizeof arguments, "config --show %s --set job.name=cora", path);
     output = graphps(arguments, 0);
-    ck_assert_str_eq(output, "job:\n  name: \"cora\"\n  dir: \"graphps-data/runs/cora\"\n"
-                             "data:\n  halo: 2\ntrain:\n  epochs: 3\n");
+    ck_assert_str_eq(output, "job:\n  name: \"cora\"\ntrain:\n  epochs: 3\n");
     free(output);
+
+    snprintf(arguments, sizeof arguments, "config --show %s --set train.epochs=200", path);
+    output = graphps(arguments, 0);
+    ck_assert_str_eq(output, ""); /* what follows from the defaults differs from none */
+    free(output);
+    expect("config --check /", 78, "graphps config: cannot read /: Is a directory");
 }
 END_TEST
 
@@ -245,6 +257,107 @@ START_TEST(shipped_job_files_pass_the_check) {
 }
 END_TEST
 
+/* A graph without nodes, classes or features is refused, not made. */
+START_TEST(generators_refuse_nothing) {
+    static const char *const cases[][2] = {{"generate-graph", "--classes"},
+                                           {"generate-graph", "--nodes"},
+                                           {"generate-graph", "--dims"},
+                                           {"debian-graph", "--dims"}};
+    const char *source = getenv("GRAPHPS_SOURCE"), *out = test_path(test_tmpdir(), "graph");
+    ck_assert_msg(source, "GRAPHPS_SOURCE is not set (meson test sets it)");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char program[512], text[80], *output;
+        snprintf(program, sizeof program, "%s/deploy/%s", source, cases[i][0]);
+        snprintf(text, sizeof text, "%s: %s must be at least 1\n", cases[i][0], cases[i][1]);
+        const char *const argv[] = {program, cases[i][1], "0", out, NULL};
+        ck_assert_int_eq(child_run(argv, 20000, &output), 78);
+        ck_assert_str_eq(output, text);
+        ck_assert_int_ne(access(out, F_OK), 0);
+        free(output);
+    }
+}
+END_TEST
+
+/* A worker started by hand lets its waiting threads sleep, unless the user has chosen. It is looked
+ * at while it opens its job file, a pipe: by then it has started itself again if it means to. */
+START_TEST(a_worker_yields_when_idle) {
+    static const char *const cases[][2] = {
+        {"A=1", "OMP_WAIT_POLICY=passive"},
+        {"OMP_WAIT_POLICY=active", "OMP_WAIT_POLICY=active"},
+        {"GOMP_SPINCOUNT=7", "GOMP_SPINCOUNT=7"},
+    };
+    const char *dir = test_tmpdir(), *pipe_path = test_path(dir, "job.yaml");
+    ck_assert_int_eq(mkfifo(pipe_path, 0600), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct child child;
+        char environ_path[64], environment[8192] = "";
+        const char *const argv[] = {
+            "/usr/bin/env", "-i",      cases[i][0], child_program("graphps-worker"),
+            "--config",     pipe_path, NULL};
+        child_init(&child, "worker", test_path(dir, "log"));
+        child_start(&child, argv);
+        int job = open(pipe_path, O_WRONLY | O_CLOEXEC);
+        snprintf(environ_path, sizeof environ_path, "/proc/%d/environ", (int)child.pid);
+        int file = open(environ_path, O_RDONLY | O_CLOEXEC);
+        ssize_t len = read(file, environment, sizeof environment - 1);
+        size_t found = 0;
+        for (char *at = environment; at < environment + len; at += strlen(at) + 1)
+            if (strncmp(at, "OMP_", 4) == 0 || strncmp(at, "GOMP_", 5) == 0)
+                found += strcmp(at, cases[i][1]) == 0 ? 1 : 100;
+        ck_assert_msg(found == 1, "%s: not %s alone", cases[i][0], cases[i][1]);
+        close(file);
+        close(job); /* an empty job file */
+        child_expect(&child, 78, 20000);
+    }
+}
+END_TEST
+
+static void send_rubbish(const char *address) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    to.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char rubbish[64], answer[64];
+    memset(rubbish, 'x', sizeof rubbish);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    ck_assert_int_eq(send(fd, rubbish, sizeof rubbish, MSG_NOSIGNAL), sizeof rubbish);
+    while (recv(fd, answer, sizeof answer, 0) > 0)
+        ; /* until it hangs up */
+    close(fd);
+}
+
+/* Who never says hello gets so many lines, and all others one. */
+START_TEST(strangers_do_not_fill_the_log) {
+    enum { STRANGERS = 60, LINES = 20 };
+    const char *dir = test_tmpdir(), *port_file = test_path(dir, "port");
+    char job_dir[512];
+    snprintf(job_dir, sizeof job_dir, "--set=job.dir=%s", dir);
+    const char *const argv[] = {child_program("graphps-server"),
+                                "--set=servers.count=1",
+                                job_dir,
+                                "--shard=0",
+                                "--port-file",
+                                port_file,
+                                NULL};
+    struct child shard;
+    child_init(&shard, "shard", test_path(dir, "log"));
+    child_start(&shard, argv);
+    child_wait_file(&shard, port_file, 20000);
+    char *address = test_read_file(port_file, NULL);
+    for (size_t i = 0; i < STRANGERS; i++)
+        send_rubbish(address);
+    free(address);
+    child_signal(&shard, SIGTERM);
+    child_wait(&shard, 20000);
+    char *log = child_log(&shard);
+    size_t lines = 0;
+    for (const char *at = log; (at = strstr(at, "connection lost")); at++)
+        lines++;
+    ck_assert_msg(lines == LINES, "%zu lines:\n%s", lines, log);
+    ck_assert_msg(strstr(log, "more connections without a hello were lost count=40"), "%s", log);
+    free(log);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("cli");
     TCase *tests = tcase_create("cli");
@@ -258,6 +371,9 @@ int main(void) {
     tcase_add_test(tests, full_disk_is_a_failure);
     tcase_add_test(tests, documentation_is_fresh);
     tcase_add_test(tests, a_copied_build_is_made_anew);
+    tcase_add_test(tests, generators_refuse_nothing);
+    tcase_add_test(tests, a_worker_yields_when_idle);
+    tcase_add_test(tests, strangers_do_not_fill_the_log);
     tcase_add_test(tests, shipped_job_files_pass_the_check);
     suite_add_tcase(suite, tests);
     return test_run(suite);

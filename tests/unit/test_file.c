@@ -89,11 +89,18 @@ END_TEST
 START_TEST(test_rename_fails) {
     const char *dir = test_tmpdir(), *path = test_path(dir, "a");
     struct error err = {0};
+    struct file_writer *file;
+    ck_assert_int_eq(file_create(path, &file, &err), 0);
     ck_assert_int_eq(dir_make(path, NULL), 0);
-    ck_assert_int_eq(file_write_whole(path, "x", 1, &err), ERR_IO);
+    ck_assert_int_eq(file_commit(file, &err), ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.text, path));
     ck_assert_uint_eq(entries_in(dir), 1);
+    ck_assert_int_eq(file_may_create(path, &err), ERR_EXISTS);
+    ck_assert_ptr_nonnull(strstr(err.text, "is a directory"));
+    ck_assert_int_eq(file_write_whole(path, "x", 1, &err), ERR_EXISTS);
+    ck_assert_int_eq(file_may_create(test_path(dir, "b"), &err), 0);
     const char *missing = test_path(dir, "no/such/file");
+    ck_assert_int_eq(file_may_create(missing, &err), ERR_NOT_FOUND);
     ck_assert_int_eq(file_write_whole(missing, "x", 1, &err), ERR_NOT_FOUND);
     ck_assert_ptr_nonnull(strstr(err.text, missing));
 }
@@ -146,7 +153,7 @@ START_TEST(test_read_whole) {
     ck_assert_ptr_nonnull(strstr(err.text, path));
     ck_assert_ptr_null(text);
     ck_assert_int_eq(file_read_whole(test_path(dir, "b"), 9, &text, &len, &err), ERR_NOT_FOUND);
-    ck_assert_int_eq(file_read_whole(dir, 9, &text, &len, &err), ERR_IO);
+    ck_assert_int_eq(file_read_whole(dir, 9, &text, &len, &err), ERR_USAGE);
 
     test_write_file(path, "", 0);
     ck_assert_int_eq(file_read_whole(path, 0, &text, &len, &err), 0);

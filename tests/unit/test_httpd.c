@@ -281,6 +281,36 @@ START_TEST(test_heartbeats) {
 }
 END_TEST
 
+/* A page on every address of the machine is named by one that others can use. */
+START_TEST(test_advertise) {
+    static const struct {
+        const char *bound, *towards, *named;
+    } cases[] = {
+        {"127.0.0.1", "127.0.0.2", "127.0.0.1:"}, /* a choice of the user's stays */
+        {"0.0.0.0", "127.0.0.1", "127.0.0.1:"},
+        {"0.0.0.0", "0.0.0.0", NULL},
+        {"0.0.0.0", "no host", NULL},
+        {"0.0.0.0", NULL, NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct httpd *other;
+        struct error err = {0};
+        char named[256];
+        ck_assert_int_eq(httpd_start(cases[i].bound, 0, "worker", 2, &ops, &process, &other, &err),
+                         0);
+        int port = atoi(strrchr(httpd_address(other), ':') + 1);
+        httpd_advertise(other, cases[i].towards);
+        ck_assert_int_eq(gethostname(named, sizeof named - 1), 0);
+        strcat(named, ":");
+        const char *expected = cases[i].named ? cases[i].named : named;
+        ck_assert_msg(strncmp(httpd_address(other), expected, strlen(expected)) == 0, "%zu: %s", i,
+                      httpd_address(other));
+        ck_assert_int_eq(atoi(strrchr(httpd_address(other), ':') + 1), port);
+        httpd_stop(other);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("httpd");
     TCase *tcase = tcase_create("httpd");
@@ -296,6 +326,7 @@ int main(void) {
     tcase_add_test(tcase, test_rubbish);
     tcase_add_test(tcase, test_connection_limit);
     tcase_add_test(tcase, test_cannot_listen);
+    tcase_add_test(tcase, test_advertise);
     tcase_add_test(tcase, test_heartbeats);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

@@ -8,6 +8,7 @@
 
 #include "common/mem.h"
 #include "tests/test.h"
+#include "worker/graph/csv.h"
 #include "worker/graph/import.h"
 #include "worker/graph/snapshot.h"
 
@@ -475,6 +476,58 @@ START_TEST(test_cora) {
 }
 END_TEST
 
+/* What follows the end of a gzip file or an array is left out, and said once, even of the edges,
+ * which are read twice; zeros there are padding, and another member belongs to it. */
+START_TEST(test_remarks) {
+    struct import_summary summary;
+    struct error err = {0};
+    const char *source = make_source(csv_files, ARRAY_LEN(csv_files), NULL, true);
+    const char *edges = test_path(source, "edges.csv.gz"), *root = test_tmpdir();
+    size_t len, more_len;
+    write_gz(edges, "0,1\n");
+    char *more = test_read_file(edges, &more_len);
+    write_gz(edges, "source,target\n1,2\n");
+    char *bytes = test_read_file(edges, &len), all[400] = "";
+    ck_assert_uint_lt(len + more_len + 64, sizeof all);
+    memcpy(all, bytes, len);
+    memcpy(all + len, more, more_len);
+    test_write_file(edges, all, len + more_len + 64);
+    ck_assert_msg(run_import(IMPORT_CSV, source, root, &summary, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(summary.edges, 2);
+    ck_assert_str_eq(summary.remarks, "");
+
+    memcpy(all + len, "junk", 4);
+    test_write_file(edges, all, len + 4);
+    ck_assert_msg(run_import(IMPORT_CSV, source, test_tmpdir(), &summary, &err) == 0, "%s",
+                  err.text);
+    ck_assert_uint_eq(summary.edges, 1);
+    const char *said = strstr(summary.remarks, "edges.csv.gz: something follows the end");
+    ck_assert_msg(said && strchr(said, '\n')[1] == 0, "%s", summary.remarks);
+    free(bytes);
+    free(more);
+
+    const char *npy = make_npy(), *labels = test_path(npy, "labels.npy");
+    bytes = test_read_file(labels, &len);
+    bytes = realloc(bytes, len + 8);
+    test_write_file(labels, bytes, len + 8);
+    free(bytes);
+    ck_assert_msg(run_import(IMPORT_NPY, npy, test_tmpdir(), &summary, &err) == 0, "%s", err.text);
+    ck_assert_ptr_nonnull(strstr(summary.remarks, "labels.npy: something follows the end"));
+}
+END_TEST
+
+/* A text of the user's reaches no terminal as it is. */
+START_TEST(test_printable) {
+    char buf[64], small[8];
+    ck_assert_str_eq(csv_printable("a\tb\n\x1b[31m \xc3\xa4 \xc2\x9b\x7f", buf, sizeof buf),
+                     "a\\x09b\\n\\x1b[31m \xc3\xa4 \\x9b\\x7f");
+    ck_assert_str_eq(csv_printable("\x1b\x1b\x1b", small, sizeof small), "\\x1b");
+    const struct source_file change = {"train.csv", "id\n\x1b[2J\n"};
+    expect_fault(IMPORT_CSV, make_source(csv_files, ARRAY_LEN(csv_files), &change, false),
+                 ERR_NOT_FOUND, "\"\\x1b[2J\" is no id");
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("import");
     TCase *tcase = tcase_create("import");
@@ -487,6 +540,8 @@ int main(void) {
     tcase_add_loop_test(tcase, test_npy_fault, 0, 11);
     tcase_add_test(tcase, test_ogb_splits);
     tcase_add_test(tcase, test_gzip_faults);
+    tcase_add_test(tcase, test_remarks);
+    tcase_add_test(tcase, test_printable);
     tcase_add_test(tcase, test_overwrite);
     tcase_add_test(tcase, test_cora);
     suite_add_tcase(suite, tcase);

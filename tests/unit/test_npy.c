@@ -201,6 +201,20 @@ START_TEST(test_refused) {
 }
 END_TEST
 
+/* Bytes behind the array are counted, not read. */
+START_TEST(test_extra) {
+    _Alignas(64) uint8_t bytes[512];
+    size_t len = make(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", 4 + 7);
+    struct npy npy;
+    struct error err = {0};
+    ck_assert_int_eq(npy_parse(bytes, len, &npy, &err), 0);
+    ck_assert_uint_eq(npy.count, 1);
+    ck_assert_uint_eq(npy.extra, 7);
+    ck_assert_int_eq(npy_parse(bytes, len - 7, &npy, &err), 0);
+    ck_assert_uint_eq(npy.extra, 0);
+}
+END_TEST
+
 /* The wrong file for a purpose: both shapes are named, with the path. */
 START_TEST(test_open_as) {
     const char *dir = test_tmpdir(), *path = test_path(dir, "a.npy");
@@ -250,6 +264,7 @@ int main(void) {
     tcase_add_test(tcase, test_stream);
     tcase_add_test(tcase, test_accepted);
     tcase_add_test(tcase, test_refused);
+    tcase_add_test(tcase, test_extra);
     tcase_add_test(tcase, test_open_as);
     tcase_add_test(tcase, test_conversions);
     suite_add_tcase(suite, tcase);

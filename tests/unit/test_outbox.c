@@ -7,7 +7,8 @@
 #include "worker/outbox.h"
 
 #define RESEND_MS 1000
-#define LEASE_MS 3000
+#define LEASE_MS 30000
+#define BEAT_MS 1000 /* of any lease that long */
 
 /* What was sent to a shard and not looked at yet. */
 struct sent {
@@ -574,12 +575,17 @@ START_TEST(splits_and_keeps_to_the_window) {
 }
 END_TEST
 
-/* A heartbeat goes to shard 0 thrice per lease; stop in its answer ends the job. */
+/* A heartbeat goes to shard 0 thrice per lease, but at least every second; stop in its answer ends
+ * the job. */
 START_TEST(heartbeats) {
     struct script *script = script_new(CODEC_FP32, 1 << 16);
     join(script);
     outbox_set_usage(script->outbox, 11, 12);
-    script->now += LEASE_MS / 3;
+    uint64_t joined = script->now;
+    script->now += BEAT_MS - 1;
+    ck_assert_uint_eq(outbox_tick(script->outbox, script->now), joined + BEAT_MS);
+    nothing_sent(script, 0);
+    script->now = joined + BEAT_MS;
     outbox_tick(script->outbox, script->now);
     const Graphps__Heartbeat *beat = NEXT(script, 0, HEARTBEAT, Heartbeat);
     ck_assert_uint_eq(beat->rss_peak_bytes, 12);
@@ -589,6 +595,7 @@ START_TEST(heartbeats) {
     alive.stop = true;
     answer(script, 0, FRAME_ALIVE, &alive, NULL, 0);
     ck_assert(outbox_stop(script->outbox));
+    ck_assert_uint_eq(outbox_tick(script->outbox, script->now), joined + 2 * BEAT_MS);
     script_free(script);
 }
 END_TEST

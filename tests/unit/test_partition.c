@@ -1,7 +1,9 @@
 /* Partitions, held against a plain search through the whole graph. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/mem.h"
 #include "tests/graphs.h"
@@ -373,6 +375,35 @@ START_TEST(test_normalize) {
 }
 END_TEST
 
+/* As many parts as nodes, and nearly: each owns some, about as many as the others, and METIS, which
+ * would complain on standard output, is not asked. */
+START_TEST(test_few_nodes_each) {
+    enum { NODES = 24 };
+    const char *root = test_tmpdir(), *printed = test_path(root, "printed");
+    struct snapshot *s = open_snapshot(graphs_snapshot(root, "few", NODES, 3, 6, 4, 5));
+    static const uint32_t parts[] = {NODES, NODES / 3};
+    fflush(stdout);
+    int saved = dup(STDOUT_FILENO), file = open(printed, O_WRONLY | O_CREAT, 0600);
+    ck_assert_int_eq(dup2(file, STDOUT_FILENO), STDOUT_FILENO);
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        make(s, parts[i], 0, 1);
+    fflush(stdout);
+    dup2(saved, STDOUT_FILENO);
+    size_t len;
+    char *text = test_read_file(printed, &len);
+    ck_assert_str_eq(text, "");
+    free(text);
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        for (uint32_t k = 0; k < parts[i]; k++) {
+            struct store *store = open_store(s->dir, parts[i], 0, k);
+            ck_assert_uint_ge(store->owned, 1);
+            ck_assert_uint_le(store->owned, NODES / parts[i] + 2);
+            store_close(store);
+        }
+    snapshot_close(s);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("partition");
     TCase *tcase = tcase_create("partition");
@@ -380,6 +411,7 @@ int main(void) {
     tcase_add_test(tcase, test_parts);
     tcase_add_test(tcase, test_deterministic);
     tcase_add_test(tcase, test_spread);
+    tcase_add_test(tcase, test_few_nodes_each);
     tcase_add_test(tcase, test_no_training_nodes);
     tcase_add_test(tcase, test_refusals);
     tcase_add_test(tcase, test_hops);

@@ -2,10 +2,14 @@
 #include "worker/graph/assign.h"
 
 #include <metis.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "common/mem.h"
 #include "worker/graph/csr.h"
+
+/* With fewer nodes a part METIS cuts off empty parts, and says so on standard output. */
+#define METIS_NODES_MIN 8
 
 _Static_assert(sizeof(idx_t) == sizeof(int32_t), "METIS is built with 32-bit indices");
 
@@ -79,6 +83,27 @@ static void spread(uint64_t nodes, const idx_t *weights, size_t stride, uint32_t
     }
 }
 
+/* Parts of a few nodes: equal pieces of a walk, breadth first, so that neighbours are near. */
+static void cut_walk(uint64_t nodes, const idx_t *xadj, const idx_t *adjncy, uint32_t parts,
+                     int32_t *owner) {
+    _cleanup_(mem_free_p) int32_t *walk = mem_array(nodes, sizeof *walk);
+    _cleanup_(mem_free_p) bool *seen = mem_array(nodes, sizeof *seen);
+    uint64_t count = 0;
+    for (uint64_t start = 0, at = 0; start < nodes; start++) {
+        if (!seen[start])
+            walk[count++] = (int32_t)start;
+        seen[start] = true;
+        for (; at < count; at++)
+            for (idx_t e = xadj[walk[at]]; e < xadj[walk[at] + 1]; e++)
+                if (!seen[adjncy[e]]) {
+                    seen[adjncy[e]] = true;
+                    walk[count++] = adjncy[e];
+                }
+    }
+    for (uint64_t i = 0; i < nodes; i++)
+        owner[walk[i]] = (int32_t)(i * parts / nodes);
+}
+
 /* weights: per node 1, and 1 for a training node. */
 static int cut(const struct snapshot *s, uint32_t parts, uint64_t seed, idx_t *weights,
                bool any_train, int32_t *owner, struct error *reterr) {
@@ -87,6 +112,10 @@ static int cut(const struct snapshot *s, uint32_t parts, uint64_t seed, idx_t *w
     int r = symmetrize(s, &xadj, &adjncy, reterr);
     if (r < 0)
         return r;
+    if (s->nodes / parts < METIS_NODES_MIN) {
+        cut_walk(s->nodes, xadj, adjncy, parts, owner);
+        return 0;
+    }
     idx_t options[METIS_NOPTIONS];
     METIS_SetDefaultOptions(options);
     options[METIS_OPTION_SEED] = (idx_t)(seed & INT32_MAX);

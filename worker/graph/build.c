@@ -28,13 +28,28 @@ void build_done(struct build *build) {
 
 int build_fault(const struct place *place, int code, struct error *reterr, const char *format,
                 ...) {
-    char text[480];
+    char text[480], shown[480];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     return error_set(reterr, code, place->array ? "%s[%llu]: %s" : "%s:%llu: %s", place->path,
-                     (unsigned long long)place->number, text);
+                     (unsigned long long)place->number, csv_printable(text, shown, sizeof shown));
+}
+
+void build_remark(struct build *build, const char *path, const char *text) {
+    char *remarks = build->summary->remarks;
+    size_t len = strlen(remarks);
+    _cleanup_(mem_free_p) char *line = mem_printf("%s: %s\n", path, text);
+    /* Edges are read twice. */
+    if (!strstr(remarks, line) && len + strlen(line) < sizeof build->summary->remarks)
+        strcpy(remarks + len, line);
+}
+
+void build_csv_ended(struct build *build, const struct csv *csv) {
+    if (csv->junk)
+        build_remark(build, csv->path,
+                     "something follows the end of the gzip data; it was left out");
 }
 
 struct place build_place(const struct csv *csv) {

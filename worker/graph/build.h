@@ -45,6 +45,10 @@ void build_done(struct build *build);
 int build_fault(const struct place *place, int code, struct error *reterr, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 struct place build_place(const struct csv *csv);
+/* Something the user should know of a file, for the summary. */
+void build_remark(struct build *build, const char *path, const char *text);
+/* To be called when csv_next has said 0: remarks what it saw. */
+void build_csv_ended(struct build *build, const struct csv *csv);
 void build_progress(struct build *build, const char *what, uint64_t done, uint64_t total);
 
 /* 1. Features, row by row: node 0, 1, ... */

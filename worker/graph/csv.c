@@ -1,11 +1,15 @@
-/* The CSV reader: one pass over characters, one buffer for the row, offsets of its fields. */
+/* The CSV reader: one pass over characters, one buffer for the row, offsets of its fields. Gzip is
+ * undone member by member here, not by zlib's gzread, which is silent about what follows them. */
 #include "worker/graph/csv.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "common/file.h"
@@ -14,10 +18,17 @@
 #define INPUT_BYTES (128u << 10)
 #define ROW_BYTES_MAX (256u << 20)
 #define FIELDS_MAX ((1u << 24) + 2)
+#define GZIP_MAGIC_0 0x1f
+#define GZIP_MAGIC_1 0x8b
 
 struct csv_reader {
-    gzFile gz;
+    int fd;
+    uint8_t *raw; /* of the file; what is not used yet is packed.next_in, .avail_in */
+    z_stream packed;
+    bool gzip;
+    bool between; /* the members of a gzip file */
     bool ended;
+    uint64_t raw_bytes; /* read so far */
     uint64_t next_line; /* the line the next character is on */
     char *input;
     size_t input_at, input_len;
@@ -28,12 +39,29 @@ struct csv_reader {
 };
 
 int csv_fault(const struct csv *csv, int code, struct error *reterr, const char *format, ...) {
-    char text[480];
+    char text[480], shown[480];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return error_set(reterr, code, "%s:%llu: %s", csv->path, (unsigned long long)csv->line, text);
+    return error_set(reterr, code, "%s:%llu: %s", csv->path, (unsigned long long)csv->line,
+                     csv_printable(text, shown, sizeof shown));
+}
+
+const char *csv_printable(const char *text, char *buf, size_t buf_bytes) {
+    size_t len = 0;
+    for (const unsigned char *at = (const unsigned char *)text; *at && len + 5 < buf_bytes; at++) {
+        bool wide = at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0; /* U+0080 to U+009F */
+        at += wide;
+        if (*at == '\n')
+            len += (size_t)snprintf(buf + len, buf_bytes - len, "\\n");
+        else if (*at < 0x20 || *at == 0x7f || wide)
+            len += (size_t)snprintf(buf + len, buf_bytes - len, "\\x%02x", *at);
+        else
+            buf[len++] = (char)*at;
+    }
+    buf[len] = 0;
+    return buf;
 }
 
 static char *csv_path(const char *dir, const char *stem, const char *what, int *ret,
@@ -51,49 +79,134 @@ static char *csv_path(const char *dir, const char *stem, const char *what, int *
     return path;
 }
 
+/* 1: there are bytes of the file; 0: its end. */
+static int raw_fill(struct csv *csv, struct error *reterr) {
+    struct csv_reader *reader = csv->reader_p;
+    z_stream *packed = &reader->packed;
+    if (packed->avail_in > 0)
+        return 1;
+    size_t len = 0;
+    ssize_t got = 1;
+    while (len < INPUT_BYTES && got != 0) {
+        got = read(reader->fd, reader->raw + len, INPUT_BYTES - len);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            csv->line = reader->next_line;
+            return csv_fault(csv, ERR_IO, reterr, "cannot be read: %s", strerror(errno));
+        }
+        len += (size_t)got;
+    }
+    reader->raw_bytes += len;
+    packed->next_in = reader->raw;
+    packed->avail_in = (uInt)len;
+    return len > 0;
+}
+
+/* Unpacks some of a gzip file: 1, or 0 at the end. As gzip does, zeros behind the last member are
+ * padding and other bytes are left out. */
+static int input_unpack(struct csv *csv, struct error *reterr) {
+    struct csv_reader *reader = csv->reader_p;
+    z_stream *packed = &reader->packed;
+    while (packed->avail_out == INPUT_BYTES) {
+        int r = raw_fill(csv, reterr);
+        if (r < 0 || (r == 0 && reader->between))
+            return r;
+        csv->line = reader->next_line;
+        if (r == 0)
+            return csv_fault(csv, ERR_FORMAT, reterr,
+                             "the gzip file ends too early; it is truncated, fetch it again");
+        if (reader->between && *packed->next_in == 0) {
+            packed->next_in++;
+            packed->avail_in--;
+            continue;
+        }
+        if (reader->between && *packed->next_in != GZIP_MAGIC_0) {
+            csv->junk = true;
+            return 0;
+        }
+        if (reader->between)
+            inflateReset(packed);
+        int code = inflate(packed, Z_NO_FLUSH);
+        reader->between = code == Z_STREAM_END;
+        /* What came before the damage goes first; zlib will say the same again. */
+        if (code != Z_OK && code != Z_STREAM_END && packed->avail_out == INPUT_BYTES)
+            return csv_fault(csv, code == Z_MEM_ERROR ? ERR_NO_MEMORY : ERR_FORMAT, reterr,
+                             "the gzip file is damaged (%s)",
+                             packed->msg ? packed->msg : zError(code));
+    }
+    return 1;
+}
+
+static int input_open(struct csv *csv, struct error *reterr) {
+    struct csv_reader *reader = csv->reader_p;
+    z_stream *packed = &reader->packed;
+    struct stat status;
+    reader->fd = open(csv->path, O_RDONLY | O_CLOEXEC);
+    if (reader->fd < 0)
+        return error_set(reterr, errno == EACCES ? ERR_USAGE : ERR_IO, "%s: cannot be opened: %m",
+                         csv->path);
+    if (fstat(reader->fd, &status) == 0) {
+        if (S_ISDIR(status.st_mode))
+            return error_set(reterr, ERR_USAGE, "%s: is a directory, where a file is needed",
+                             csv->path);
+        csv->total = (uint64_t)status.st_size;
+    }
+    int r = raw_fill(csv, reterr);
+    if (r < 0)
+        return r;
+    size_t len = strlen(csv->path);
+    reader->gzip = packed->avail_in >= 2 && packed->next_in[0] == GZIP_MAGIC_0 &&
+                   packed->next_in[1] == GZIP_MAGIC_1;
+    reader->between = true;
+    if (!reader->gzip && !strcmp(csv->path + len - 3, ".gz"))
+        return error_set(reterr, ERR_FORMAT, "%s: is not a gzip file, though its name says so",
+                         csv->path);
+    /* 15 + 16: the largest window, and a gzip header. */
+    if (reader->gzip && inflateInit2(packed, 15 + 16) != Z_OK)
+        return error_set(reterr, ERR_NO_MEMORY, "%s: no memory to unpack it", csv->path);
+    return 0;
+}
+
 int csv_open(const char *dir, const char *stem, const char *what, struct csv **ret,
              struct error *reterr) {
     int r;
     _cleanup_(mem_free_p) char *path = csv_path(dir, stem, what, &r, reterr);
     if (r < 0)
         return r;
-    gzFile gz = gzopen(path, "rbe");
-    if (!gz)
-        return error_set(reterr, ERR_IO, "%s: %m", path);
-    gzbuffer(gz, INPUT_BYTES);
-    size_t len = strlen(path);
-    if (!strcmp(path + len - 3, ".gz") && gzdirect(gz)) {
-        gzclose(gz);
-        return error_set(reterr, ERR_FORMAT, "%s: is not a gzip file, though its name says so",
-                         path);
-    }
     struct csv *csv = mem_alloc(sizeof *csv);
     struct csv_reader *reader = mem_alloc(sizeof *reader);
-    struct stat stat_buf;
-    if (stat(path, &stat_buf) == 0)
-        csv->total = (uint64_t)stat_buf.st_size;
     csv->path = TAKE_PTR(path);
     csv->reader_p = reader;
-    reader->gz = gz;
+    reader->fd = -1;
     reader->next_line = 1;
+    reader->raw = mem_alloc(INPUT_BYTES);
     reader->input = mem_alloc(INPUT_BYTES);
     reader->row_cap = 4096;
     reader->row = mem_alloc(reader->row_cap);
     reader->fields_cap = 64;
     reader->starts = mem_array(reader->fields_cap, sizeof *reader->starts);
     csv->fields = mem_array(reader->fields_cap, sizeof *csv->fields);
-    *ret = csv;
-    return 0;
+    if ((r = input_open(csv, reterr)) < 0)
+        csv_close(csv);
+    else
+        *ret = csv;
+    return r;
 }
 
 struct csv *csv_close(struct csv *csv) {
     if (!csv)
         return NULL;
-    gzclose_r(csv->reader_p->gz);
-    mem_free(csv->reader_p->input);
-    mem_free(csv->reader_p->row);
-    mem_free(csv->reader_p->starts);
-    mem_free(csv->reader_p);
+    struct csv_reader *reader = csv->reader_p;
+    if (reader->fd >= 0)
+        close(reader->fd);
+    if (reader->gzip)
+        inflateEnd(&reader->packed);
+    mem_free(reader->raw);
+    mem_free(reader->input);
+    mem_free(reader->row);
+    mem_free(reader->starts);
+    mem_free(reader);
     mem_free(csv->fields);
     mem_free(csv->path);
     mem_free(csv);
@@ -103,30 +216,26 @@ struct csv *csv_close(struct csv *csv) {
 /* 1: there is input; 0: the end. */
 static int input_fill(struct csv *csv, struct error *reterr) {
     struct csv_reader *reader = csv->reader_p;
+    z_stream *packed = &reader->packed;
+    int r = 1;
     if (reader->ended)
         return 0;
-    int got = gzread(reader->gz, reader->input, INPUT_BYTES);
-    int code = Z_OK;
-    const char *text = gzerror(reader->gz, &code);
-    /* At the end of a file that was cut off gzread gives what there was, or nothing, and says so
-     * only through gzerror. */
-    if (got < 0 || (got < (int)INPUT_BYTES && code == Z_BUF_ERROR)) {
-        for (int i = 0; i < got; i++)
-            reader->next_line += reader->input[i] == '\n';
-        csv->line = reader->next_line;
-        if (code == Z_BUF_ERROR)
-            return csv_fault(csv, ERR_FORMAT, reterr,
-                             "the gzip file ends too early; it is truncated, fetch it again");
-        if (code == Z_DATA_ERROR)
-            return csv_fault(csv, ERR_FORMAT, reterr, "the gzip file is damaged (%s)", text);
-        return csv_fault(csv, ERR_IO, reterr, "cannot be read: %s", text);
+    packed->next_out = (Bytef *)reader->input;
+    packed->avail_out = INPUT_BYTES;
+    if (reader->gzip) {
+        r = input_unpack(csv, reterr);
+    } else if ((r = raw_fill(csv, reterr)) == 1) {
+        memcpy(reader->input, packed->next_in, packed->avail_in);
+        packed->avail_out -= packed->avail_in;
+        packed->avail_in = 0;
     }
-    z_off_t offset = gzoffset(reader->gz);
-    csv->done = offset > 0 ? (uint64_t)offset : 0;
+    if (r < 0)
+        return r;
+    csv->done = reader->raw_bytes - packed->avail_in;
     reader->input_at = 0;
-    reader->input_len = (size_t)got;
-    reader->ended = got == 0;
-    return got > 0;
+    reader->input_len = INPUT_BYTES - packed->avail_out;
+    reader->ended = r == 0;
+    return r;
 }
 
 static int row_put(struct csv *csv, char c, struct error *reterr) {

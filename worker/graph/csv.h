@@ -15,6 +15,7 @@ struct csv {
     size_t count;                /* its fields */
     char **fields;               /* 0-terminated; borrowed until the next csv_next */
     uint64_t done, total;        /* bytes of the file on disk */
+    bool junk;                   /* at the end: something follows the gzip data, and was left out */
     struct csv_reader *reader_p; /* private */
 };
 
@@ -28,6 +29,10 @@ int csv_next(struct csv *csv, struct error *reterr);
 /* Fills *reterr with "path:line: ..." and returns code. */
 int csv_fault(const struct csv *csv, int code, struct error *reterr, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* A text of the user's as a terminal may show it, into buf: without the characters that it would
+ * obey, which are written as \n and \x1b. Cut when buf is too small. */
+const char *csv_printable(const char *text, char *buf, size_t buf_bytes);
 
 /* The whole text as a number: an integer (3, -1, 3.0), a float (nan and inf too). False: it is
  * none. */

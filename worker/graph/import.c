@@ -98,12 +98,13 @@ static int write_manifest(const struct build *build, char **ret_digest, struct e
         (json_int_t)summary->edges, "feature_dim", (json_int_t)summary->feature_dim, "classes",
         (json_int_t)summary->classes, "undirected", (int)summary->symmetric);
     if (build->class_names) {
+        char shown[400];
         json_t *names = json_array();
         json_object_set_new(manifest, "class_names", names);
         for (uint32_t i = 0; i < build->classes; i++)
             if (json_array_append_new(names, json_string(build->class_names[i])) < 0)
                 return error_set(reterr, ERR_FORMAT, "the label \"%.80s\" is not UTF-8 text",
-                                 build->class_names[i]);
+                                 csv_printable(build->class_names[i], shown, sizeof shown));
     }
     int r = manifest_write(build->tmp, manifest, reterr);
     if (r == 0)

@@ -25,6 +25,7 @@ struct import_summary {
     uint32_t feature_dim, classes;
     uint64_t train, valid, test; /* labelled nodes of each */
     uint64_t unlabelled;         /* of all nodes */
+    char remarks[1024];          /* lines on files that are not quite as they should be */
     char dir[4096];
 };
 

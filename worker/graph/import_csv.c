@@ -46,6 +46,8 @@ static int next_row(struct build *build, struct csv *csv, size_t count, const ch
                     struct error *reterr) {
     build_progress(build, what, csv->done, csv->total);
     int r = csv_next(csv, reterr);
+    if (r == 0)
+        build_csv_ended(build, csv);
     if (r == 1 && csv->count != count)
         r = csv_fault(csv, ERR_FORMAT, reterr, "%zu fields where the header has %zu", csv->count,
                       count);

@@ -25,13 +25,16 @@ static bool is_integer(enum npy_type type) {
     return type != NPY_F4 && type != NPY_F8 && type != NPY_BOOL;
 }
 
-static int array_open(const struct build *build, const char *name, const char *what,
-                      struct array *ret, struct error *reterr) {
+static int array_open(struct build *build, const char *name, const char *what, struct array *ret,
+                      struct error *reterr) {
     ret->path = mem_printf("%s/%s", build->options->source, name);
     if (!file_exists(ret->path))
         return error_set(reterr, ERR_NOT_FOUND, "%s: there is no such file; it %s", ret->path,
                          what);
-    return npy_open(ret->path, &ret->npy, reterr);
+    int r = npy_open(ret->path, &ret->npy, reterr);
+    if (r == 0 && ret->npy.extra > 0)
+        build_remark(build, ret->path, "something follows the end of the array; it was left out");
+    return r;
 }
 
 static int array_expect(const struct array *array, bool ok, const char *expected,
@@ -168,7 +171,7 @@ struct edges {
     uint64_t count, step, other;
 };
 
-static int edges_open(const struct build *build, struct edges *edges, struct error *reterr) {
+static int edges_open(struct build *build, struct edges *edges, struct error *reterr) {
     const char *source = build->options->source;
     _cleanup_(mem_free_p) char *rows = mem_printf("%s/edges.npy", source);
     _cleanup_(mem_free_p) char *columns = mem_printf("%s/edge_index.npy", source);

@@ -86,6 +86,8 @@ int snapshot_find(const char *root, const char *snapshot, char **ret_dir, struct
     int r = 0;
     if (best)
         *ret_dir = mem_printf("%s/%s", snapshots, best);
+    else if (has_manifest(snapshot)) /* a directory here, named without ./ */
+        *ret_dir = mem_strdup(snapshot);
     else
         r = find_failed(snapshots, snapshot, names, count, reterr);
     dir_list_free(names, count);
