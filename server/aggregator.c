@@ -285,8 +285,11 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
         metric_record(METRIC_BATCH, count);
     }
     buf_unref(old);
-    /* With this the block may become another thread's: nothing of it is touched afterwards. */
+    /* With this the block may become another thread's: afterwards it is touched under its lock. */
     bool ready = block_publish(block, aggregator->rule, updated, next, clock, now_ms);
+    /* Parts that came meanwhile: a tick that looked at the block then could not know their time. */
+    if (!ready)
+        look_at(aggregator, block_deadline(block, aggregator->rule));
 
     struct list *node;
     while ((node = list_pop(&batch)))

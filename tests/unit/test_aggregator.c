@@ -219,6 +219,56 @@ START_TEST(time_comes) {
 }
 END_TEST
 
+/* Promise: a part that comes while its block is worked on, and whose time a tick could not learn
+ * for that reason, is merged all the same when its time has come. */
+enum { LONG_FLOATS = 1 << 23 }; /* a step takes some 20 ms, what happens meanwhile some 20 us */
+
+static void *run_one(void *aggregator) {
+    return aggregator_run(aggregator, 0) ? aggregator : NULL;
+}
+
+static struct push *long_push(uint64_t id) {
+    struct push *push = push_new(1);
+    push->id = id;
+    push->weight = 1;
+    push->buf = buf_new(LONG_FLOATS * sizeof(float));
+    memset(push->buf->data, 0, push->buf->len);
+    push->parts[0].bytes = push->buf->data;
+    push->parts[0].version = 1;
+    return push;
+}
+
+START_TEST(time_comes_while_it_works) {
+    struct bench *b = bench_new(false, 2, 5);
+    struct buf *weights = buf_new(LONG_FLOATS * sizeof(float));
+    memset(weights->data, 0, weights->len);
+    struct block block;
+    const uint32_t index = 0;
+    block_init(&block, 0, LONG_FLOATS, true, weights, 0);
+    struct aggregator *aggregator = aggregator_new(&block, 1, &b->rule, &b->optimizer, &ops, b);
+    for (uint64_t id = 0; id < 2; id++)
+        aggregator_admit(aggregator, long_push(id), &index, 0);
+    struct push *late = long_push(2);
+    pthread_t thread;
+    void *worked;
+    pthread_create(&thread, NULL, run_one, aggregator);
+    while (block_pending(&block) > 0)
+        sched_yield();
+    aggregator_admit(aggregator, late, &index, 1);
+    aggregator_tick(aggregator, 10);
+    pthread_join(thread, &worked);
+    ck_assert_ptr_nonnull(worked);
+    ck_assert_uint_eq(b->applied[2], 0);
+    uint64_t next_ms = aggregator_tick(aggregator, 11);
+    ck_assert_msg(aggregator_run(aggregator, 11), "nobody looks before %llu ms",
+                  (unsigned long long)next_ms);
+    ck_assert_uint_eq(b->applied[2], 1);
+    aggregator_free(aggregator);
+    block_done(&block);
+    bench_free(b);
+}
+END_TEST
+
 /* Promise (bsp): a late push is acknowledged and not merged; one that a newer process of its rank
  * repeats gives way; both say so. */
 START_TEST(late_and_replaced) {
@@ -405,6 +455,7 @@ int main(void) {
     tcase_add_test(tcase, stale);
     tcase_add_test(tcase, no_samples);
     tcase_add_test(tcase, time_comes);
+    tcase_add_test(tcase, time_comes_while_it_works);
     tcase_add_test(tcase, late_and_replaced);
     tcase_add_test(tcase, readers_keep_theirs);
     tcase_add_test(tcase, freed_unapplied);
