@@ -57,6 +57,7 @@ struct run {
     uint64_t ending_ms;              /* when the end of an undone run began; 0: it did not */
     sig_atomic_t ending_signals;     /* one more than these, and it ends at once */
     struct error failure;            /* why it ends; code 0: for a signal */
+    bool resumed;                    /* earlier launches have done a part of it */
     int lock_fd;
 };
 
@@ -149,6 +150,7 @@ static int run_prepare_dir(struct run *run, bool fresh, struct error *reterr) {
         else
             printf("resuming the interrupted run in %s from checkpoint %lu (--fresh starts anew)\n",
                    dir, (unsigned long)generation);
+        run->resumed = r == 0;
         if (r == 0)
             model_file_warn(run->command, dir, false, generation);
         return 0;
@@ -291,7 +293,8 @@ static void run_fail(struct run *run, const struct error *why, uint64_t now_ms) 
     if (failed)
         process_print_tail(failed, TAIL_LINES);
     /* The one who ended may be but the first who lost patience with another. */
-    if (status && status->waiting_for[0])
+    bool patience = failed && !failed->killed_by && failed->exit_code == 75;
+    if (patience && status && status->waiting_for[0])
         error_set(&run->failure, why->code, "%s; the job was last waiting for %s", error_text(why),
                   status->waiting_for);
     bool shard = failed && failed < run->launch.processes + run->launch.shards;
@@ -358,7 +361,8 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     else if (facts->best_epoch > 0)
         printf("test accuracy    %.2f %% (best validation epoch %u: %.2f %%; %s)\n",
                100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy, stop);
-    printf("wall time        %.1f s\n", (double)(time_now_ms() - run->started_ms) / 1000);
+    printf("wall time        %.1f s%s\n", (double)(time_now_ms() - run->started_ms) / 1000,
+           run->resumed ? " since it was resumed" : "");
     printf("peak memory    ");
     for (size_t i = 0; i < run->launch.shards + run->launch.workers; i++) {
         printf("%s %s ", i ? "," : "", run->launch.processes[i].name);
@@ -396,11 +400,11 @@ static int run_finish(struct run *run, struct error *reterr) {
 
     _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
     json_t *result = json_pack(
-        "{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:I, s:I, s:s, s:s}", "job", config->job_name,
+        "{s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:b, s:I, s:I, s:s, s:s}", "job", config->job_name,
         "snapshot", run->snapshot, "best_epoch", (int)facts.best_epoch, "last_epoch",
         (int)facts.last_epoch, "valid_accuracy", json_number(facts.valid_accuracy), "test_accuracy",
         json_number(facts.test_accuracy), "wall_s",
-        (double)(time_now_ms() - run->started_ms) / 1000, "bytes_pushed",
+        (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->resumed, "bytes_pushed",
         (json_int_t)facts.bytes_pushed, "bytes_pulled", (json_int_t)facts.bytes_pulled, "model",
         model, "stop_reason", facts.stop_reason);
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
@@ -416,7 +420,8 @@ static int run_finish(struct run *run, struct error *reterr) {
 static int run_failed(const struct run *run, struct error *reterr) {
     uint64_t generation;
     *reterr = run->failure;
-    if (model_file_generation(run->config->job_dir, &generation, NULL) == 0)
+    bool curable = error_exit_code(reterr->code) == 70 || error_exit_code(reterr->code) == 75;
+    if (curable && model_file_generation(run->config->job_dir, &generation, NULL) == 0)
         error_set(reterr, reterr->code, "%s; the same command goes on from checkpoint %lu in %s",
                   error_text(reterr), (unsigned long)generation, run->config->job_dir);
     return reterr->code;

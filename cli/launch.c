@@ -282,8 +282,9 @@ bool launch_job_done(const struct launch *launch) {
     return first->exited && first->exit_code == 0 && !first->killed_by;
 }
 
-/* The job is done and on disk. Whoever is here still was given up by shard 0 (its lease ended while
- * it was stopped or cut off) and would wait for shards that never come back. */
+/* The job is done and on disk, or shard 0 has ended it. Whoever is here still was given up by shard
+ * 0 (its lease ended while it was stopped or cut off) and would wait for shards that never come
+ * back. */
 static void launch_end_stragglers(struct launch *launch, uint64_t now_ms, launch_note *note,
                                   void *ctx) {
     if (launch->done_ms == 0)
@@ -297,7 +298,9 @@ static void launch_end_stragglers(struct launch *launch, uint64_t now_ms, launch
             continue;
         if (!launch->stragglers_told) {
             char text[128];
-            snprintf(text, sizeof text, "%s was left behind: the job is done without it",
+            snprintf(text, sizeof text,
+                     launch->ending ? "%s has not left by itself: ending it"
+                                    : "%s was left behind: the job is done without it",
                      process->name);
             note(ctx, text);
         }
@@ -339,7 +342,8 @@ enum launch_state launch_step(struct launch *launch, uint64_t now_ms, launch_not
             return LAUNCH_FAILED;
         alive |= process->pid != 0 || (process->restart_at_ms != 0 && !launch->ending);
     }
-    if (!launch->ending && launch_job_done(launch)) {
+    const struct process *first = &launch->processes[0];
+    if (launch_job_done(launch) || (launch->ending && first->exited && first->pid == 0)) {
         launch_end_stragglers(launch, now_ms, note, ctx);
     } else if (!launch->ending) {
         if (launch_advance(launch, reterr) < 0)

@@ -38,8 +38,14 @@ int process_start(struct process *process, struct error *reterr) {
         return error_set(reterr, ERR_IO, "%s: %s", process->log_path, strerror(errno));
     if (process->started_ms == 0)
         process->log_start = lseek(log, 0, SEEK_END);
+    /* A signal for the child that came before exec would end in our handler, and be lost. */
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
     pid_t launcher = getpid();
     pid_t pid = fork();
+    if (pid != 0)
+        sigprocmask(SIG_SETMASK, &before, NULL);
     if (pid < 0) {
         int why = errno;
         close(log);
@@ -56,6 +62,10 @@ int process_start(struct process *process, struct error *reterr) {
         dup2(null, STDIN_FILENO);
         dup2(log, STDOUT_FILENO);
         dup2(log, STDERR_FILENO);
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        signal(SIGHUP, SIG_DFL);
+        signal(SIGPIPE, SIG_DFL);
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);

@@ -129,7 +129,7 @@ struct checkpoint_store {
     int (*wrote)(void *ctx, uint64_t generation, uint32_t shards, uint32_t *ret,
                  struct error *reterr);
     /* Removes this shard's files (shard 0: also those of other numbers of shards) of all
-     * generations but the newest keep that are <= newest. */
+     * generations but the newest keep that are <= newest, whoever wrote those. */
     int (*prune)(void *ctx, uint32_t shard, uint32_t shards, uint64_t newest, uint32_t keep,
                  struct error *reterr);
 };

@@ -293,8 +293,9 @@ static int store_prune(void *ctx, uint32_t shard, uint32_t shards, uint64_t newe
     for (size_t i = count; r == 0 && i-- > 0;) {
         if (generations[i] > newest)
             continue;
+        /* What another number of shards wrote may be all there is to go on from. */
         _cleanup_(mem_free_p) char *path = file_path(job_dir, generations[i], shard, shards);
-        if (kept < keep && file_exists(path))
+        if (kept < keep && (file_exists(path) || other_shards(job_dir, generations[i], shards) > 0))
             kept++;
         else
             r = generation_remove(job_dir, generations[i], shard, shards, reterr);

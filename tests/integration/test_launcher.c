@@ -26,7 +26,8 @@ static struct cluster *new_job(int epochs) {
     return job_new(2, 2, "async", epochs);
 }
 
-static void start_launcher(struct child *launcher, struct cluster *cluster) {
+/* With one more assignment. */
+static void start_launcher_with(struct child *launcher, struct cluster *cluster, const char *set) {
     static char pace[64];
     snprintf(pace, sizeof pace, "aggregation.max_wait_ms=%d", PACE_MS);
     const char *const argv[] = {child_program("graphps"),
@@ -36,9 +37,15 @@ static void start_launcher(struct child *launcher, struct cluster *cluster) {
                                 "aggregation.max_pushes=4096",
                                 "--set",
                                 pace,
+                                "--set",
+                                set,
                                 NULL};
     child_init(launcher, "launcher", test_path(cluster_dir(cluster), "launcher.log"));
     child_start(launcher, argv);
+}
+
+static void start_launcher(struct child *launcher, struct cluster *cluster) {
+    start_launcher_with(launcher, cluster, "log.level=debug");
 }
 
 /* Until a text stands in the log of one of the launcher's processes. */
@@ -233,6 +240,58 @@ START_TEST(interrupted_and_resumed) {
 }
 END_TEST
 
+/* An interrupted run goes on with another number of shards, and with the one before again: every
+ * shard takes its part of one generation, none begins with weights of its own, and the files that
+ * the other number wrote stay until there are newer ones. */
+static void check_restored(const struct cluster *cluster, int shards) {
+    for (int k = 0; k < shards; k++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/logs/shard-%d.log", job_dir(cluster), k);
+        char *text = test_read_file(path, NULL);
+        check_has(text, " restored generation=");
+        ck_assert_msg(!strstr(text, "cannot be restored"), "shard %d of %d:\n%.1500s", k, shards,
+                      strstr(text, "cannot be restored"));
+        free(text);
+        ck_assert_int_eq(unlink(path), 0);
+    }
+}
+
+START_TEST(resumed_by_another_number_of_shards) {
+    static const int counts[] = {2, 3, 1, 2};
+    struct cluster *cluster = new_job(EPOCHS);
+    struct child launcher;
+    uint64_t steps = 0;
+    for (size_t i = 0; i < 4; i++) {
+        char set[32], text[64];
+        snprintf(set, sizeof set, "servers.count=%d", counts[i]);
+        start_launcher_with(&launcher, cluster, set);
+        snprintf(text, sizeof text, i == 0 ? " sequence=20\n" : "training step=");
+        wait_process_log(&launcher, cluster, "worker-0", text);
+        child_signal(&launcher, SIGINT);
+        child_expect(&launcher, 75, CLUSTER_TIMEOUT_MS);
+        struct child worker = launcher;
+        snprintf(worker.log_path, sizeof worker.log_path, "%s/logs/worker-0.log", job_dir(cluster));
+        worker.log_start = 0;
+        uint64_t step = (uint64_t)job_log_number(&worker, "training step=");
+        ck_assert_uint_ge(step, steps);
+        steps = i == 0 ? 19 : step;
+        ck_assert_int_eq(unlink(worker.log_path), 0);
+        if (i > 0)
+            check_restored(cluster, counts[i]);
+        else
+            for (int k = 0; k < counts[0]; k++) {
+                snprintf(worker.log_path, sizeof worker.log_path, "%s/logs/shard-%d.log",
+                         job_dir(cluster), k);
+                ck_assert_int_eq(unlink(worker.log_path), 0);
+            }
+    }
+    start_launcher(&launcher, cluster);
+    child_expect(&launcher, 0, 2 * CLUSTER_TIMEOUT_MS);
+    ck_assert_double_ge(job_end(job_dir(cluster)).test_accuracy, accuracy_min);
+    cluster_free(cluster);
+}
+END_TEST
+
 /* What the same command will do is said as it is: without a complete checkpoint it starts anew, and
  * so it does. Here none can be written, for the directory of checkpoints leads nowhere. */
 START_TEST(interrupted_without_a_checkpoint) {
@@ -355,6 +414,7 @@ int main(void) {
     tcase_add_unchecked_fixture(tests, make_graph, NULL);
     tcase_add_test(tests, from_a_job_file_to_predictions);
     tcase_add_test(tests, interrupted_and_resumed);
+    tcase_add_test(tests, resumed_by_another_number_of_shards);
     tcase_add_test(tests, interrupted_without_a_checkpoint);
     tcase_add_test(tests, a_halo_that_is_too_small);
     tcase_add_test(tests, a_fault_that_no_restart_cures);
