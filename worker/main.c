@@ -36,6 +36,7 @@ struct shell {
     const char *rank_text, *http_port_file;
     struct config *config;
     char *options; /* config_shared_text */
+    char *http;    /* the pages' address; the client says it, who outlives them */
     int rank;
     struct store *store;
     struct trainer *trainer;
@@ -226,10 +227,11 @@ static int shell_start(struct shell *shell, struct error *reterr) {
     if ((r = shell_start_http(shell, reterr)) < 0)
         return r;
     shell->options = config_shared_text(config);
+    shell->http = mem_strdup(httpd_address(shell->httpd));
     struct outbox_spec spec = {
         .job = config->job_name,
         .snapshot_digest = store->digest,
-        .http = httpd_address(shell->httpd),
+        .http = shell->http,
         .options = shell->options,
         .rank = (uint32_t)shell->rank,
         .workers = (uint32_t)config->workers_count,
@@ -330,6 +332,7 @@ int main(int argc, char **argv) {
     }
     config_free(shell.config);
     mem_free(shell.options);
+    mem_free(shell.http);
     args_job_done(&shell.job);
     return error_exit_code(r);
 }
