@@ -39,6 +39,7 @@ struct bench_settings {
     uint32_t spread;
     uint32_t repeat;
     double seconds;
+    uint32_t bare_buffer_bytes; /* SO_SNDBUF of the bare connections; 0: as the kernel likes */
     uint64_t table_rows; /* 0: of tensors; else a message is that many bytes of a table's rows */
     uint32_t table_dim;
 };

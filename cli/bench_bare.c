@@ -31,7 +31,7 @@ struct stream {
 };
 
 struct greeting {
-    uint32_t ask_bytes, answer_bytes;
+    uint32_t ask_bytes, answer_bytes, buffer_bytes;
 };
 
 static void half_init(struct half *half, uint32_t message_bytes) {
@@ -105,8 +105,10 @@ int bench_bare_listen(int *ret_listener, uint16_t *ret_port, struct error *reter
     return 0;
 }
 
-static void set_nodelay(int fd) {
+static void set_options(int fd, uint32_t buffer_bytes) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    if (buffer_bytes > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){(int)buffer_bytes}, sizeof(int));
 }
 
 /* The greeting comes in one piece, since it is the first that the peer sends. */
@@ -119,7 +121,7 @@ static int serve_accept(int listener, struct stream *ret) {
         close(ret->fd);
         return -1;
     }
-    set_nodelay(ret->fd);
+    set_options(ret->fd, greeting.buffer_bytes);
     half_init(&ret->in, greeting.ask_bytes);
     half_init(&ret->out, greeting.answer_bytes);
     return 0;
@@ -178,7 +180,7 @@ static int ask_connect(struct stream *stream, uint16_t port, struct greeting gre
     if (stream->fd < 0 || connect(stream->fd, (struct sockaddr *)&address, sizeof address) < 0 ||
         send(stream->fd, &greeting, sizeof greeting, MSG_NOSIGNAL) != (ssize_t)sizeof greeting)
         return error_set(reterr, ERR_IO, "bare TCP on 127.0.0.1:%u: %s", port, strerror(errno));
-    set_nodelay(stream->fd);
+    set_options(stream->fd, greeting.buffer_bytes);
     half_init(&stream->in, greeting.answer_bytes);
     half_init(&stream->out, greeting.ask_bytes);
     return 0;
@@ -243,6 +245,7 @@ static int ask_measure(struct asker *asker, uint16_t port, struct error *reterr)
     struct greeting greeting = {
         .ask_bytes = order->pattern & BENCH_PUSH ? size : BENCH_ASK_BYTES,
         .answer_bytes = order->pattern & BENCH_PULL ? size : BENCH_ANSWER_BYTES,
+        .buffer_bytes = asker->plan->settings->bare_buffer_bytes,
     };
     size_t opened = 0;
     int r = 0;

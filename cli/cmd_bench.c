@@ -31,6 +31,7 @@ enum {
     KEY_DEPTH,
     KEY_SECONDS,
     KEY_REPEAT,
+    KEY_BARE_BUFFER,
     KEY_SPREAD,
     KEY_LOAD,
     KEY_TABLE,
@@ -70,6 +71,10 @@ static const struct argp_option options[] = {
     {"dim", KEY_DIM, "N", 0, "Floats of a row (default: 64)", 1},
     {"seconds", KEY_SECONDS, "S", 0, "Time of a measurement (default: 1)", 1},
     {"repeat", KEY_REPEAT, "N", 0, "How often; medians are printed (default: 5)", 1},
+    {"bare-buffer", KEY_BARE_BUFFER, "SIZE", 0,
+     "Send buffer (SO_SNDBUF) of the bare connections (default: the kernel's own choice; graphps "
+     "takes 256K within a machine)",
+     1},
     {NULL, 0, NULL, 0, "The job:", 2},
     {"shards", KEY_SHARDS, "N", 0, "Shards to start (default: 1)", 2},
     {"workers", KEY_WORKERS, "N", 0, "Clients, each a process (default: 1)", 2},
@@ -289,6 +294,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     case KEY_REPEAT:
         settings->repeat = parse_count("repeat", arg, 1000, state);
         return 0;
+    case KEY_BARE_BUFFER:
+        settings->bare_buffer_bytes = parse_bytes("bare-buffer", arg, state);
+        return 0;
     case KEY_SECONDS:
         settings->seconds = parse_seconds(arg, state);
         return 0;
@@ -432,6 +440,9 @@ static void print_head(const struct output *output) {
         "both directions;\nbare: TCP on loopback, as many connections, the same bytes and depth, "
         "no work; latency: one request in flight\n",
         settings->spread, settings->repeat, settings->seconds);
+    if (settings->bare_buffer_bytes)
+        printf("bare connections with a send buffer of %u bytes, doubled by the kernel\n",
+               settings->bare_buffer_bytes);
     if (settings->table_rows)
         printf("a table of %llu rows of %u floats; a message's rows are drawn by Zipf's law\n",
                (unsigned long long)settings->table_rows, settings->table_dim);
@@ -506,7 +517,7 @@ static json_t *row_json(const struct bench_row *row) {
 static json_t *settings_json(const struct bench_settings *settings) {
     const struct config *config = settings->config;
     return json_pack(
-        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i}", "shards",
+        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i, s:I}", "shards",
         (json_int_t)config->servers_count, "shards_started", config->servers_addresses.count == 0,
         "workers", (json_int_t)config->workers_count, "optimizer",
         config_choice(config, "optimizer.kind"), "encoding", config_choice(config, "push.encoding"),
@@ -515,7 +526,8 @@ static json_t *settings_json(const struct bench_settings *settings) {
         (json_int_t)config->aggregation_threads, "block_bytes",
         (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
         settings->seconds, "repeat", (int)settings->repeat, "table_rows",
-        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim);
+        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim,
+        "bare_buffer_bytes", (json_int_t)settings->bare_buffer_bytes);
 }
 
 static void print_json(const struct output *output) {

@@ -143,6 +143,7 @@ void conn_close(struct conn *conn, uint32_t flush_ms) {
     }
     conn->flushing = true;
     conn_read_done(conn);
+    conn_local_expect(conn, 0); /* what is thrown away is not waited for */
     conn_start_reading(conn);
     if (conn->state != CONN_OPEN)
         return;
@@ -259,6 +260,8 @@ int conn_new(uv_loop_t *loop, const struct conn_limits *limits, const struct con
     uv_prepare_init(loop, &conn->flush);
     conn->async.data = conn->timer.data = conn->flush.data = conn;
     conn->holds = 3;
+    conn->local_fd = -1;
+    conn->wake_bytes = 1;
     conn->loop = loop;
     conn->limits = *limits;
     conn->ops = ops;
@@ -286,6 +289,7 @@ void conn_start(struct conn *conn) {
     uv_tcp_keepalive(&conn->tcp, 1, CONN_KEEPALIVE_S);
     if (uv_fileno((uv_handle_t *)&conn->tcp, &fd) == 0)
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+    conn_local_init(conn);
 
     metric_add(METRIC_CONNECTIONS_OPENED, 1);
     atomic_store_explicit(&conn->thread, pthread_self(), memory_order_relaxed);

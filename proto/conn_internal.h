@@ -1,5 +1,6 @@
 /* Inside of a conn, for conn*.c alone: conn.c (life, timers, closing), conn_connect.c (names and
- * addresses), conn_read.c (bytes to frames), conn_write.c (frames to bytes). */
+ * addresses), conn_read.c (bytes to frames), conn_write.c (frames to bytes), conn_local.c (sockets
+ * within one machine). */
 #pragma once
 
 #include <pthread.h>
@@ -61,6 +62,10 @@ struct conn {
     size_t turn_bytes;       /* read since it last rested */
     uint64_t opened_ms, frame_ms;
     bool greeted; /* a whole frame has come */
+    int local_fd;   /* the socket, when the peer is on this machine, else -1 */
+    /* Then: so much must have come before the loop is woken, and is waited for at most. */
+    int wake_bytes, wake_limit_bytes, wake_most_bytes;
+    uint64_t wake_set_ns;
 
     /* writing */
     struct frame_out *out, **out_end; /* what is left of the first is behind out_skip bytes */
@@ -92,6 +97,11 @@ void conn_drained(struct conn *conn);
 void conn_start_reading(struct conn *conn);
 void conn_stop_reading(struct conn *conn);
 void conn_read_done(struct conn *conn); /* lets go of the buffer */
+
+/* Sets the socket up for a peer on the same machine, if it is there. */
+void conn_local_init(struct conn *conn);
+/* Of the frame that is being read so many bytes have not come; 0: none is being read. */
+void conn_local_expect(struct conn *conn, size_t bytes);
 
 void conn_on_flush(uv_prepare_t *prepare);
 void conn_write_done(struct conn *conn); /* lets go of all frames */

@@ -13,6 +13,11 @@ static size_t buffered(const struct conn *conn) {
     return conn->in_end - conn->in_at;
 }
 
+/* Bytes of the frame at in_at that have not come. */
+static size_t expected(const struct conn *conn) {
+    return conn->header_known ? frame_wire_bytes(&conn->header) - buffered(conn) : 0;
+}
+
 void conn_read_done(struct conn *conn) {
     conn->in = buf_unref(conn->in);
     conn->in_at = conn->in_end = 0;
@@ -145,6 +150,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
         if (conn->flushing)
             return;
         take_bytes(conn, (size_t)n);
+        if (delivering(conn))
+            conn_local_expect(conn, expected(conn));
         conn->turn_bytes += (size_t)n;
         if (conn->turn_bytes >= CONN_TURN_BYTES && conn->reading && !conn->flushing &&
             conn->state == CONN_OPEN) {

@@ -1,4 +1,4 @@
-/* A thousand runs of the whole protocol in a world where frames are lost, doubled, late and out of
+/* Three thousand runs of the whole protocol in a world where frames are lost, doubled, late and out of
  * order, connections break, disks are full and processes of every kind die, stand still and come
  * twice. In each: no push is applied twice, none is acknowledged that is not applied, what a worker
  * has finished with is in the weights, the weights are what the batches make of them, the ledger
@@ -16,7 +16,11 @@
 #include "tests/sim/sim.h"
 #include "tests/test.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SEEDS 1000
+#else
+#define SEEDS 3000
+#endif
 #define PATIENCE_MS 120000 /* after the last accident */
 
 /* --- accidents --- */

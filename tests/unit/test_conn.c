@@ -115,7 +115,9 @@ static void teardown(void) {
 
 static void connect_client(void) {
     struct error err = {0};
-    ck_assert_int_eq(conn_connect(&loop, address, 5000, &limits, &ops, &client, &client.conn, &err),
+    struct conn_limits asking = limits;
+    asking.queue_max_bytes = 0;
+    ck_assert_int_eq(conn_connect(&loop, address, 5000, &asking, &ops, &client, &client.conn, &err),
                      0);
 }
 
@@ -279,6 +281,32 @@ START_TEST(odd_chunks) {
     close(fd);
     RUN_UNTIL(server.closed);
     ck_assert_int_eq(server.why.code, 0);
+}
+END_TEST
+
+/* Promise: a long frame arrives from a peer of this machine, however little of it fits into
+ * the peer's buffer, and its last bytes as soon as they come. */
+START_TEST(long_from_nearby) {
+    struct frame_out *frame = push(7, 1 << 20);
+    struct buf *flat = frame_out_flatten(frame);
+    const size_t tail = 70000, last = 300; /* less than the kernel is told to collect */
+    int small = 4096;
+    server.answer = check_push;
+    int fd = raw_connect();
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    for (size_t n = 1; n <= 3; n++) {
+        size_t at = flat->len - tail, end = flat->len - last;
+        raw_write(fd, flat->data, at, 9000);
+        raw_write(fd, flat->data + at, end - at, 1000);
+        raw_write(fd, flat->data + end, last, last);
+        RUN_UNTIL(server.frames == n);
+    }
+    raw_write(fd, flat->data, flat->len - tail, 1 << 20);
+    close(fd);
+    RUN_UNTIL(server.closed);
+    ck_assert_int_eq(server.why.code, ERR_CLOSED);
+    buf_unref(flat);
+    frame_out_free(frame);
 }
 END_TEST
 
@@ -637,6 +665,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, pipelining);
     tcase_add_test(tcase, odd_chunks);
+    tcase_add_test(tcase, long_from_nearby);
     tcase_add_test(tcase, budget_holds_back);
     tcase_add_test(tcase, garbage);
     tcase_add_test(tcase, claims_4_gib);
