@@ -262,7 +262,8 @@ START_TEST(a_damaged_checkpoint_is_told) {
     snprintf(out, sizeof out, "%s/out.safetensors", cluster_dir(cluster));
     const char *const export[] = {
         child_program("graphps"), "export", job_dir(cluster), "--out", out, NULL};
-    ck_assert_int_eq(child_run(export, CLUSTER_TIMEOUT_MS, &output), 0);
+    int code = child_run(export, CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(code == 0, "%d: %s", code, output);
     snprintf(text, sizeof text,
              "graphps export: warning: a damaged checkpoint is not used: %s: the checkpoint is "
              "damaged or cut short: its checksum is ",
