@@ -6,7 +6,7 @@
 
 #include "proto/conn_internal.h"
 
-#define LOCAL_QUEUE_BYTES (256 << 10)     /* the kernel doubles it, for what it keeps beside */
+#define LOCAL_QUEUE_BYTES (256 << 10) /* the kernel doubles it, for what it keeps beside */
 #define LOCAL_WAKE_LEAST_BYTES (16 << 10) /* less is not worth a call */
 #define LOCAL_WAKE_MORE_BYTES (4 << 10)   /* with every frame */
 #define LOCAL_SLOW_NS 20000000

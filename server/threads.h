@@ -13,8 +13,5 @@ void threads_wake(struct threads *threads);
 /* Starts the aggregator's threads once the server has an aggregator; otherwise, and afterwards,
  * does nothing. From one thread. */
 int threads_aggregate(struct threads *threads, struct error *reterr);
-/* Calls work(argument) on a thread of its own that leaves a busy processor to all others but for a
- * tenth of one, and returns what it returned. */
-int threads_quietly(int (*work)(void *argument), void *argument);
 /* Waits for them: what is in work is finished. Takes NULL. */
 struct threads *threads_free(struct threads *threads);
