@@ -526,8 +526,8 @@ static json_t *settings_json(const struct bench_settings *settings) {
         (json_int_t)config->aggregation_threads, "block_bytes",
         (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
         settings->seconds, "repeat", (int)settings->repeat, "table_rows",
-        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim,
-        "bare_buffer_bytes", (json_int_t)settings->bare_buffer_bytes);
+        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim, "bare_buffer_bytes",
+        (json_int_t)settings->bare_buffer_bytes);
 }
 
 static void print_json(const struct output *output) {

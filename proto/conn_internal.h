@@ -62,7 +62,7 @@ struct conn {
     size_t turn_bytes;       /* read since it last rested */
     uint64_t opened_ms, frame_ms;
     bool greeted; /* a whole frame has come */
-    int local_fd;   /* the socket, when the peer is on this machine, else -1 */
+    int local_fd; /* the socket, when the peer is on this machine, else -1 */
     /* Then: so much must have come before the loop is woken, and is waited for at most. */
     int wake_bytes, wake_limit_bytes, wake_most_bytes;
     uint64_t wake_set_ns;

@@ -1,12 +1,12 @@
 /* Peers on the same machine. There the kernel only copies: what counts is that the bytes between
  * the two copies are still in the processor's cache, and how often a sleeping reader is woken. The
  * kernel's own sizes are for distances, where bytes under way fill the wire; on loopback they make
- * a queue of several MiB, which costs a third to a half of the throughput (bench/README.md). */
+ * a queue of several MiB, which falls out of the cache (figures in bench/README.md). */
 #include <string.h>
 
 #include "proto/conn_internal.h"
 
-#define LOCAL_QUEUE_BYTES (256 << 10) /* the kernel doubles it, for what it keeps beside */
+#define LOCAL_QUEUE_BYTES (256 << 10)     /* the kernel doubles it, for what it keeps beside */
 #define LOCAL_WAKE_LEAST_BYTES (16 << 10) /* less is not worth a call */
 #define LOCAL_WAKE_MORE_BYTES (4 << 10)   /* with every frame */
 #define LOCAL_SLOW_NS 20000000

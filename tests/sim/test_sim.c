@@ -1,5 +1,5 @@
-/* Three thousand runs of the whole protocol in a world where frames are lost, doubled, late and out of
- * order, connections break, disks are full and processes of every kind die, stand still and come
+/* Three thousand runs of the whole protocol in a world where frames are lost, doubled, late and out
+ * of order, connections break, disks are full and processes of every kind die, stand still and come
  * twice. In each: no push is applied twice, none is acknowledged that is not applied, what a worker
  * has finished with is in the weights, the weights are what the batches make of them, the ledger
  * counts what is in them, nobody starts a step beyond the bound, bsp gives the bits of one process,
