@@ -8,10 +8,13 @@
 #include "common/lock.h"
 #include "common/mem.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define POOL_KEEPS 0
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define POOL_LEAST_BYTES ((size_t)64 << 10) /* from about here each malloc would be a mapping */
 #else
-#define POOL_KEEPS 1
+#define POOL_LEAST_BYTES 1
+#define ASAN_POISON_MEMORY_REGION(memory, size_bytes) ((void)(memory), (void)(size_bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(memory, size_bytes) ((void)(memory), (void)(size_bytes))
 #endif
 
 /* 64 bytes, then four classes for each doubling. */
@@ -53,8 +56,12 @@ static void classes_init(void) {
     }
 }
 
+static bool keeps(size_t size_bytes) {
+    return size_bytes >= POOL_LEAST_BYTES && size_bytes <= CLASS_BYTES_MAX;
+}
+
 void *pool_take(size_t size_bytes) {
-    if (!POOL_KEEPS || size_bytes > CLASS_BYTES_MAX)
+    if (!keeps(size_bytes))
         return mem_raw(size_bytes);
     pthread_once(&classes_once, classes_init);
     struct class *class = &classes[class_of(size_bytes)];
@@ -66,18 +73,22 @@ void *pool_take(size_t size_bytes) {
             class->idle_least = class->idle_count;
     }
     lock_release(&class->lock);
-    return memory ? (void *)memory : mem_raw(class->size_bytes);
+    uint8_t *ret = memory ? (void *)memory : mem_raw(class->size_bytes);
+    ASAN_UNPOISON_MEMORY_REGION(ret, size_bytes);
+    ASAN_POISON_MEMORY_REGION(ret + size_bytes, class->size_bytes - size_bytes);
+    return ret;
 }
 
 void pool_give(void *memory, size_t size_bytes) {
     if (!memory)
         return;
-    if (!POOL_KEEPS || size_bytes > CLASS_BYTES_MAX) {
+    if (!keeps(size_bytes)) {
         mem_free(memory);
         return;
     }
     struct class *class = &classes[class_of(size_bytes)];
     struct idle *idle = memory;
+    ASAN_POISON_MEMORY_REGION(idle + 1, class->size_bytes - sizeof *idle);
     lock_take(&class->lock);
     idle->next = class->idle;
     class->idle = idle;
@@ -102,6 +113,7 @@ void pool_trim(void) {
         lock_release(&class->lock);
         while (unwanted) {
             struct idle *next = unwanted->next;
+            ASAN_UNPOISON_MEMORY_REGION(unwanted + 1, class->size_bytes - sizeof *unwanted);
             mem_free(unwanted);
             unwanted = next;
         }

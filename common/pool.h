@@ -3,7 +3,7 @@
  * stay mapped, which is most of what a new 16 MiB buffer would cost. From any thread.
  *
  * A class holds at most what was in use at once; pool_trim gives back what an interval did not
- * need. Under AddressSanitizer everything goes straight to malloc, so that it sees each use. */
+ * need. Under AddressSanitizer small sizes go straight to malloc, and what is kept is poisoned. */
 #pragma once
 
 #include <stddef.h>

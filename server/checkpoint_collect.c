@@ -153,7 +153,7 @@ static int collect_dir(const char *dir, bool which_best, struct collected *ret,
     return 0;
 }
 
-/* The newest generation that can be used; why the very newest cannot when there is none. */
+/* The newest generation that can be used; when there is none, why the newest two cannot. */
 static int collect_newest(const char *job_dir, bool which_best, struct collected *ret,
                           struct error *reterr) {
     _cleanup_(mem_free_p) uint64_t *generations = NULL;
@@ -164,7 +164,7 @@ static int collect_newest(const char *job_dir, bool which_best, struct collected
     if (count == 0)
         return error_set(reterr, ERR_NOT_FOUND,
                          "no checkpoint was written below %s/checkpoints yet", job_dir);
-    struct error newest = {0};
+    struct error newest = {0}, before = {0};
     for (size_t i = count; i-- > 0;) {
         _cleanup_(mem_free_p) char *dir = checkpoint_store_dir(job_dir, generations[i]);
         struct error err = {0};
@@ -173,9 +173,13 @@ static int collect_newest(const char *job_dir, bool which_best, struct collected
             return 0;
         if (newest.code == 0)
             newest = err;
+        else if (before.code == 0)
+            before = err;
     }
-    return error_set(reterr, newest.code, "%s%s", error_text(&newest),
-                     count > 1 ? " (and no generation before it can be used)" : "");
+    if (before.code == 0)
+        return error_set(reterr, newest.code, "%s", error_text(&newest));
+    return error_set(reterr, newest.code, "%s; nor can one before it be used: %s",
+                     error_text(&newest), error_text(&before));
 }
 
 void checkpoint_collect_faults(const char *path, bool which_best, uint64_t taken,

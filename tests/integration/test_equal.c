@@ -140,7 +140,7 @@ enum disturbance { NOTHING, WORKER_KILLED, WORKER_FROZEN };
 /* Trains with 2 workers and 2 shards, something happening in the middle; last and best weights, one
  * after the other. */
 static float *train_disturbed(enum disturbance disturbance, uint64_t *ret_floats) {
-    struct cluster *cluster = new_job(2, 2, 2000);
+    struct cluster *cluster = new_job(2, 2, 600);
     cluster_set(cluster, "checkpoint.every_s=1");
     cluster_start(cluster);
     if (disturbance != NOTHING) {

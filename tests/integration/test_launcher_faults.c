@@ -261,7 +261,7 @@ START_TEST(a_damaged_checkpoint_is_told) {
 
     snprintf(out, sizeof out, "%s/out.safetensors", cluster_dir(cluster));
     const char *const export[] = {
-        child_program("graphps"), "export", job_dir(cluster), "--out", out, NULL};
+        child_program("graphps"), "export", job_dir(cluster), "--which=last", "--out", out, NULL};
     int code = child_run(export, CLUSTER_TIMEOUT_MS, &output);
     ck_assert_msg(code == 0, "%d: %s", code, output);
     snprintf(text, sizeof text,
@@ -269,7 +269,7 @@ START_TEST(a_damaged_checkpoint_is_told) {
              "damaged or cut short: its checksum is ",
              file);
     ck_assert_msg(strstr(output, text), "%s", output);
-    snprintf(text, sizeof text, "weights of generation %lu ", (unsigned long)newest - 1);
+    snprintf(text, sizeof text, "the last weights of generation %lu", (unsigned long)newest - 1);
     ck_assert_msg(strstr(output, text), "%s", output);
     free(output);
 
@@ -378,6 +378,8 @@ START_TEST(a_narrow_terminal) {
     child_init(&launcher, "launcher", test_path(cluster_dir(cluster), "launcher.log"));
     child_start(&launcher, argv);
     read_terminal(terminal, text, sizeof text, "\033[Kepoch 2");
+    char *line = strstr(text, "\033[Kepoch 2"); /* to its end */
+    read_terminal(terminal, line, sizeof text - (size_t)(line - text), "\r");
     set_columns(terminal, 160);
     size_t narrow = strlen(text);
     read_terminal(terminal, text, sizeof text, NULL);
@@ -393,9 +395,9 @@ START_TEST(a_narrow_terminal) {
         ck_assert_msg(len <= 40, "%.*s", (int)len, at);
         if (len == 0 || strncmp(at, "epoch ", 6) != 0)
             continue;
-        char line[64];
-        snprintf(line, sizeof line, "%.*s", (int)len, at);
-        ck_assert_msg(strstr(line, " valid ") && strstr(line, " ETA "), "%s", line);
+        char shown[64];
+        snprintf(shown, sizeof shown, "%.*s", (int)len, at);
+        ck_assert_msg(strstr(shown, " valid ") && strstr(shown, " ETA "), "%s", shown);
         lines++;
     }
     ck_assert_uint_gt(lines, 0);
