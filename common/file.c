@@ -156,6 +156,13 @@ int file_patch(struct file_writer *file, uint64_t offset, const void *data, size
     return 0;
 }
 
+int file_sync(struct file_writer *file, struct error *reterr) {
+    int r = file_flush(file, reterr);
+    if (r == 0 && fdatasync(file->fd) != 0)
+        r = file_error(reterr, errno, "sync", file->tmp);
+    return r;
+}
+
 int file_commit(struct file_writer *file, struct error *reterr) {
     int r = file_flush(file, reterr);
     if (r == 0 && fsync(file->fd) != 0)

@@ -20,6 +20,9 @@ int file_append(struct file_writer *file, const void *data, size_t len, struct e
 int file_patch(struct file_writer *file, uint64_t offset, const void *data, size_t len,
                struct error *reterr);
 /* Frees the writer, also on failure. */
+/* Waits until what was appended is on the disk, so that file_commit will not have to: for a writer
+ * that may have to abandon a large file soon. */
+int file_sync(struct file_writer *file, struct error *reterr);
 int file_commit(struct file_writer *file, struct error *reterr);
 struct file_writer *file_abandon(struct file_writer *file); /* takes NULL */
 int file_write_whole(const char *path, const void *data, size_t len, struct error *reterr);

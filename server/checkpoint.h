@@ -13,6 +13,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #include "proto/layout.h"
 #include "server/block.h"
@@ -69,15 +70,17 @@ struct checkpoint {
 struct checkpoint *checkpoint_new(size_t block_count, size_t ledger_count, size_t tensor_count);
 struct checkpoint *checkpoint_free(struct checkpoint *checkpoint);
 
-/* To bytes, piece by piece: *ret_data is good until the next call; false after the last one. Walks
- * the tables' snapshots and ends them. Not saved: the ledger's pending bits. */
+/* To bytes, piece by piece. Walks the tables' snapshots and ends them. Not saved: the ledger's
+ * pending bits. Both arguments are borrowed; stop may be NULL. */
 struct checkpoint_stream;
-struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint); /* borrowed */
-bool checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data,
-                            size_t *ret_len);
+struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint,
+                                                const atomic_bool *stop);
+/* 1: a piece, good until the next call; 0: that was all; ERR_INTERRUPTED: *stop has become true. */
+int checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data, size_t *ret_len,
+                           struct error *reterr);
 uint64_t checkpoint_stream_bytes(const struct checkpoint_stream *stream); /* handed out so far */
 struct checkpoint_stream *checkpoint_stream_free(struct checkpoint_stream *stream);
-/* All of it at once. */
+/* All of it at once; the stream must not be stopped. */
 struct buf *checkpoint_stream_whole(struct checkpoint_stream *stream);
 struct buf *checkpoint_encode(struct checkpoint *checkpoint);
 

@@ -1,6 +1,6 @@
-/* A checkpoint as bytes, piece by piece: what the tensors are made of in one, then the rows of
- * tables as their snapshots hand them out, so that a table of gigabytes is never in memory twice.
- */
+/* A checkpoint as bytes, piece by piece: the header, what the tensors are made of block by block
+ * from where it lies, then the rows of tables as their snapshots hand them out, so that nothing
+ * large is in memory twice. */
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
@@ -119,7 +119,7 @@ static uint8_t *put(uint8_t *at, const void *data, size_t len) {
     return at + len;
 }
 
-/* Prefix, header, arrays. */
+/* Prefix and header. */
 static struct buf *head_encode(const struct checkpoint *c) {
     assert((c->best != NULL) == (c->best_epoch > 0) && (c->state != NULL) == (c->state_floats > 0));
     json_t *header = header_json(c);
@@ -127,43 +127,33 @@ static struct buf *head_encode(const struct checkpoint *c) {
     json_decref(header);
     assert(text);
     size_t text_bytes = strlen(text), header_bytes = (text_bytes + 7) / 8 * 8;
-
-    size_t floats = 0;
-    for (size_t i = 0; i < c->block_count; i++)
-        floats += c->floats[i];
-    size_t arrays = 1 + c->state_floats + (c->best != NULL);
-    size_t arrays_bytes = floats * arrays * sizeof(float), padded = (arrays_bytes + 7) / 8 * 8;
-    struct buf *buf = buf_new(CHECKPOINT_PREFIX_BYTES + header_bytes + padded);
-
+    struct buf *buf = buf_new(CHECKPOINT_PREFIX_BYTES + header_bytes);
     uint64_t header_len = header_bytes;
     uint8_t *at = put(buf->data, CHECKPOINT_MAGIC, 8);
     at = put(at, &header_len, 8);
     at = put(at, text, text_bytes);
     memset(at, ' ', header_bytes - text_bytes);
-    at += header_bytes - text_bytes;
     free(text);
-    for (size_t i = 0; i < c->block_count; i++)
-        at = put(at, c->weights[i]->data, c->floats[i] * sizeof(float));
-    for (size_t i = 0; c->state && i < c->block_count; i++)
-        at = put(at, c->state[i], c->floats[i] * c->state_floats * sizeof(float));
-    for (size_t i = 0; c->best && i < c->block_count; i++)
-        at = put(at, c->best[i]->data, c->floats[i] * sizeof(float));
-    memset(at, 0, padded - arrays_bytes);
     return buf;
 }
 
 struct checkpoint_stream {
     struct checkpoint *checkpoint; /* borrowed */
-    struct buf *piece;             /* handed out last */
-    size_t table;                  /* whose rows are next */
-    bool begun, ended;
+    const atomic_bool *stop;       /* borrowed; NULL: never */
+    struct buf *piece;             /* made for what was handed out last, or NULL */
+    size_t array, block;           /* weights, state, best: whose turn it is */
+    uint64_t arrays_bytes;
+    size_t table; /* whose rows are next */
+    bool begun, padded, ended;
     uint64_t bytes; /* handed out so far */
     XXH3_state_t hash;
 };
 
-struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint) {
+struct checkpoint_stream *checkpoint_stream_new(struct checkpoint *checkpoint,
+                                                const atomic_bool *stop) {
     struct checkpoint_stream *stream = mem_alloc(sizeof *stream);
     stream->checkpoint = checkpoint;
+    stream->stop = stop;
     XXH3_INITSTATE(&stream->hash);
     (void)XXH3_64bits_reset(&stream->hash);
     return stream;
@@ -174,6 +164,29 @@ struct checkpoint_stream *checkpoint_stream_free(struct checkpoint_stream *strea
         buf_unref(stream->piece);
     mem_free(stream);
     return NULL;
+}
+
+/* The next block of the arrays, where it lies; then zeros up to a multiple of 8. NULL: all of them
+ * have been handed out. */
+static const void *array_next(struct checkpoint_stream *stream, size_t *ret_len) {
+    static const uint8_t zeros[8];
+    const struct checkpoint *c = stream->checkpoint;
+    for (; stream->array < 3; stream->array++, stream->block = 0) {
+        if ((stream->array == 1 && !c->state) || (stream->array == 2 && !c->best) ||
+            stream->block == c->block_count)
+            continue;
+        size_t i = stream->block++;
+        *ret_len = c->floats[i] * sizeof(float) * (stream->array == 1 ? c->state_floats : 1);
+        stream->arrays_bytes += *ret_len;
+        return stream->array == 0   ? (const void *)c->weights[i]->data
+               : stream->array == 1 ? (const void *)c->state[i]
+                                    : (const void *)c->best[i]->data;
+    }
+    if (stream->padded || stream->arrays_bytes % sizeof zeros == 0)
+        return NULL;
+    stream->padded = true;
+    *ret_len = sizeof zeros - stream->arrays_bytes % sizeof zeros;
+    return zeros;
 }
 
 /* Some of the rows of the table whose turn it is; NULL: those were all of all tables. */
@@ -206,32 +219,36 @@ static struct buf *rows_encode(struct checkpoint_stream *stream, size_t *ret_len
     return NULL;
 }
 
-bool checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data,
-                            size_t *ret_len) {
+int checkpoint_stream_next(struct checkpoint_stream *stream, const void **ret_data, size_t *ret_len,
+                           struct error *reterr) {
     stream->piece = buf_unref(stream->piece);
     if (stream->ended)
-        return false;
+        return 0;
+    if (stream->stop && atomic_load_explicit(stream->stop, memory_order_relaxed))
+        return error_set(reterr, ERR_INTERRUPTED, "it was given up");
+    const void *data = NULL;
     size_t len = 0;
     if (!stream->begun) {
         stream->begun = true;
         stream->piece = head_encode(stream->checkpoint);
         len = stream->piece->len;
-    } else {
+    } else if (!(data = array_next(stream, &len))) {
         stream->piece = rows_encode(stream, &len);
     }
-    if (stream->piece) {
-        XXH3_64bits_update(&stream->hash, stream->piece->data, len);
+    if (data || stream->piece) {
+        data = data ? data : stream->piece->data;
+        XXH3_64bits_update(&stream->hash, data, len);
     } else {
         uint64_t sum = XXH3_64bits_digest(&stream->hash);
         stream->ended = true;
         stream->piece = buf_new(sizeof sum);
-        memcpy(stream->piece->data, &sum, sizeof sum);
+        data = memcpy(stream->piece->data, &sum, sizeof sum);
         len = sizeof sum;
     }
-    *ret_data = stream->piece->data;
+    *ret_data = data;
     *ret_len = len;
     stream->bytes += len;
-    return true;
+    return 1;
 }
 
 uint64_t checkpoint_stream_bytes(const struct checkpoint_stream *stream) {
@@ -242,7 +259,7 @@ struct buf *checkpoint_stream_whole(struct checkpoint_stream *stream) {
     uint8_t *bytes = NULL;
     const void *data;
     size_t len = 0, more;
-    while (checkpoint_stream_next(stream, &data, &more)) {
+    while (checkpoint_stream_next(stream, &data, &more, NULL) > 0) {
         bytes = mem_resize(bytes, len, len + more);
         memcpy(bytes + len, data, more);
         len += more;
@@ -254,7 +271,7 @@ struct buf *checkpoint_stream_whole(struct checkpoint_stream *stream) {
 }
 
 struct buf *checkpoint_encode(struct checkpoint *checkpoint) {
-    struct checkpoint_stream *stream = checkpoint_stream_new(checkpoint);
+    struct checkpoint_stream *stream = checkpoint_stream_new(checkpoint, NULL);
     struct buf *bytes = checkpoint_stream_whole(stream);
     checkpoint_stream_free(stream);
     return bytes;

@@ -12,6 +12,9 @@
 
 #include "common/file.h"
 
+/* Who wants the stream to stop waits for the disk to take so much, not for all of a large file. */
+#define SYNC_BYTES ((uint64_t)8 << 20)
+
 char *checkpoint_store_dir(const char *job_dir, uint64_t generation) {
     return mem_printf("%s/checkpoints/%08" PRIu64, job_dir, generation);
 }
@@ -54,11 +57,17 @@ static int file_write_stream(const char *path, struct checkpoint_stream *stream,
     struct file_writer *file;
     const void *data;
     size_t len;
+    uint64_t synced = 0;
     int r = file_create(path, &file, reterr);
     if (r != 0)
         return r;
-    while (r == 0 && checkpoint_stream_next(stream, &data, &len))
+    while (r == 0 && (r = checkpoint_stream_next(stream, &data, &len, reterr)) > 0) {
         r = file_append(file, data, len, reterr);
+        if (r == 0 && checkpoint_stream_bytes(stream) - synced >= SYNC_BYTES) {
+            synced = checkpoint_stream_bytes(stream);
+            r = file_sync(file, reterr);
+        }
+    }
     if (r == 0)
         return file_commit(file, reterr);
     file_abandon(file);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/args.h"
 #include "common/file.h"
@@ -29,6 +30,7 @@
 #define TICK_WAITING_MS 20
 #define INLINE_FLOATS 16384 /* 64 KiB: some 10 us of work */
 #define TRIM_MS 10000       /* memory that was not needed for so long goes back to the system */
+#define LEAVE_MS 5000       /* for what is in work when the process has decided to leave */
 #define READY_MS 500        /* between two looks at readiness, for the metric */
 
 struct shell {
@@ -48,7 +50,7 @@ struct shell {
 
     /* loop 0 only */
     uv_timer_t tick, grace;
-    uv_signal_t signals[2];
+    uv_signal_t signals[2];     /* of shell_signals */
     uint64_t ready_ms, trim_ms; /* when to look next */
     bool signalled, stopping;
     int exit_code;
@@ -108,6 +110,13 @@ static const struct argp shell_argp = {
 
 /* ---- stopping ---- */
 
+static const int shell_signals[] = {SIGTERM, SIGINT};
+
+/* While the loop does not run: what is on disk is whole at each moment. */
+static void shell_on_early_signal(int number) {
+    _exit(error_exit_code(ERR_INTERRUPTED));
+}
+
 static void shell_stop(struct shell *shell, int exit_code) {
     if (shell->stopping)
         return;
@@ -115,8 +124,12 @@ static void shell_stop(struct shell *shell, int exit_code) {
     shell->exit_code = exit_code;
     uv_close((uv_handle_t *)&shell->tick, NULL);
     uv_close((uv_handle_t *)&shell->grace, NULL);
-    for (size_t i = 0; i < ARRAY_LEN(shell->signals); i++)
+    for (size_t i = 0; i < ARRAY_LEN(shell->signals); i++) {
         uv_close((uv_handle_t *)&shell->signals[i], NULL);
+        signal(shell_signals[i], shell_on_early_signal);
+    }
+    if (shell->server)
+        server_abandon(shell->server);
     if (shell->link)
         link_stop(shell->link, time_now_ms());
     io_stop(shell->io);
@@ -295,15 +308,14 @@ static int shell_start(struct shell *shell, struct error *reterr) {
 
 /* Handles of loop 0 exist from here on, whether or not the start succeeds. */
 static void shell_init_handles(struct shell *shell) {
-    static const int numbers[] = {SIGTERM, SIGINT};
     uv_loop_t *loop = io_loop(shell->io);
     uv_timer_init(loop, &shell->tick);
     uv_timer_init(loop, &shell->grace);
     shell->tick.data = shell->grace.data = shell;
-    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(shell_signals); i++) {
         uv_signal_init(loop, &shell->signals[i]);
         shell->signals[i].data = shell;
-        uv_signal_start(&shell->signals[i], shell_on_signal, numbers[i]);
+        uv_signal_start(&shell->signals[i], shell_on_signal, shell_signals[i]);
     }
     uv_timer_start(&shell->tick, shell_on_tick, 0, 0);
 }
@@ -317,6 +329,8 @@ static void shell_raise_limits(void) {
     }
     mallopt(M_ARENA_MAX, 2); /* many threads, little heap each: keeps memory near what is used */
     signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < ARRAY_LEN(shell_signals); i++)
+        signal(shell_signals[i], shell_on_early_signal);
 }
 
 static int shell_run(struct shell *shell) {
@@ -341,6 +355,10 @@ static int shell_run(struct shell *shell) {
     atomic_store(&shell->published, NULL);
     shell->httpd = httpd_stop(shell->httpd);
     shell->io = io_free(shell->io); /* first: sessions wake the threads and the link */
+    if (shell->exit_code != 0 && !threads_end(shell->threads, LEAVE_MS)) {
+        log_warning("leaving although the disk has not answered", "after_ms=%d", LEAVE_MS);
+        _exit(shell->exit_code);
+    }
     shell->threads = threads_free(shell->threads);
     shell->link = link_free(shell->link);
     shell->server = server_free(shell->server);

@@ -96,6 +96,8 @@ struct server {
     atomic_bool news;
     uint64_t self_report_ms;
 
+    atomic_bool abandon; /* server_abandon was called */
+
     /* counts for status */
     _Atomic uint64_t pushes_repeated;
     atomic_uint connections;
@@ -119,6 +121,9 @@ struct frame_out *server_report(struct server *server, uint64_t id, uint64_t now
 void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint64_t now_ms);
 /* SIGTERM: ask for a checkpoint and leave when it is written. Shard 0: interrupts the run. */
 void server_leave(struct server *server, uint64_t now_ms);
+/* No checkpoint is waited for any longer: one that is being written stops soon and leaves nothing
+ * behind. From any thread. */
+void server_abandon(struct server *server);
 bool server_ready(struct server *server, char *why, size_t why_bytes);
 void server_status(struct server *server, Graphps__ShardStatus *ret); /* strings borrowed */
 json_t *server_stats_json(struct server *server, uint64_t now_ms);

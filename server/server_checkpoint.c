@@ -89,7 +89,7 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
 static int work_write(struct server *server, uint64_t generation, uint64_t now_ms,
                       struct error *reterr) {
     struct checkpoint *cut = server_cut(server, generation, now_ms);
-    struct checkpoint_stream *stream = checkpoint_stream_new(cut);
+    struct checkpoint_stream *stream = checkpoint_stream_new(cut, &server->abandon);
     int r = server->store.write(server->store.ctx, generation, server->shard, server->shards,
                                 stream, reterr);
     uint64_t bytes = checkpoint_stream_bytes(stream);
@@ -132,6 +132,8 @@ static void work_checkpoint(struct server *server, uint64_t generation, uint64_t
     lock_release(&server->orders_lock);
     if (r == 0)
         metric_set(METRIC_GENERATION, (double)generation);
+    else if (r == ERR_INTERRUPTED)
+        log_warning("the checkpoint was given up", "generation=%" PRIu64, generation);
     else
         log_error("the checkpoint could not be written", "generation=%" PRIu64 " why=%s",
                   generation, log_quote(error_text(&err)));

@@ -229,6 +229,10 @@ void server_leave(struct server *server, uint64_t now_ms) {
         server_news(server);
 }
 
+void server_abandon(struct server *server) {
+    atomic_store(&server->abandon, true);
+}
+
 /* --- for /stats --- */
 
 static json_t *epoch_json(const Graphps__EpochStatus *epoch) {

@@ -17,10 +17,10 @@ struct threads {
     pthread_t *aggregators;
     size_t aggregator_count;
 
-    /* guards: wanted, stop */
+    /* guards: wanted, stop, ended */
     struct lock lock;
     pthread_cond_t changed;
-    bool wanted, stop;
+    bool wanted, stop, ended; /* ended: the worker does no more work */
 };
 
 static void *threads_work(void *argument) {
@@ -31,6 +31,8 @@ static void *threads_work(void *argument) {
             lock_wait(&threads->lock, &threads->changed, -1);
         bool stop = threads->stop;
         threads->wanted = false;
+        threads->ended = stop;
+        pthread_cond_broadcast(&threads->changed);
         lock_release(&threads->lock);
         if (stop)
             return NULL;
@@ -68,7 +70,7 @@ int threads_new(struct server *server, struct threads **ret, struct error *reter
 void threads_wake(struct threads *threads) {
     lock_take(&threads->lock);
     threads->wanted = true;
-    pthread_cond_signal(&threads->changed);
+    pthread_cond_broadcast(&threads->changed);
     lock_release(&threads->lock);
 }
 
@@ -87,12 +89,26 @@ int threads_aggregate(struct threads *threads, struct error *reterr) {
     return 0;
 }
 
+bool threads_end(struct threads *threads, int timeout_ms) {
+    if (!threads)
+        return true;
+    uint64_t until_ms = time_now_ms() + (uint64_t)timeout_ms, now_ms;
+    lock_take(&threads->lock);
+    threads->stop = true;
+    pthread_cond_broadcast(&threads->changed);
+    while (!threads->ended && (now_ms = time_now_ms()) < until_ms)
+        lock_wait(&threads->lock, &threads->changed, (int64_t)(until_ms - now_ms));
+    bool ended = threads->ended;
+    lock_release(&threads->lock);
+    return ended;
+}
+
 struct threads *threads_free(struct threads *threads) {
     if (!threads)
         return NULL;
     lock_take(&threads->lock);
     threads->stop = true;
-    pthread_cond_signal(&threads->changed);
+    pthread_cond_broadcast(&threads->changed);
     lock_release(&threads->lock);
     pthread_join(threads->worker, NULL);
     if (threads->aggregator_count > 0)

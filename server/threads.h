@@ -2,6 +2,8 @@
  * the aggregator's. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "common/error.h"
 
 struct server;
@@ -13,5 +15,8 @@ void threads_wake(struct threads *threads);
 /* Starts the aggregator's threads once the server has an aggregator; otherwise, and afterwards,
  * does nothing. From one thread. */
 int threads_aggregate(struct threads *threads, struct error *reterr);
+/* Waits until slow work that was begun has ended, and does no more; false: it goes on after
+ * timeout_ms. Takes NULL. */
+bool threads_end(struct threads *threads, int timeout_ms);
 /* Waits for them: what is in work is finished. Takes NULL. */
 struct threads *threads_free(struct threads *threads);

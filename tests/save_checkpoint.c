@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
     struct checkpoint_store store = checkpoint_store_files(argv[1]);
     uint64_t generation = strtoull(argv[2], NULL, 10);
     struct checkpoint *checkpoint = sample(generation);
-    struct checkpoint_stream *stream = checkpoint_stream_new(checkpoint);
+    struct checkpoint_stream *stream = checkpoint_stream_new(checkpoint, NULL);
     struct error err = {0};
     printf("saving\n");
     fflush(stdout);

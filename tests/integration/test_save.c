@@ -12,7 +12,7 @@
 #include "common/file.h"
 #include "common/mem.h"
 #include "server/checkpoint.h"
-#include "tests/child.h"
+#include "tests/job.h"
 
 enum { TIMEOUT_MS = 60000, CALLS_MAX = 2000 };
 
@@ -183,12 +183,58 @@ START_TEST(failing_disk) {
 }
 END_TEST
 
+/* Promise (G8): asked to end, a shard is gone soon after checkpoint.grace_s, whatever the disk
+ * does, with code 75: a checkpoint that is not written by then is given up and its file removed (a
+ * disk that does not answer at all keeps the file: the next run sweeps it). */
+START_TEST(asked_to_end_on_a_slow_disk) {
+    static const struct {
+        int delay_s;
+        const char *gone;
+    } rows[] = {{2, "the checkpoint was given up"},
+                {100, "leaving although the disk has not answered"}};
+    if (!strace_works(test_tmpdir()))
+        return;
+    char inject[100], pid[16];
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 1); /* as above */
+    job_make_graph(40, 2, 300);
+    job_cut(1);
+    struct cluster *cluster = job_new(1, 1, "async", 1000000);
+    cluster_set(cluster, "model.hidden=8192"); /* with adam's state a few times SYNC_BYTES */
+    cluster_set(cluster, "servers.block_bytes=1048576");
+    cluster_set(cluster, "checkpoint.grace_s=1");
+    cluster_start(cluster);
+    cluster_wait_log(cluster, CLUSTER_WORKER, 0, " sequence=2\n", CLUSTER_TIMEOUT_MS);
+    struct child *shard = cluster_child(cluster, CLUSTER_SHARD, 0), strace;
+    snprintf(inject, sizeof inject, "inject=fdatasync:delay_enter=%d000000", rows[_i].delay_s);
+    snprintf(pid, sizeof pid, "%d", (int)shard->pid);
+    const char *argv[] = {"/usr/bin/strace", "-f", "-e", inject, "-p", pid, NULL};
+    child_init(&strace, "strace", test_path(cluster_dir(cluster), "strace.log"));
+    child_start(&strace, argv);
+    child_wait_log(&strace, " attached", CLUSTER_TIMEOUT_MS);
+    child_signal(shard, SIGTERM);
+    child_wait_log(shard, rows[_i].gone, CLUSTER_TIMEOUT_MS);
+    if (_i == 1)
+        child_stop(&strace); /* which keeps what it has stopped from ending */
+    child_expect(shard, 75, CLUSTER_TIMEOUT_MS);
+    child_stop(&strace);
+    ck_assert_uint_eq(job_log_count(shard, "leaving without a new checkpoint"), 1);
+    ck_assert_uint_eq(job_log_count(shard, "checkpoint written"), 0);
+    const char *find[] = {"/usr/bin/find", job_dir(cluster), "-name", "shard-*", NULL};
+    char *left;
+    child_run(find, TIMEOUT_MS, &left);
+    ck_assert_msg(_i == 1 ? strstr(left, ".ckpt.tmp-") != NULL : !left[0], "left behind: %s", left);
+    free(left);
+    cluster_free(cluster);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("save");
     TCase *tcase = tcase_create("save");
     tcase_set_timeout(tcase, 300);
     tcase_add_test(tcase, killed_anywhere);
     tcase_add_test(tcase, failing_disk);
+    tcase_add_loop_test(tcase, asked_to_end_on_a_slow_disk, 0, 2);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }
