@@ -214,6 +214,10 @@ static uint64_t shell_now_ns(void *ctx) {
     return time_now_ns();
 }
 
+static int shell_quietly(void *ctx, int (*work)(void *argument), void *argument) {
+    return threads_quietly(work, argument);
+}
+
 static const struct server_ops shell_server_ops = {
     .send = io_send,
     .ref = io_ref,
@@ -221,6 +225,7 @@ static const struct server_ops shell_server_ops = {
     .work = shell_work,
     .report = shell_report,
     .now_ns = shell_now_ns,
+    .quietly = shell_quietly,
     .inline_floats = INLINE_FLOATS,
 };
 

@@ -26,6 +26,9 @@ struct server_ops {
     void (*report)(void *ctx);
     /* Monotonic ns, for latency metrics alone; NULL: none are recorded. */
     uint64_t (*now_ns)(void *ctx);
+    /* Runs work(argument), which takes no lock for long, with little of a busy processor, and
+     * returns what it returns; NULL: work is called as it is. */
+    int (*quietly)(void *ctx, int (*work)(void *argument), void *argument);
     uint32_t inline_floats; /* aggregator.h */
 };
 

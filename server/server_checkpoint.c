@@ -86,12 +86,39 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
     return cut;
 }
 
+struct write {
+    struct server *server;
+    uint64_t generation;
+    struct checkpoint_stream *stream;
+    struct error *reterr;
+};
+
+static int write_stream(void *argument) {
+    const struct write *write = argument;
+    const struct server *server = write->server;
+    return server->store.write(server->store.ctx, write->generation, server->shard, server->shards,
+                               write->stream, write->reterr);
+}
+
+static bool workers_are_here(struct server *server) {
+    bool here = false;
+    lock_take(&server->seats_lock);
+    for (size_t i = 0; i < server->roster.workers; i++)
+        here |= server->seats[i].conn != NULL;
+    lock_release(&server->seats_lock);
+    return here;
+}
+
+/* Only the cut keeps pushes waiting; what it holds is written while training goes on, and quietly
+ * then: nobody waits for it. */
 static int work_write(struct server *server, uint64_t generation, uint64_t now_ms,
                       struct error *reterr) {
     struct checkpoint *cut = server_cut(server, generation, now_ms);
     struct checkpoint_stream *stream = checkpoint_stream_new(cut, &server->abandon);
-    int r = server->store.write(server->store.ctx, generation, server->shard, server->shards,
-                                stream, reterr);
+    struct write write = {server, generation, stream, reterr};
+    int r = server->ops->quietly && workers_are_here(server)
+                ? server->ops->quietly(server->ops_ctx, write_stream, &write)
+                : write_stream(&write);
     uint64_t bytes = checkpoint_stream_bytes(stream);
     checkpoint_stream_free(stream);
     checkpoint_free(cut);

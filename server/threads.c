@@ -2,10 +2,14 @@
 #include "server/threads.h"
 
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/lock.h"
 #include "common/mem.h"
 #include "server/server.h"
+
+#define QUIET_NICE 10 /* a tenth of the weight of a thread as any */
 
 struct threads {
     /* set at start, never changed */
@@ -101,6 +105,29 @@ bool threads_end(struct threads *threads, int timeout_ms) {
     bool ended = threads->ended;
     lock_release(&threads->lock);
     return ended;
+}
+
+struct quiet {
+    int (*work)(void *argument);
+    void *argument;
+    int result;
+};
+
+static void *run_quietly(void *argument) {
+    struct quiet *quiet = argument;
+    setpriority(PRIO_PROCESS, (id_t)gettid(), QUIET_NICE); /* on Linux, of this thread */
+    quiet->result = quiet->work(quiet->argument);
+    return NULL;
+}
+
+/* Its own thread: one that has become nice may not become as others again. */
+int threads_quietly(int (*work)(void *argument), void *argument) {
+    struct quiet quiet = {.work = work, .argument = argument};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run_quietly, &quiet) != 0)
+        return work(argument);
+    pthread_join(thread, NULL);
+    return quiet.result;
 }
 
 struct threads *threads_free(struct threads *threads) {
