@@ -52,14 +52,22 @@ struct bench_message {
     size_t block_count;
 };
 
+/* What one frame carries of each message of a size, as workers cut pushes and pulls. */
+struct bench_cut {
+    uint32_t first, count;      /* of the message's blocks */
+    size_t push_at, push_bytes; /* of the payload of a push */
+};
+
 /* The model on which it is measured. Made before the fork and never changed. */
 struct bench_plan {
     const struct bench_settings *settings;
     const struct config *config;
     struct layout *layout;
     struct bench_message *messages; /* [sizes][shards][spread] */
-    char *const *addresses;         /* [shards], borrowed */
-    char *options;                  /* for Hello */
+    size_t cut_counts[BENCH_SIZES_MAX];
+    struct bench_cut *cuts[BENCH_SIZES_MAX]; /* [sizes][cut_counts]; of tensors */
+    char *const *addresses;                  /* [shards], borrowed */
+    char *options;                           /* for Hello */
 };
 
 /* ERR_LIMIT, ERR_RANGE, ERR_CONFIG. plan is to be given to bench_plan_done, also on failure. */

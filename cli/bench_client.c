@@ -20,12 +20,14 @@
 #define CONNECT_MS 5000
 #define FLUSH_MS 500
 
-/* A push, a pull, or one of each, in flight. Its place in the link's array is in the ids. */
+/* A push, a pull, or one of each, in flight: a frame of each for each cut. Its place in the link's
+ * array is in the ids. */
 struct operation {
-    unsigned waiting; /* answers: a set of enum bench_pattern's bits */
+    size_t pushes, pulls; /* frames that are to be answered, those still to be sent included */
+    size_t pull_bytes;    /* that are to come */
     uint64_t number;
-    uint64_t sequence; /* of the push */
     uint64_t started_ns;
+    uint64_t random; /* chooses the message */
 };
 
 struct link {
@@ -38,6 +40,8 @@ struct link {
      * behind it those whose bit is set. */
     uint64_t sequence, floor, acked;
     size_t in_flight, free_count;
+    struct operation *sending; /* not all of whose frames are sent, or NULL */
+    size_t sent;               /* cuts of that */
     uint8_t free[BENCH_DEPTH_MAX];
     struct operation operations[BENCH_DEPTH_MAX];
 };
@@ -78,7 +82,8 @@ static uint64_t id_make(uint64_t number, size_t place, bool pull) {
 static struct operation *id_find(struct link *link, uint64_t id, enum bench_pattern bit) {
     struct operation *operation = &link->operations[id >> 1 & (BENCH_DEPTH_MAX - 1)];
     bool pull = bit == BENCH_PULL;
-    if (operation->number != id >> 8 || !(operation->waiting & bit) || (id & 1) != pull)
+    if (operation->number != id >> 8 || (id & 1) != pull ||
+        (pull ? operation->pulls : operation->pushes) == 0)
         return NULL;
     return operation;
 }
@@ -149,44 +154,45 @@ static void send_hello(struct link *link) {
     link_send(link, FRAME_HELLO, &hello.base);
 }
 
-static void send_push(struct link *link, const struct operation *operation, size_t place,
-                      const struct bench_message *message) {
+static void push_init(const struct link *link, uint64_t id, Graphps__Push *ret) {
+    const struct client *client = link->client;
+    graphps__push__init(ret);
+    ret->id = id;
+    ret->rank = client->rank;
+    ret->incarnation = client->incarnation;
+    ret->sequence = link->sequence;
+    ret->weight = 1;
+    ret->encoding = (Graphps__Encoding)client->plan->config->push_encoding;
+}
+
+static void send_push(struct link *link, uint64_t id, const struct bench_message *message,
+                      const struct bench_cut *cut) {
     const struct client *client = link->client;
     struct payload payload = client->payloads[client->desk->order.size];
-    Graphps__Push push = GRAPHPS__PUSH__INIT;
-    push.id = id_make(operation->number, place, false);
-    push.rank = client->rank;
-    push.incarnation = client->incarnation;
-    push.sequence = operation->sequence;
-    push.weight = 1;
-    push.encoding = (Graphps__Encoding)client->plan->config->push_encoding;
-    push.n_blocks = push.n_versions = message->block_count;
-    push.blocks = message->blocks;
+    Graphps__Push push;
+    push_init(link, id, &push);
+    push.n_blocks = push.n_versions = cut->count;
+    push.blocks = message->blocks + cut->first;
     push.versions = client->versions;
-    struct frame_out_piece piece = {buf_ref(payload.buf), payload.buf->data, payload.bytes};
+    struct frame_out_piece piece = {buf_ref(payload.buf), payload.buf->data + cut->push_at,
+                                    cut->push_bytes};
     conn_send(link->conn, frame_out_new(FRAME_PUSH, &push.base, &piece, 1));
 }
 
-static void send_pull(struct link *link, const struct operation *operation, size_t place,
-                      const struct bench_message *message) {
+static void send_pull(struct link *link, uint64_t id, const struct bench_message *message,
+                      const struct bench_cut *cut) {
     Graphps__Pull pull = GRAPHPS__PULL__INIT;
-    pull.id = id_make(operation->number, place, true);
-    pull.n_blocks = pull.n_versions = message->block_count;
-    pull.blocks = message->blocks;
+    pull.id = id;
+    pull.n_blocks = pull.n_versions = cut->count;
+    pull.blocks = message->blocks + cut->first;
     pull.versions = link->client->versions;
     link_send(link, FRAME_PULL, &pull.base);
 }
 
-static void send_push_rows(struct link *link, const struct operation *operation, size_t place,
-                           const struct bench_rows *rows, struct buf *ids) {
-    const struct client *client = link->client;
-    Graphps__Push push = GRAPHPS__PUSH__INIT;
-    push.id = id_make(operation->number, place, false);
-    push.rank = client->rank;
-    push.incarnation = client->incarnation;
-    push.sequence = operation->sequence;
-    push.weight = 1;
-    push.encoding = (Graphps__Encoding)client->plan->config->push_encoding;
+static void send_push_rows(struct link *link, uint64_t id, const struct bench_rows *rows,
+                           struct buf *ids) {
+    Graphps__Push push;
+    push_init(link, id, &push);
     push.table = 1;
     push.rows = rows->count;
     const struct frame_out_piece pieces[] = {
@@ -195,62 +201,85 @@ static void send_push_rows(struct link *link, const struct operation *operation,
     conn_send(link->conn, frame_out_new(FRAME_PUSH, &push.base, pieces, 2));
 }
 
-static void send_pull_rows(struct link *link, const struct operation *operation, size_t place,
-                           const struct bench_rows *rows, struct buf *ids) {
+static void send_pull_rows(struct link *link, uint64_t id, const struct bench_rows *rows,
+                           struct buf *ids) {
     Graphps__PullRows pull = GRAPHPS__PULL_ROWS__INIT;
-    pull.id = id_make(operation->number, place, true);
+    pull.id = id;
     pull.table = 1;
     pull.rows = rows->count;
     struct frame_out_piece piece = {buf_ref(ids), ids->data, ids->len};
     conn_send(link->conn, frame_out_new(FRAME_PULL_ROWS, &pull.base, &piece, 1));
 }
 
-static void operation_send(struct link *link, const struct operation *operation, size_t place,
-                           uint64_t random) {
+/* Into how many frames each way an operation of the order is cut. */
+static size_t cut_count(const struct client *client) {
+    return client->rows ? 1 : client->plan->cut_counts[client->desk->order.size];
+}
+
+static void cut_send(struct link *link, const struct operation *operation, size_t cut_number) {
     const struct client *client = link->client;
+    const struct bench_plan *plan = client->plan;
     const struct bench_order *order = &client->desk->order;
+    size_t place = (size_t)(operation - link->operations);
+    uint64_t push_id = id_make(operation->number, place, false),
+             pull_id = id_make(operation->number, place, true);
+    bool push = order->pattern & BENCH_PUSH, pull = order->pattern & BENCH_PULL;
+    link->sequence += push;
     if (client->rows) {
         const struct bench_rows *rows = &client->rows[order->size];
-        struct buf *ids = rows->ids[link->shard * rows->variants + random % rows->variants];
-        if (order->pattern & BENCH_PUSH)
-            send_push_rows(link, operation, place, rows, ids);
-        if (order->pattern & BENCH_PULL)
-            send_pull_rows(link, operation, place, rows, ids);
+        struct buf *ids =
+            rows->ids[link->shard * rows->variants + operation->random % rows->variants];
+        if (push)
+            send_push_rows(link, push_id, rows, ids);
+        if (pull)
+            send_pull_rows(link, pull_id, rows, ids);
         return;
     }
     const struct bench_message *message = bench_message(
-        client->plan, order->size, link->shard, rng_below(random, client->plan->settings->spread));
-    if (order->pattern & BENCH_PUSH)
-        send_push(link, operation, place, message);
-    if (order->pattern & BENCH_PULL)
-        send_pull(link, operation, place, message);
+        plan, order->size, link->shard, rng_below(operation->random, plan->settings->spread));
+    const struct bench_cut *cut = &plan->cuts[order->size][cut_number];
+    if (push)
+        send_push(link, push_id, message, cut);
+    if (pull)
+        send_pull(link, pull_id, message, cut);
 }
 
 static void operation_begin(struct link *link) {
     struct client *client = link->client;
     const struct bench_order *order = &client->desk->order;
-    uint64_t random = rng_at(client->key, client->random_count++);
-    size_t place = link->free[--link->free_count];
-    struct operation *operation = &link->operations[place];
-    operation->waiting = order->pattern;
-    operation->number = ++client->number;
-    operation->started_ns = time_now_ns();
+    struct operation *operation = &link->operations[link->free[--link->free_count]];
+    bool push = order->pattern & BENCH_PUSH, pull = order->pattern & BENCH_PULL;
+    *operation = (struct operation){
+        .pushes = push ? cut_count(client) : 0,
+        .pulls = pull ? cut_count(client) : 0,
+        .pull_bytes = pull ? client->plan->settings->sizes[order->size] : 0,
+        .number = ++client->number,
+        .started_ns = time_now_ns(),
+        .random = rng_at(client->key, client->random_count++),
+    };
     link->in_flight++;
     client->in_flight++;
-    if (order->pattern & BENCH_PUSH)
-        operation->sequence = ++link->sequence;
-    operation_send(link, operation, place, random);
+    link->sending = operation;
+    link->sent = 0;
 }
 
-/* Begins what may be begun on a connection now. */
+/* Sends and begins what may be on a connection now. */
 static void link_fill(struct link *link) {
     const struct client *client = link->client;
     const struct bench_order *order = &client->desk->order;
     size_t depth = order->single ? client->turn == link->shard : order->depth;
-    while (client->measuring && !client->meter.ended && !client->failed &&
-           link->in_flight < depth &&
-           (!(order->pattern & BENCH_PUSH) || link->sequence - link->floor < BENCH_DEPTH_MAX))
-        operation_begin(link);
+    while (!client->failed) {
+        if (!link->sending) {
+            if (!client->measuring || client->meter.ended || link->in_flight >= depth)
+                return;
+            operation_begin(link);
+        }
+        if ((order->pattern & BENCH_PUSH) && link->sequence - link->floor == BENCH_DEPTH_MAX)
+            return;
+        cut_send(link, link->sending, link->sent);
+        if (++link->sent == cut_count(client))
+            link->sending = NULL;
+    }
 }
 
 static void measuring_end(struct client *client) {
@@ -297,37 +326,42 @@ static void on_welcome(struct link *link, const Graphps__Welcome *welcome) {
         client_tell(client, BENCH_DONE);
 }
 
+static void operation_answered(struct link *link, struct operation *operation) {
+    if (operation->pushes == 0 && operation->pulls == 0)
+        operation_end(link, operation);
+    else
+        link_fill(link); /* the window has moved */
+}
+
 static void on_pushed(struct link *link, const Graphps__Pushed *pushed) {
     struct operation *operation = id_find(link, pushed->id, BENCH_PUSH);
-    if (!operation || operation->sequence != pushed->sequence) {
+    uint64_t place = pushed->sequence - link->floor - 1;
+    if (!operation || pushed->sequence <= link->floor || pushed->sequence > link->sequence ||
+        link->acked >> place & 1) {
         client_fail(link->client, ERR_PROTOCOL, "shard %u acknowledged a push that it had not got",
                     link->shard);
         return;
     }
-    link->acked |= 1ull << (pushed->sequence - link->floor - 1);
+    link->acked |= 1ull << place;
     for (; link->acked & 1; link->acked >>= 1)
         link->floor++;
-    operation->waiting &= ~(unsigned)BENCH_PUSH;
-    if (operation->waiting == 0)
-        operation_end(link, operation);
-    else
-        link_fill(link); /* the window has moved */
+    operation->pushes--;
+    operation_answered(link, operation);
 }
 
 /* Weights or Rows. */
 static void on_pulled(struct link *link, uint64_t id, size_t bytes) {
     const struct client *client = link->client;
     struct operation *operation = id_find(link, id, BENCH_PULL);
-    uint32_t expected = client->plan->settings->sizes[client->desk->order.size];
-    if (!operation || bytes != expected) {
+    if (!operation || bytes > operation->pull_bytes ||
+        (--operation->pulls == 0 && bytes != operation->pull_bytes)) {
         client_fail(link->client, ERR_PROTOCOL,
-                    "shard %u sent %zu bytes of weights for a pull of %u", link->shard, bytes,
-                    expected);
+                    "shard %u sent another number of bytes than the %u of a pull", link->shard,
+                    client->plan->settings->sizes[client->desk->order.size]);
         return;
     }
-    operation->waiting &= ~(unsigned)BENCH_PULL;
-    if (operation->waiting == 0)
-        operation_end(link, operation);
+    operation->pull_bytes -= bytes;
+    operation_answered(link, operation);
 }
 
 static void on_again(uv_timer_t *timer) {

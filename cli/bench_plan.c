@@ -9,6 +9,7 @@
 
 #include "common/mem.h"
 #include "proto/codec.h"
+#include "proto/frame.h"
 
 uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes) {
     if (settings->depth > 0)
@@ -143,6 +144,36 @@ static bool plan_alike(const struct bench_plan *plan, size_t size) {
     return true;
 }
 
+static int plan_cut(struct bench_plan *plan, size_t size, struct error *reterr) {
+    const struct config *config = plan->config;
+    const struct bench_message *message = bench_message(plan, size, 0, 0);
+    struct bench_cut *cuts = mem_array(message->block_count, sizeof *cuts), *cut = cuts;
+    size_t cut_bytes = frame_cut_bytes(config->net_max_frame_bytes), bytes = 0, at = 0;
+    int r = 0;
+    for (size_t i = 0; i < message->block_count; i++) {
+        size_t floats = plan->layout->blocks[message->blocks[i]].floats;
+        size_t pushed =
+            codec_bytes((enum codec)config->push_encoding, config->push_topk_ratio, floats);
+        size_t more = pushed > floats * sizeof(float) ? pushed : floats * sizeof(float);
+        if (cut->count > 0 && bytes + more > cut_bytes) {
+            *++cut = (struct bench_cut){.first = (uint32_t)i, .push_at = at};
+            bytes = 0;
+        }
+        if (more > (size_t)config->net_max_frame_bytes)
+            r = error_set(reterr, ERR_CONFIG,
+                          "a block of %zu bytes does not fit into net.max_frame_bytes (%lld)", more,
+                          (long long)config->net_max_frame_bytes);
+        cut->count++;
+        cut->push_bytes += pushed;
+        bytes += more;
+        at += pushed;
+    }
+    plan->cuts[size] = cuts;
+    plan->cut_counts[size] = (size_t)(cut - cuts) + 1;
+    return r;
+}
+
+/* Messages of rows are not cut. */
 static int plan_frames(const struct bench_plan *plan, size_t size, struct error *reterr) {
     size_t bytes = plan->settings->sizes[size], pushed = bench_push_bytes(plan, size);
     size_t longest = pushed > bytes ? pushed : bytes;
@@ -167,7 +198,7 @@ static int plan_size(struct bench_plan *plan, size_t size, size_t first_tensor,
                          "--sizes: messages of %u bytes are not all cut alike; a multiple of "
                          "servers.block_bytes (%lld) always is",
                          bytes, (long long)config->servers_block_bytes);
-    return plan_frames(plan, size, reterr);
+    return plan_cut(plan, size, reterr);
 }
 
 int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
@@ -200,6 +231,8 @@ void bench_plan_done(struct bench_plan *plan) {
              i++)
             mem_free(plan->messages[i].blocks);
     mem_free(plan->messages);
+    for (size_t i = 0; i < BENCH_SIZES_MAX; i++)
+        mem_free(plan->cuts[i]);
     mem_free(plan->options);
     layout_free(plan->layout);
 }

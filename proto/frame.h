@@ -67,6 +67,13 @@ struct frame_header {
 /* "PUSH"; "?" for an unknown type. */
 const char *frame_type_name(unsigned type);
 /* n and the zeros behind it. */
+/* Clients cut what may be cut into payloads of this length, if net.max_frame_bytes (max_bytes) is
+ * no smaller: one arrives in one go and is used while it is in the cache, where many clients' long
+ * ones would all be half received at once. */
+static inline uint32_t frame_cut_bytes(int64_t max_bytes) {
+    return max_bytes < 256 << 10 ? (uint32_t)max_bytes : 256 << 10;
+}
+
 static inline size_t frame_padded(size_t n) {
     return (n + FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
 }

@@ -28,7 +28,7 @@
 
 #define TICK_SERVING_MS 2 /* at most: finer than aggregation.max_wait_ms can matter */
 #define TICK_WAITING_MS 20
-#define INLINE_FLOATS 16384 /* 64 KiB: some 10 us of work */
+#define INLINE_FLOATS 65536 /* 256 KiB: some 20 us of work */
 #define TRIM_MS 10000       /* memory that was not needed for so long goes back to the system */
 #define LEAVE_MS 5000       /* for what is in work when the process has decided to leave */
 #define READY_MS 500        /* between two looks at readiness, for the metric */

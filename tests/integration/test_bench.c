@@ -166,7 +166,7 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --mode bsp", "only async is measured");
     refuse("ps --optimizer admm", "optimizer.kind");
     refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
-    refuse("ps --sizes 1M --set net.max_frame_bytes=65536",
+    refuse("ps --table --sizes 1M --set net.max_frame_bytes=65536",
            "does not fit into net.max_frame_bytes");
     refuse("ps --load 3", "--load: \"3\": a message has at least 64 bytes");
     refuse("ps --dim 16", "--table-rows and --dim are for --table");
