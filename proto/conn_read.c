@@ -184,6 +184,8 @@ void conn_start_reading(struct conn *conn) {
         return;
     conn->starved = conn->resting = false;
     conn->turn_bytes = 0;
+    if (conn->wake_bytes > 1) /* the time that we did not read is not the peer's */
+        conn->wake_set_ns = time_now_ns();
     int r = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
     if (r < 0)
         conn_fail(conn, ERR_CLOSED, "reading failed: %s", uv_strerror(r));
