@@ -1,12 +1,14 @@
 /* `graphps bench ps`: what its parts share. The parent (bench_ps.c) forks clients (bench_client.c)
  * that push to and pull from shards, and processes that send the same bytes over bare TCP
  * (bench_bare.c); it gives each an order through shared memory, waits, and makes figures of what
- * all counted (bench_meter.c). cmd_bench.c has the command line, the tables and the JSON. */
+ * all counted (bench_meter.c). cmd_bench.c has the command line, bench_print.c the tables and the
+ * JSON. */
 #pragma once
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/utsname.h>
 
 #include "common/config.h"
 #include "common/mem.h"
@@ -172,6 +174,22 @@ struct bench_row {
     double lock_wait_p99_us;                      /* since the shards were started */
     double loaded_p50_us, loaded_p99_us;          /* while the load is pushed; NAN: there is none */
 };
+
+struct bench_machine {
+    char cpu[96];
+    int cores;
+    struct utsname system;
+    double load; /* of the last minute, before we began */
+};
+
+void bench_machine_look(struct bench_machine *machine);
+/* On standard output. The head and each row as they come, the costs of all rows at the end; or the
+ * document. */
+void bench_print_head(const struct bench_settings *settings, const struct bench_machine *machine);
+void bench_print_row(const struct bench_row *row);
+void bench_print_costs(const struct bench_row *rows, size_t count);
+void bench_print_json(const struct bench_settings *settings, const struct bench_machine *machine,
+                      const struct bench_row *rows, size_t count);
 
 struct bench_ops {
     /* After every row. */

@@ -1,15 +1,12 @@
 /* graphps bench: measurements that a user can repeat. So far there is one, of the parameter engine.
- * Command line, tables and JSON; what is measured and how is bench_ps.c's. */
+ * The command line; what is measured and how is bench_ps.c's, what it looks like bench_print.c's.
+ */
 #include <argp.h>
 #include <errno.h>
-#include <jansson.h>
-#include <math.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #include "cli/bench.h"
 #include "cli/cli.h"
@@ -17,9 +14,9 @@
 #include "common/lock.h"
 #include "common/mem.h"
 
-#define SCHEMA_VERSION 1
 #define SIZE_MAX_BYTES (256u << 20)
 #define SECONDS_MAX 3600
+#define BARE_BUFFER_MIN_BYTES 4096
 #define TABLE_ROWS 10000000
 #define TABLE_DIM 64
 
@@ -72,8 +69,8 @@ static const struct argp_option options[] = {
     {"seconds", KEY_SECONDS, "S", 0, "Time of a measurement (default: 1)", 1},
     {"repeat", KEY_REPEAT, "N", 0, "How often; medians are printed (default: 5)", 1},
     {"bare-buffer", KEY_BARE_BUFFER, "SIZE", 0,
-     "Send buffer (SO_SNDBUF) of the bare connections (default: the kernel's own choice; graphps "
-     "takes 256K within a machine)",
+     "Send buffer (SO_SNDBUF) of the bare connections, at most net.core.wmem_max (default: the "
+     "kernel's own choice; graphps takes 256K within a machine)",
      1},
     {NULL, 0, NULL, 0, "The job:", 2},
     {"shards", KEY_SHARDS, "N", 0, "Shards to start (default: 1)", 2},
@@ -111,13 +108,6 @@ static const struct {
 } patterns[BENCH_PATTERNS] = {
     {"push", BENCH_PUSH}, {"pull", BENCH_PULL}, {"push+pull", BENCH_BOTH}};
 
-static const char *pattern_name(enum bench_pattern pattern) {
-    for (size_t i = 0; i < ARRAY_LEN(patterns); i++)
-        if (patterns[i].pattern == pattern)
-            return patterns[i].name;
-    return "?";
-}
-
 static uint32_t parse_bytes(const char *option, const char *word, struct argp_state *state) {
     char *end;
     errno = 0;
@@ -126,16 +116,28 @@ static uint32_t parse_bytes(const char *option, const char *word, struct argp_st
     if (end == word || *word == '-' || errno || strlen(end) > (shift ? 1u : 0u) ||
         bytes > SIZE_MAX_BYTES >> shift)
         argp_error(state, "--%s: \"%s\" is no size up to 256M, such as 4K or 16M", option, word);
-    bytes <<= shift;
+    return (uint32_t)(bytes << shift);
+}
+
+static uint32_t parse_message(const char *option, const char *word, struct argp_state *state) {
+    uint32_t bytes = parse_bytes(option, word, state);
     if (bytes < 64 || bytes % 4 != 0)
         argp_error(state, "--%s: \"%s\": a message has at least 64 bytes and whole floats", option,
                    word);
-    return (uint32_t)bytes;
+    return bytes;
+}
+
+static uint32_t parse_buffer(const char *word, struct argp_state *state) {
+    uint32_t bytes = parse_bytes("bare-buffer", word, state);
+    if (bytes < BARE_BUFFER_MIN_BYTES)
+        argp_error(state, "--bare-buffer: \"%s\" is too small for a send buffer; at least 4K",
+                   word);
+    return bytes;
 }
 
 static void parse_size(struct bench_settings *settings, const char *word,
                        struct argp_state *state) {
-    uint32_t bytes = parse_bytes("sizes", word, state);
+    uint32_t bytes = parse_message("sizes", word, state);
     for (size_t i = 0; i < settings->size_count; i++)
         if (settings->sizes[i] == bytes)
             argp_error(state, "--sizes: %s comes twice", word);
@@ -203,23 +205,26 @@ static void arguments_done(struct arguments *arguments) {
 }
 
 /* An option of ours that is one of the job's. */
-static void set_option(struct arguments *arguments, const char *path, const char *value) {
+static void set_option(struct arguments *arguments, const char *option, const char *path,
+                       const char *value) {
     size_t count = arguments->text_count++;
     arguments->texts = mem_resize(arguments->texts, count * sizeof(char *),
                                   arguments->text_count * sizeof(char *));
     arguments->texts[count] = mem_printf("%s=%s", path, value);
-    args_job_set(&arguments->job, arguments->texts[count]);
+    args_job_set_by(&arguments->job, option, arguments->texts[count]);
 }
 
-static void set_servers(struct arguments *arguments, const char *list) {
+static void set_servers(struct arguments *arguments, const char *list, struct argp_state *state) {
     char count[16];
     unsigned n = 1;
+    if (!list[0] || list[0] == ',' || strstr(list, ",,") || list[strlen(list) - 1] == ',')
+        argp_error(state, "--servers: \"%s\": an address is missing", list);
     for (const char *at = list; (at = strchr(at, ',')); at++)
         n++;
     snprintf(count, sizeof count, "%u", n);
     arguments->given_servers = true;
-    set_option(arguments, "servers.addresses", list);
-    set_option(arguments, "servers.count", count);
+    set_option(arguments, "--servers", "servers.addresses", list);
+    set_option(arguments, "--servers", "servers.count", count);
 }
 
 static void finish_options(struct arguments *arguments, struct argp_state *state) {
@@ -253,17 +258,20 @@ static void finish_options(struct arguments *arguments, struct argp_state *state
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
     static const struct {
         int key;
-        const char *path;
+        const char *option, *path;
     } of_job[] = {
-        {KEY_WORKERS, "workers.count"},  {KEY_OPTIMIZER, "optimizer.kind"},
-        {KEY_ENCODING, "push.encoding"}, {KEY_IO_THREADS, "servers.io_threads"},
-        {KEY_JOB, "job.name"},           {KEY_AGGREGATOR_THREADS, "aggregation.threads"},
+        {KEY_WORKERS, "--workers", "workers.count"},
+        {KEY_OPTIMIZER, "--optimizer", "optimizer.kind"},
+        {KEY_ENCODING, "--encoding", "push.encoding"},
+        {KEY_IO_THREADS, "--io-threads", "servers.io_threads"},
+        {KEY_JOB, "--job", "job.name"},
+        {KEY_AGGREGATOR_THREADS, "--aggregator-threads", "aggregation.threads"},
     };
     struct arguments *arguments = state->input;
     struct bench_settings *settings = &arguments->settings;
     for (size_t i = 0; i < ARRAY_LEN(of_job); i++)
         if (of_job[i].key == key) {
-            set_option(arguments, of_job[i].path, arg);
+            set_option(arguments, of_job[i].option, of_job[i].path, arg);
             return 0;
         }
     switch (key) {
@@ -280,7 +288,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         settings->spread = parse_count("spread", arg, LAYOUT_BLOCKS_MAX, state);
         return 0;
     case KEY_LOAD:
-        arguments->load_bytes = parse_bytes("load", arg, state);
+        arguments->load_bytes = parse_message("load", arg, state);
         return 0;
     case KEY_TABLE:
         arguments->given_table = true;
@@ -295,7 +303,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         settings->repeat = parse_count("repeat", arg, 1000, state);
         return 0;
     case KEY_BARE_BUFFER:
-        settings->bare_buffer_bytes = parse_bytes("bare-buffer", arg, state);
+        settings->bare_buffer_bytes = parse_buffer(arg, state);
         return 0;
     case KEY_SECONDS:
         settings->seconds = parse_seconds(arg, state);
@@ -306,10 +314,10 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_SHARDS:
         arguments->given_shards = true;
-        set_option(arguments, "servers.count", arg);
+        set_option(arguments, "--shards", "servers.count", arg);
         return 0;
     case KEY_SERVERS:
-        set_servers(arguments, arg);
+        set_servers(arguments, arg, state);
         return 0;
     case 's':
         args_job_set(&arguments->job, arg);
@@ -350,45 +358,17 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
         args_job_set(&job, defaults[i]);
     args_job_set(&job, frame);
     for (size_t i = 0; i < arguments->job.set_count; i++)
-        args_job_set(&job, arguments->job.sets[i]);
+        args_job_set_by(&job, arguments->job.options[i], arguments->job.sets[i]);
     int r = args_load_config(&job, NULL, ret);
     args_job_done(&job);
     return r;
 }
 
-/* --- the machine --- */
-
-struct machine {
-    char cpu[96];
-    int cores;
-    struct utsname system;
-    double load; /* of the last minute, before we began */
-};
-
-static void machine_look(struct machine *machine) {
-    *machine = (struct machine){.cpu = "unknown processor", .cores = 1};
-    char line[256];
-    FILE *file = fopen("/proc/cpuinfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(machine->cpu, sizeof machine->cpu, "%s", strchr(line, ':') + 2);
-            break;
-        }
-    if (file)
-        fclose(file);
-    cpu_set_t cpus;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0)
-        machine->cores = CPU_COUNT(&cpus);
-    uname(&machine->system);
-    getloadavg(&machine->load, 1);
-}
-
-/* --- the tables --- */
+/* --- running --- */
 
 struct output {
     struct arguments *arguments;
-    struct machine machine;
+    struct bench_machine machine;
     struct progress progress;
     size_t row_count;
     struct bench_row rows[BENCH_SIZES_MAX * BENCH_PATTERNS];
@@ -400,161 +380,13 @@ static void on_signal(int number) {
     signals_seen = 1;
 }
 
-static const char *size_text(uint32_t bytes, char text[16]) {
-    if (bytes % (1u << 20) == 0)
-        snprintf(text, 16, "%u MiB", bytes >> 20);
-    else if (bytes % (1u << 10) == 0)
-        snprintf(text, 16, "%u KiB", bytes >> 10);
-    else
-        snprintf(text, 16, "%u B", bytes);
-    return text;
-}
-
-static const char *number_text(double value, int decimals, char text[24]) {
-    snprintf(text, 24, "%.*f", decimals, value);
-    return isnan(value) ? strcpy(text, "-") : text;
-}
-
-/* Three digits or so, whatever the scale. */
-static const char *us_text(double us, char text[24]) {
-    return number_text(us, us < 100 ? 1 : 0, text);
-}
-
-static void print_head(const struct output *output) {
-    const struct bench_settings *settings = &output->arguments->settings;
-    const struct config *config = settings->config;
-    const struct machine *machine = &output->machine;
-    bool ours = config->servers_addresses.count == 0;
-    printf("graphps %s, %s, %d cores, %s %s, load %.2f before\n", GRAPHPS_VERSION, machine->cpu,
-           machine->cores, machine->system.sysname, machine->system.release, machine->load);
-    printf("%lld %s, %lld clients, optimizer %s, %s, %s; threads of a shard: %lld I/O, %lld "
-           "aggregator%s\n",
-           (long long)config->servers_count, ours ? "shards" : "shards that ran already",
-           (long long)config->workers_count - settings->load,
-           config_choice(config, "optimizer.kind"), config_choice(config, "push.encoding"),
-           config_choice(config, "consistency.mode"), (long long)config->servers_io_threads,
-           (long long)config->aggregation_threads,
-           ours ? "" : " (if they have the job file of this command)");
-    printf(
-        "spread %u; medians of %u repeats of %g s; GB/s: fp32 bytes of all clients and shards, "
-        "both directions;\nbare: TCP on loopback, as many connections, the same bytes and depth, "
-        "no work; latency: one request in flight\n",
-        settings->spread, settings->repeat, settings->seconds);
-    if (settings->bare_buffer_bytes)
-        printf("bare connections with a send buffer of %u bytes, doubled by the kernel\n",
-               settings->bare_buffer_bytes);
-    if (settings->table_rows)
-        printf("a table of %llu rows of %u floats; a message's rows are drawn by Zipf's law\n",
-               (unsigned long long)settings->table_rows, settings->table_dim);
-    printf("\n%-8s %-9s %5s %8s %9s %8s %6s %9s %9s %9s %9s\n", "size", "pattern", "depth", "GB/s",
-           "ops/s", "bare", "ratio", "p50 us", "p99 us", "p99.9 us", "bare p50");
-    fflush(stdout);
-}
-
-static void print_row(const struct bench_row *row) {
-    char size[16], p50[24], p99[24], p999[24], bare[24];
-    printf("%-8s %-9s %5u %8.3f %9.0f %8.3f %6.2f %9s %9s %9s %9s\n",
-           size_text(row->size_bytes, size), pattern_name(row->pattern), row->depth,
-           row->graphps.gb_per_s, row->graphps.operations_per_s, row->bare.gb_per_s, row->ratio,
-           us_text(row->graphps.p50_us, p50), us_text(row->graphps.p99_us, p99),
-           us_text(row->graphps.p999_us, p999), us_text(row->bare.p50_us, bare));
-    if (!isnan(row->loaded_p99_us))
-        printf("%18s while pushes of the load are under way: p50 %s us, p99 %s us (%.1f of the p99 "
-               "without)\n",
-               "", us_text(row->loaded_p50_us, p50), us_text(row->loaded_p99_us, p99),
-               row->loaded_p99_us / row->graphps.p99_us);
-    if (row->rows)
-        printf("%18s %u rows a message: %.2f million rows/s\n", "", row->rows,
-               row->graphps.operations_per_s * row->rows / 1e6);
-    fflush(stdout);
-}
-
-static void print_costs(const struct output *output) {
-    printf(
-        "\nWhat it costs, once warm: requests of memory to the system and waits for block locks, "
-        "per operation;\npushes merged into one update; CPU seconds of all processes per GB\n\n");
-    printf("%-8s %-9s %11s %11s %7s %10s %9s %9s %9s\n", "size", "pattern", "shard alloc",
-           "client all.", "batch", "lock waits", "p99 us", "CPU s/GB", "bare");
-    for (size_t i = 0; i < output->row_count; i++) {
-        const struct bench_row *row = &output->rows[i];
-        char size[16], texts[7][24];
-        printf("%-8s %-9s %11s %11s %7s %10s %9s %9s %9s\n", size_text(row->size_bytes, size),
-               pattern_name(row->pattern), number_text(row->shard_allocations, 4, texts[0]),
-               number_text(row->client_allocations, 4, texts[1]),
-               number_text(row->batch_mean, 2, texts[2]), number_text(row->lock_waits, 4, texts[3]),
-               number_text(row->lock_wait_p99_us, 1, texts[4]),
-               number_text(row->graphps.cpu_s_per_gb, 3, texts[5]),
-               number_text(row->bare.cpu_s_per_gb, 3, texts[6]));
-    }
-}
-
-/* --- JSON --- */
-
-static json_t *json_number(double value) {
-    return isnan(value) ? json_null() : json_real(value);
-}
-
-static json_t *speed_json(const struct bench_speed *speed) {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "gb_per_s", json_number(speed->gb_per_s),
-                     "operations_per_s", json_number(speed->operations_per_s), "p50_us",
-                     json_number(speed->p50_us), "p99_us", json_number(speed->p99_us), "p999_us",
-                     json_number(speed->p999_us), "cpu_s_per_gb", json_number(speed->cpu_s_per_gb));
-}
-
-static json_t *row_json(const struct bench_row *row) {
-    return json_pack(
-        "{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
-        (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth", (int)row->depth,
-        "rows", (int)row->rows, "push_payload_bytes", (json_int_t)row->push_bytes, "graphps",
-        speed_json(&row->graphps), "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
-        "shard_allocations_per_operation", json_number(row->shard_allocations),
-        "client_allocations_per_operation", json_number(row->client_allocations), "batch_mean",
-        json_number(row->batch_mean), "lock_waits_per_operation", json_number(row->lock_waits),
-        "lock_wait_p99_us", json_number(row->lock_wait_p99_us), "loaded_p50_us",
-        json_number(row->loaded_p50_us), "loaded_p99_us", json_number(row->loaded_p99_us));
-}
-
-static json_t *settings_json(const struct bench_settings *settings) {
-    const struct config *config = settings->config;
-    return json_pack(
-        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i, s:I}", "shards",
-        (json_int_t)config->servers_count, "shards_started", config->servers_addresses.count == 0,
-        "workers", (json_int_t)config->workers_count, "optimizer",
-        config_choice(config, "optimizer.kind"), "encoding", config_choice(config, "push.encoding"),
-        "mode", config_choice(config, "consistency.mode"), "io_threads",
-        (json_int_t)config->servers_io_threads, "aggregator_threads",
-        (json_int_t)config->aggregation_threads, "block_bytes",
-        (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
-        settings->seconds, "repeat", (int)settings->repeat, "table_rows",
-        (json_int_t)settings->table_rows, "dim", (int)settings->table_dim, "bare_buffer_bytes",
-        (json_int_t)settings->bare_buffer_bytes);
-}
-
-static void print_json(const struct output *output) {
-    const struct machine *machine = &output->machine;
-    json_t *rows = json_array();
-    for (size_t i = 0; i < output->row_count; i++)
-        json_array_append_new(rows, row_json(&output->rows[i]));
-    json_t *all =
-        json_pack("{s:i, s:s, s:s, s:{s:s, s:i, s:s, s:s, s:f}, s:o, s:o}", "schema_version",
-                  SCHEMA_VERSION, "benchmark", "ps", "version", GRAPHPS_VERSION, "machine", "cpu",
-                  machine->cpu, "cores", machine->cores, "system", machine->system.sysname,
-                  "release", machine->system.release, "load_before", machine->load, "settings",
-                  settings_json(&output->arguments->settings), "rows", rows);
-    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(all);
-}
-
-/* --- running --- */
-
 static void on_row(void *ctx, const struct bench_row *row) {
     struct output *output = ctx;
     output->rows[output->row_count++] = *row;
     if (output->arguments->json)
         return;
     progress_end(&output->progress);
-    print_row(row);
+    bench_print_row(row);
 }
 
 static void on_progress(void *ctx, const char *stage, uint64_t done, uint64_t total) {
@@ -562,7 +394,7 @@ static void on_progress(void *ctx, const char *stage, uint64_t done, uint64_t to
 }
 
 static bool is_interrupted(void *ctx) {
-    return signals_seen > 0;
+    return signals_seen > 0 || ferror(stdout);
 }
 
 static int run_ps(struct arguments *arguments, struct error *reterr) {
@@ -570,21 +402,22 @@ static int run_ps(struct arguments *arguments, struct error *reterr) {
         .on_row = on_row, .on_progress = on_progress, .interrupted = is_interrupted};
     struct output *output = mem_alloc(sizeof *output);
     output->arguments = arguments;
-    machine_look(&output->machine);
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    bench_machine_look(&output->machine);
     if (!arguments->json)
-        print_head(output);
+        bench_print_head(&arguments->settings, &output->machine);
     progress_begin(&output->progress, stderr, "graphps bench ps", "measurements", time_now_ms());
     int r = bench_ps(&arguments->settings, &ops, output, reterr);
     progress_end(&output->progress);
     if (r == 0 && arguments->json)
-        print_json(output);
+        bench_print_json(&arguments->settings, &output->machine, output->rows, output->row_count);
     else if (r == 0)
-        print_costs(output);
+        bench_print_costs(output->rows, output->row_count);
     mem_free(output);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        r = error_set(
+            reterr, ERR_INTERRUPTED,
+            "the standard output cannot be written: nobody reads it any more, or its disk "
+            "is full");
     return r;
 }
 
@@ -603,13 +436,21 @@ static int cmd_bench_ps(int argc, char **argv) {
             "  graphps bench ps --shards 2 --print-job >bench.yaml\n"
             "  graphps-server --config bench.yaml --set "
             "servers.addresses=127.0.0.1:7001,127.0.0.1:7002 --shard 0\n"
-            "They keep the first model they are told, so further runs need the same --sizes and "
-            "--spread.\n\n"
+            "They keep the first model they are told: further runs need the same --sizes, "
+            "--spread, --table and what goes with it, and always the same --job, --workers, "
+            "--load, --optimizer and --encoding. Interrupted, they write a checkpoint below "
+            "job.dir (runs/bench), from which they go on when they are started again; for another "
+            "model remove that directory first.\n\n"
             "Exit codes: 0, 70 internal error, 75 interrupted or a shard that cannot be reached, "
             "76 "
             "a shard of another job, 78 wrong command line.",
     };
     struct arguments arguments = {.settings = {.spread = 1, .repeat = 5, .seconds = 1}};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
     struct config *config = NULL;
     struct error err = {0};
@@ -656,7 +497,7 @@ int cmd_bench(int argc, char **argv) {
         .args_doc = "ps [OPTION...]",
         .doc = "Measure the parameter engine on this machine.\v"
                "Benchmarks:\n"
-               "  ps         Pushes and pulls of whole blocks, next to bare TCP\n\n"
+               "  ps         Pushes and pulls of tensors and of table rows, next to bare TCP\n\n"
                "graphps bench ps --help describes it.",
     };
     struct choice choice = {0};

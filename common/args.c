@@ -13,10 +13,18 @@ static const struct argp_option options[] = {
     {0},
 };
 
+void args_job_set_by(struct args_job *args, const char *option, const char *assignment) {
+    size_t count = args->set_count++;
+    args->sets =
+        mem_resize(args->sets, count * sizeof *args->sets, args->set_count * sizeof *args->sets);
+    args->options = mem_resize(args->options, count * sizeof *args->options,
+                               args->set_count * sizeof *args->options);
+    args->sets[count] = assignment;
+    args->options[count] = option;
+}
+
 void args_job_set(struct args_job *args, const char *assignment) {
-    args->sets = mem_resize(args->sets, args->set_count * sizeof *args->sets,
-                            (args->set_count + 1) * sizeof *args->sets);
-    args->sets[args->set_count++] = assignment;
+    args_job_set_by(args, "--set", assignment);
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
@@ -40,6 +48,7 @@ const struct argp args_job_argp = {.options = options, .parser = parse_option};
 
 void args_job_done(struct args_job *args) {
     mem_free(args->sets);
+    mem_free(args->options);
     *args = (struct args_job){0};
 }
 
@@ -55,7 +64,7 @@ static int load_config(const struct args_job *args, args_check *check, struct co
     }
     for (size_t i = 0; i < args->set_count; i++)
         if (config_set(config, args->sets[i], &err) < 0) {
-            error_prefix(&err, "--set");
+            error_prefix(&err, "%s", args->options[i]);
             config_faults_add(faults, error_text(&err));
             first = first ? first : err.code;
         }

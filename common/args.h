@@ -11,6 +11,7 @@ struct args_job {
     const char *program;     /* what messages begin with; the argp child takes it from argv[0] */
     const char *config_path; /* --config, or what the program puts here; NULL: the defaults */
     const char **sets;       /* --set, in order; the texts are argv's */
+    const char **options;    /* with which option each came: "--set" */
     size_t set_count;
 };
 
@@ -19,6 +20,8 @@ extern const struct argp args_job_argp;
 
 /* What --set does, for a program that gets assignments in another way. */
 void args_job_set(struct args_job *args, const char *assignment);
+/* The same; what is wrong with it is said of that option ("--optimizer"). */
+void args_job_set_by(struct args_job *args, const char *option, const char *assignment);
 
 /* What a program asks of a job file beyond config_finish: config_check_snapshot and its like. */
 typedef int args_check(const struct config *config, const char *path, struct config_faults *faults,

@@ -141,6 +141,26 @@ START_TEST(ends_when_interrupted) {
 }
 END_TEST
 
+/* Promise: a reader that has seen enough ends the measurement, and nothing is left behind. */
+START_TEST(ends_when_nobody_reads) {
+    const char *dir = watch();
+    const char *const argv[] = {"/bin/sh",
+                                "-c",
+                                "{ \"$1\" bench ps --sizes 4K --seconds 0.05 --repeat 1; echo "
+                                "\"code $?\" >&2; } | head -n 1",
+                                "sh",
+                                child_program("graphps"),
+                                NULL};
+    char *output;
+    ck_assert_int_eq(child_run(argv, RUN_MS, &output), 0);
+    ck_assert_ptr_nonnull(
+        strstr(output, "graphps bench ps: the standard output cannot be written"));
+    ck_assert_ptr_nonnull(strstr(output, "code 75\n"));
+    free(output);
+    check_nothing_left(dir);
+}
+END_TEST
+
 static void refuse(const char *arguments, const char *text) {
     char command[512], *output;
     snprintf(command, sizeof command, "exec %s bench %s", child_program("graphps"), arguments);
@@ -164,7 +184,9 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --seconds 0", "--seconds: \"0\" is no number");
     refuse("ps --repeat few", "--repeat: \"few\" is no number from 1 to 1000");
     refuse("ps --mode bsp", "only async is measured");
-    refuse("ps --optimizer admm", "optimizer.kind");
+    refuse("ps --optimizer admm", "--optimizer: \"optimizer.kind=admm\": expected one of ");
+    refuse("ps --bare-buffer 64", "--bare-buffer: \"64\" is too small for a send buffer");
+    refuse("ps --servers ''", "--servers: \"\": an address is missing");
     refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
     refuse("ps --table --sizes 1M --set net.max_frame_bytes=65536",
            "does not fit into net.max_frame_bytes");
@@ -185,6 +207,7 @@ int main(void) {
     tcase_add_test(tests, measures_every_row);
     tcase_add_test(tests, measures_other_jobs);
     tcase_add_test(tests, ends_when_interrupted);
+    tcase_add_test(tests, ends_when_nobody_reads);
     tcase_add_test(tests, refuses_what_is_wrong);
     suite_add_tcase(suite, tests);
     return test_run(suite);
