@@ -144,6 +144,9 @@ void bench_meter_count(struct bench_meter *meter, uint64_t started_ns);
 /* The processes. fd is their end of the socket. They return the exit code. */
 int bench_client_main(const struct bench_plan *plan, uint32_t rank, int fd,
                       struct bench_desk *desk);
+/* The send buffer that the kernel gives a bare connection which asks for so many bytes; 0: it does
+ * not say. */
+uint32_t bench_bare_buffer(uint32_t asked_bytes);
 /* Answers on every connection that listener accepts, until killed. */
 int bench_bare_serve(int listener);
 /* Asks such a server on 127.0.0.1:port, over one connection per shard. */

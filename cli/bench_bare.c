@@ -111,6 +111,17 @@ static void set_options(int fd, uint32_t buffer_bytes) {
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){(int)buffer_bytes}, sizeof(int));
 }
 
+uint32_t bench_bare_buffer(uint32_t asked_bytes) {
+    int given = 0, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    set_options(fd, asked_bytes);
+    if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &given, &(socklen_t){sizeof given}) < 0)
+        given = 0;
+    close(fd);
+    return (uint32_t)given;
+}
+
 /* The greeting comes in one piece, since it is the first that the peer sends. */
 static int serve_accept(int listener, struct stream *ret) {
     struct greeting greeting;

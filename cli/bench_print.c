@@ -77,8 +77,8 @@ void bench_print_head(const struct bench_settings *settings, const struct bench_
         "no work; latency: one request in flight\n",
         settings->spread, settings->repeat, settings->seconds);
     if (settings->bare_buffer_bytes)
-        printf("bare connections ask for a send buffer of %u bytes, which the kernel doubles\n",
-               settings->bare_buffer_bytes);
+        printf("bare connections ask for a send buffer of %u bytes and get %u\n",
+               settings->bare_buffer_bytes, bench_bare_buffer(settings->bare_buffer_bytes));
     if (settings->table_rows)
         printf("a table of %llu rows of %u floats; a message's rows are drawn by Zipf's law\n",
                (unsigned long long)settings->table_rows, settings->table_dim);

@@ -3,10 +3,12 @@
  */
 #include <argp.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/bench.h"
 #include "cli/cli.h"
@@ -69,7 +71,7 @@ static const struct argp_option options[] = {
     {"seconds", KEY_SECONDS, "S", 0, "Time of a measurement (default: 1)", 1},
     {"repeat", KEY_REPEAT, "N", 0, "How often; medians are printed (default: 5)", 1},
     {"bare-buffer", KEY_BARE_BUFFER, "SIZE", 0,
-     "Send buffer (SO_SNDBUF) of the bare connections, at most net.core.wmem_max (default: the "
+     "Send buffer (SO_SNDBUF) of the bare connections, capped by net.core.wmem_max (default: the "
      "kernel's own choice; graphps takes 256K within a machine)",
      1},
     {NULL, 0, NULL, 0, "The job:", 2},
@@ -84,7 +86,7 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Shards that run already:", 3},
     {"servers", KEY_SERVERS, "HOST:PORT,...", 0,
      "Measure these, shard 0 first, and start none; they need the job file that --print-job "
-     "prints for the same command line",
+     "prints for the same command line (see below)",
      3},
     {"job", KEY_JOB, "NAME", 0, "Their job.name (default: bench)", 3},
     {"print-job", KEY_PRINT_JOB, NULL, 0, "Print that job file and measure nothing", 3},
@@ -216,11 +218,15 @@ static void set_option(struct arguments *arguments, const char *option, const ch
 
 static void set_servers(struct arguments *arguments, const char *list, struct argp_state *state) {
     char count[16];
-    unsigned n = 1;
-    if (!list[0] || list[0] == ',' || strstr(list, ",,") || list[strlen(list) - 1] == ',')
-        argp_error(state, "--servers: \"%s\": an address is missing", list);
-    for (const char *at = list; (at = strchr(at, ',')); at++)
+    unsigned n = 0;
+    const char *at = list, *end;
+    do {
+        end = at + strcspn(at, ",");
+        if (at + strspn(at, " []") >= end) /* which the configuration reads as no item */
+            argp_error(state, "--servers: \"%s\": an address is missing", list);
+        at = end + 1;
         n++;
+    } while (*end);
     snprintf(count, sizeof count, "%u", n);
     arguments->given_servers = true;
     set_option(arguments, "--servers", "servers.addresses", list);
@@ -393,8 +399,14 @@ static void on_progress(void *ctx, const char *stage, uint64_t done, uint64_t to
     progress_tell(&((struct output *)ctx)->progress, stage, done, total, time_now_ms());
 }
 
+/* Whoever reads what we print may leave (`| head -1`) long before we print again. */
+static bool is_output_lost(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    return ferror(stdout) || (poll(&out, 1, 0) > 0 && (out.revents & (POLLERR | POLLHUP)));
+}
+
 static bool is_interrupted(void *ctx) {
-    return signals_seen > 0 || ferror(stdout);
+    return signals_seen > 0 || is_output_lost();
 }
 
 static int run_ps(struct arguments *arguments, struct error *reterr) {
@@ -413,7 +425,10 @@ static int run_ps(struct arguments *arguments, struct error *reterr) {
     else if (r == 0)
         bench_print_costs(output->rows, output->row_count);
     mem_free(output);
-    if (fflush(stdout) != 0 || ferror(stdout))
+    fflush(stdout);
+    bool lost =
+        r == 0 ? ferror(stdout) : r == ERR_INTERRUPTED && signals_seen == 0 && is_output_lost();
+    if (lost)
         r = error_set(
             reterr, ERR_INTERRUPTED,
             "the standard output cannot be written: nobody reads it any more, or its disk "
@@ -438,9 +453,10 @@ static int cmd_bench_ps(int argc, char **argv) {
             "servers.addresses=127.0.0.1:7001,127.0.0.1:7002 --shard 0\n"
             "They keep the first model they are told: further runs need the same --sizes, "
             "--spread, --table and what goes with it, and always the same --job, --workers, "
-            "--load, --optimizer and --encoding. Interrupted, they write a checkpoint below "
-            "job.dir (runs/bench), from which they go on when they are started again; for another "
-            "model remove that directory first.\n\n"
+            "--load, --optimizer, --encoding and --set. Interrupted, they write a checkpoint below "
+            "job.dir (graphps-data/runs/bench), from which they go on when they are started again; "
+            "for another model remove that directory first, or print the job file with another "
+            "--set job.dir=DIR.\n\n"
             "Exit codes: 0, 70 internal error, 75 interrupted or a shard that cannot be reached, "
             "76 "
             "a shard of another job, 78 wrong command line.",

@@ -128,35 +128,43 @@ START_TEST(measures_other_jobs) {
 }
 END_TEST
 
-START_TEST(ends_when_interrupted) {
-    const char *dir = watch();
+static void interrupt(const char *text, int signal_number) {
     const char *const argv[] = {child_program("graphps"), "bench", "ps", "--seconds", "600", NULL};
     struct child child;
     child_init(&child, "bench", test_path(test_tmpdir(), "log"));
     child_start(&child, argv);
-    child_wait_log(&child, "bench ps: measuring", RUN_MS);
-    child_signal(&child, SIGINT);
+    child_wait_log(&child, text, RUN_MS);
+    child_signal(&child, signal_number);
     child_expect(&child, 75, RUN_MS);
+}
+
+/* Also when it has only begun: the head is printed before anything is started. */
+START_TEST(ends_when_interrupted) {
+    const char *dir = watch();
+    interrupt("bench ps: measuring", SIGINT);
+    interrupt("medians of 5 repeats", SIGTERM);
     check_nothing_left(dir);
 }
 END_TEST
 
+static void check_unread(const char *arguments, const char *reader) {
+    char command[512], *output;
+    snprintf(command, sizeof command, "{ %s bench ps %s; echo \"code $?\" >&2; } %s",
+             child_program("graphps"), arguments, reader);
+    const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+    ck_assert_int_eq(child_run(argv, RUN_MS, &output), 0);
+    ck_assert_msg(strstr(output, "graphps bench ps: the standard output cannot be written") &&
+                      strstr(output, "code 75\n"),
+                  "%s printed:\n%s", command, output);
+    free(output);
+}
+
 /* Promise: a reader that has seen enough ends the measurement, and nothing is left behind. */
 START_TEST(ends_when_nobody_reads) {
     const char *dir = watch();
-    const char *const argv[] = {"/bin/sh",
-                                "-c",
-                                "{ \"$1\" bench ps --sizes 4K --seconds 0.05 --repeat 1; echo "
-                                "\"code $?\" >&2; } | head -n 1",
-                                "sh",
-                                child_program("graphps"),
-                                NULL};
-    char *output;
-    ck_assert_int_eq(child_run(argv, RUN_MS, &output), 0);
-    ck_assert_ptr_nonnull(
-        strstr(output, "graphps bench ps: the standard output cannot be written"));
-    ck_assert_ptr_nonnull(strstr(output, "code 75\n"));
-    free(output);
+    check_unread("--sizes 4K --seconds 600", "| head -n 1");
+    check_unread("--sizes 4K --seconds 600 --json", "| true");
+    check_unread("--sizes 4K --seconds 600", ">/dev/full");
     check_nothing_left(dir);
 }
 END_TEST
@@ -186,7 +194,11 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --mode bsp", "only async is measured");
     refuse("ps --optimizer admm", "--optimizer: \"optimizer.kind=admm\": expected one of ");
     refuse("ps --bare-buffer 64", "--bare-buffer: \"64\" is too small for a send buffer");
+    refuse("ps --io-threads 0", "--io-threads: \"servers.io_threads=0\": ");
+    refuse("ps --shards few", "--shards: \"servers.count=few\": expected an integer");
     refuse("ps --servers ''", "--servers: \"\": an address is missing");
+    refuse("ps --servers '127.0.0.1:1, '", "an address is missing");
+    refuse("ps --servers '[]'", "an address is missing");
     refuse("ps --shards 2 --servers 127.0.0.1:1", "leave --shards out");
     refuse("ps --table --sizes 1M --set net.max_frame_bytes=65536",
            "does not fit into net.max_frame_bytes");
