@@ -10,7 +10,7 @@
 
 #include "common/rng.h"
 
-#define MUTATIONS 4000
+#define MUTATIONS 2000
 #define TRUNCATIONS_MAX 20000
 #define FILE_BYTES_MAX (1 << 20)
 

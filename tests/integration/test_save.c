@@ -162,13 +162,15 @@ START_TEST(failing_disk) {
     int generation = 1;
     ck_assert_int_eq(save(dir, generation, NULL, NULL), 0);
     for (size_t f = 0; f < ARRAY_LEN(faults); f++) {
-        int failed = 0;
-        for (int call = 1; call <= 60; call++) {
+        /* After a few that do no harm, the save has made all such calls. */
+        int failed = 0, harmless = 0;
+        for (int call = 1; harmless < 4 && call <= 60; call++) {
             char inject[100], *output;
             snprintf(inject, sizeof inject, "inject=%s:when=%d", faults[f], call);
             int code = save(dir, generation + 1, inject, &output);
             if (strstr(output, "saving")) {
                 failed += code == 1;
+                harmless = failed > 0 && code == 0 ? harmless + 1 : 0;
                 ck_assert_msg(code == 0 || (code == 1 && strlen(output) > 20), "%s: code %d: %s",
                               inject, code, output);
                 int newest = check_saved(dir);
