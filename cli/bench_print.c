@@ -79,6 +79,9 @@ void bench_print_head(const struct bench_settings *settings, const struct bench_
     if (settings->bare_buffer_bytes)
         printf("bare connections ask for a send buffer of %u bytes and get %u\n",
                settings->bare_buffer_bytes, bench_bare_buffer(settings->bare_buffer_bytes));
+    if (settings->load)
+        printf("load: another client's pushes of %s\n",
+               size_text(settings->sizes[settings->load_size], (char[16]){0}));
     if (settings->table_rows)
         printf("a table of %llu rows of %u floats; a message's rows are drawn by Zipf's law\n",
                (unsigned long long)settings->table_rows, settings->table_dim);
@@ -153,9 +156,10 @@ static json_t *row_json(const struct bench_row *row) {
 static json_t *settings_json(const struct bench_settings *settings) {
     const struct config *config = settings->config;
     return json_pack(
-        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i, s:I}", "shards",
-        (json_int_t)config->servers_count, "shards_started", config->servers_addresses.count == 0,
-        "workers", (json_int_t)config->workers_count, "optimizer",
+        "{s:I, s:b, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:i, s:I, s:I}",
+        "shards", (json_int_t)config->servers_count, "shards_started",
+        config->servers_addresses.count == 0, "workers",
+        (json_int_t)config->workers_count - settings->load, "optimizer",
         config_choice(config, "optimizer.kind"), "encoding", config_choice(config, "push.encoding"),
         "mode", config_choice(config, "consistency.mode"), "io_threads",
         (json_int_t)config->servers_io_threads, "aggregator_threads",
@@ -163,7 +167,8 @@ static json_t *settings_json(const struct bench_settings *settings) {
         (json_int_t)config->servers_block_bytes, "spread", (int)settings->spread, "seconds",
         settings->seconds, "repeat", (int)settings->repeat, "table_rows",
         (json_int_t)settings->table_rows, "dim", (int)settings->table_dim, "bare_buffer_bytes",
-        (json_int_t)settings->bare_buffer_bytes);
+        (json_int_t)settings->bare_buffer_bytes, "load_bytes",
+        settings->load ? (json_int_t)settings->sizes[settings->load_size] : 0);
 }
 
 void bench_print_json(const struct bench_settings *settings, const struct bench_machine *machine,

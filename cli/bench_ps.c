@@ -145,7 +145,7 @@ static int run_look(struct run *run, struct error *reterr) {
         if (!process_reap(shard) && !shard->exited)
             continue;
         process_print_tail(shard, 8);
-        return error_set(reterr, ERR_INTERNAL, "%s ended with %s", shard->name,
+        return error_set(reterr, ERR_INTERNAL, "%s %s", shard->name,
                          process_ending(shard, ending, sizeof ending));
     }
     return 0;

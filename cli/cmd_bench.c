@@ -86,7 +86,7 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Shards that run already:", 3},
     {"servers", KEY_SERVERS, "HOST:PORT,...", 0,
      "Measure these, shard 0 first, and start none; they need the job file that --print-job "
-     "prints for the same command line (see below)",
+     "prints for the same options (see below)",
      3},
     {"job", KEY_JOB, "NAME", 0, "Their job.name (default: bench)", 3},
     {"print-job", KEY_PRINT_JOB, NULL, 0, "Print that job file and measure nothing", 3},
@@ -472,8 +472,12 @@ static int cmd_bench_ps(int argc, char **argv) {
     struct error err = {0};
     int exit_code = error_exit_code(load_config(&arguments, &config));
     arguments.settings.config = config;
-    if (config)
-        config->workers_count += arguments.settings.load;
+    if (config && arguments.settings.load) {
+        /* A batch is not to wait for the load's client, which pushes elsewhere, or nothing. */
+        if (config->aggregation_max_pushes == 0)
+            config->aggregation_max_pushes = config->workers_count;
+        config->workers_count++;
+    }
     if (config && arguments.print_job)
         config_print(config, stdout);
     else if (config && run_ps(&arguments, &err) < 0)

@@ -141,6 +141,16 @@ struct buf *buf_ref(struct buf *buf) {
     return buf;
 }
 
+struct buf *buf_own(struct buf *buf) {
+    /* acquire: after all that those read who have let go of it. */
+    if (atomic_load_explicit(&buf->refs, memory_order_acquire) == 1)
+        return buf;
+    struct buf *copy = buf_new(buf->len);
+    memcpy(copy->data, buf->data, buf->len);
+    buf_unref(buf);
+    return copy;
+}
+
 struct buf *buf_unref(struct buf *buf) {
     /* acq_rel: whoever takes it next must come after all that the others read and wrote. */
     if (!buf || atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel) > 1)

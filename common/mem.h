@@ -53,6 +53,9 @@ struct buf *buf_wrap(const uint8_t *data, size_t len_bytes,
                      void (*gone)(void *ctx, size_t len_bytes), void *ctx);
 struct buf *buf_ref(struct buf *buf);
 struct buf *buf_unref(struct buf *buf); /* takes NULL, returns NULL */
+/* The same bytes for the caller alone, who may change them: the buffer itself when nobody else has
+ * a reference, else a copy in exchange for the caller's. */
+struct buf *buf_own(struct buf *buf);
 
 /* Scope-bound cleanup: _cleanup_(free_p) char *name = NULL; */
 #define _cleanup_(f) __attribute__((cleanup(f)))

@@ -221,9 +221,11 @@ static const float *batch_merge(const struct block_rule *rule, const struct bloc
 static struct buf *batch_step(struct aggregator *aggregator, struct block *block,
                               const struct buf *weights, const float *gradient) {
     struct buf *next = buf_new(block->floats * sizeof(float));
+    if (block->state)
+        block->state = buf_own(block->state);
     optimizer_step(aggregator->optimizer, block->floats, (const float *)(const void *)weights->data,
-                   gradient, block->state, ++block->steps, block->decay,
-                   (float *)(void *)next->data);
+                   gradient, block->state ? (float *)(void *)block->state->data : NULL,
+                   ++block->steps, block->decay, (float *)(void *)next->data);
     return next;
 }
 

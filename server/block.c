@@ -9,6 +9,7 @@
 #include "server/block.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "common/metrics.h"
 #include "common/pool.h"
@@ -43,8 +44,10 @@ void block_init(struct block *block, uint32_t id, uint32_t floats, bool decay, s
         .decay = decay,
         .weights = weights,
         .version = 1,
-        .state = mem_array(floats, state_floats * sizeof(float)),
+        .state = state_floats && floats ? buf_new(state_floats * floats * sizeof(float)) : NULL,
     };
+    if (block->state)
+        memset(block->state->data, 0, block->state->len);
     lock_init(&block->lock, LOCK_BLOCK, "block");
     list_init(&block->pending);
     list_init(&block->ready_node);
@@ -60,8 +63,7 @@ void block_done(struct block *block) {
     assert(list_empty(&block->pending));
     lock_done(&block->lock);
     block->weights = buf_unref(block->weights);
-    mem_free(block->state);
-    block->state = NULL;
+    block->state = buf_unref(block->state);
 }
 
 static void block_lock(struct block *block) {

@@ -75,8 +75,8 @@ struct block {
     bool queued;            /* taken, or on its way to be: only then may block_take be called */
     struct list ready_node; /* in the aggregator's queue; guarded by its lock */
     /* owned by whoever took the queued block */
-    float *state;   /* [state_floats * floats] */
-    uint64_t steps; /* optimizer steps */
+    struct buf *state; /* [state_floats * floats], NULL when 0; a checkpoint may share it */
+    uint64_t steps;    /* optimizer steps */
 };
 
 /* When batches close. */

@@ -24,7 +24,7 @@ struct checkpoint *checkpoint_free(struct checkpoint *checkpoint) {
     for (size_t i = 0; i < checkpoint->block_count; i++) {
         buf_unref(checkpoint->weights[i]);
         if (checkpoint->state)
-            mem_free(checkpoint->state[i]);
+            buf_unref(checkpoint->state[i]);
         if (checkpoint->best)
             buf_unref(checkpoint->best[i]);
     }

@@ -53,7 +53,7 @@ struct checkpoint {
     uint32_t *block_ids, *floats; /* [block_count] */
     uint64_t *versions, *clocks, *steps;
     struct buf **weights; /* [block_count] references */
-    float **state;        /* [block_count] owned copies [state_floats * floats]; NULL for 0 */
+    struct buf **state;   /* [block_count] references, [state_floats * floats]; NULL for 0 */
     size_t state_floats;
     uint32_t best_epoch; /* 0: none */
     struct buf **best;   /* [block_count] references; NULL exactly when best_epoch is 0 */

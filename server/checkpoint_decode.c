@@ -273,8 +273,8 @@ static int body_decode(struct checkpoint *c, const uint8_t *body, size_t body_le
         c->state = mem_array(c->block_count, sizeof *c->state);
     for (size_t i = 0; c->state && i < c->block_count; i++) {
         size_t bytes = c->floats[i] * c->state_floats * sizeof(float);
-        c->state[i] = mem_alloc(bytes);
-        memcpy(c->state[i], at, bytes);
+        c->state[i] = buf_new(bytes);
+        memcpy(c->state[i]->data, at, bytes);
         at += bytes;
     }
     if (c->best_epoch > 0)

@@ -179,7 +179,7 @@ static const void *array_next(struct checkpoint_stream *stream, size_t *ret_len)
         *ret_len = c->floats[i] * sizeof(float) * (stream->array == 1 ? c->state_floats : 1);
         stream->arrays_bytes += *ret_len;
         return stream->array == 0   ? (const void *)c->weights[i]->data
-               : stream->array == 1 ? (const void *)c->state[i]
+               : stream->array == 1 ? (const void *)c->state[i]->data
                                     : (const void *)c->best[i]->data;
     }
     if (stream->padded || stream->arrays_bytes % sizeof zeros == 0)

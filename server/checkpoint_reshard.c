@@ -104,7 +104,7 @@ static struct checkpoint *part_new(const struct checkpoint *first, const struct 
         part->floats[i] = (uint32_t)floats;
         part->weights[i] = buf_new(floats * sizeof(float));
         if (part->state)
-            part->state[i] = mem_array(floats, part->state_floats * sizeof(float));
+            part->state[i] = buf_new(floats * part->state_floats * sizeof(float));
         if (part->best)
             part->best[i] = buf_new(floats * sizeof(float));
     }
@@ -126,8 +126,9 @@ static void copy_common(const struct checkpoint *old, size_t i, uint64_t old_off
     memcpy((float *)(void *)part->weights[k]->data + at_new,
            (const float *)(const void *)old->weights[i]->data + at_old, bytes);
     for (size_t s = 0; s < part->state_floats; s++)
-        memcpy(part->state[k] + s * part->floats[k] + at_new,
-               old->state[i] + s * old->floats[i] + at_old, bytes);
+        memcpy((float *)(void *)part->state[k]->data + s * part->floats[k] + at_new,
+               (const float *)(const void *)old->state[i]->data + s * old->floats[i] + at_old,
+               bytes);
     if (part->best && old->best)
         memcpy((float *)(void *)part->best[k]->data + at_new,
                (const float *)(const void *)old->best[i]->data + at_old, bytes);

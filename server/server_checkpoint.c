@@ -1,5 +1,5 @@
 /* Slow work: restoring a generation and writing one. The cut is the only moment at which pushes
- * have to wait: references and copies are taken then, bytes are made and written afterwards. */
+ * have to wait: references are taken then, bytes are made and written afterwards. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,11 +20,8 @@ static void cut_blocks_locked(const struct server *server, struct checkpoint *cu
         cut->weights[i] = block_read(block, &cut->versions[i]);
         cut->clocks[i] = block->clock;
         cut->steps[i] = block->steps;
-        if (cut->state_floats) {
-            size_t floats = cut->state_floats * block->floats;
-            cut->state[i] = mem_array(floats, sizeof(float));
-            memcpy(cut->state[i], block->state, floats * sizeof(float));
-        }
+        if (cut->state)
+            cut->state[i] = buf_ref(block->state); /* the next step copies it */
     }
 }
 

@@ -30,7 +30,7 @@ static void build_block(struct server *server, size_t i, const struct checkpoint
     block->clock = checkpoint->clocks[i];
     block->steps = checkpoint->steps[i];
     if (state_floats)
-        memcpy(block->state, checkpoint->state[i], state_floats * placed->floats * sizeof(float));
+        memcpy(block->state->data, checkpoint->state[i]->data, block->state->len);
 }
 
 static void internal_error(const struct error *err) {

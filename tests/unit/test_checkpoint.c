@@ -32,6 +32,10 @@ static float value(uint64_t stream, uint64_t at) {
     return rng_float(rng_at(rng_key(stream, 1), at)) - 0.5f;
 }
 
+static float *state_of(const struct checkpoint *c, size_t block) {
+    return (float *)(void *)c->state[block]->data;
+}
+
 /* A shard's checkpoint whose numbers are functions of their place: value(generation, .) the
  * weights, value(1000 + best_epoch, .) the best ones. */
 static struct checkpoint *sample_of(const struct tensor_spec *specs, size_t spec_count,
@@ -64,13 +68,13 @@ static struct checkpoint *sample_of(const struct tensor_spec *specs, size_t spec
         c->clocks[i] = UINT64_MAX - i;
         c->steps[i] = i * 1000000007;
         c->weights[i] = buf_new(block->floats * sizeof(float));
-        c->state[i] = mem_array(block->floats, 2 * sizeof(float));
+        c->state[i] = buf_new(block->floats * 2 * sizeof(float));
         if (c->best)
             c->best[i] = buf_new(block->floats * sizeof(float));
         for (uint32_t k = 0; k < block->floats; k++) {
             ((float *)(void *)c->weights[i]->data)[k] = value(generation, block->offset + k);
-            c->state[i][k] = value(77, block->offset + k);
-            c->state[i][block->floats + k] = value(78, block->offset + k);
+            state_of(c, i)[k] = value(77, block->offset + k);
+            state_of(c, i)[block->floats + k] = value(78, block->offset + k);
             if (c->best)
                 ((float *)(void *)c->best[i]->data)[k] =
                     value(1000 + best_epoch, block->offset + k);
@@ -125,7 +129,7 @@ static void check_same(const struct checkpoint *a, const struct checkpoint *b) {
                   a->steps[i] == b->steps[i]);
         ck_assert_mem_eq(a->weights[i]->data, b->weights[i]->data, bytes);
         ck_assert_uint_eq(b->weights[i]->len, bytes);
-        ck_assert_mem_eq(a->state[i], b->state[i], 2 * bytes);
+        ck_assert_mem_eq(a->state[i]->data, b->state[i]->data, 2 * bytes);
         if (a->best)
             ck_assert_mem_eq(a->best[i]->data, b->best[i]->data, bytes);
     }
@@ -416,8 +420,8 @@ static void check_recut(const struct checkpoint *c, const struct layout *layout,
         const float *weights = (const float *)(const void *)c->weights[i]->data;
         for (uint32_t k = 0; k < c->floats[i]; k++) {
             wrong += weights[k] != value(5, offset + k);
-            wrong += c->state[i][k] != value(77, offset + k);
-            wrong += c->state[i][c->floats[i] + k] != value(78, offset + k);
+            wrong += state_of(c, i)[k] != value(77, offset + k);
+            wrong += state_of(c, i)[c->floats[i] + k] != value(78, offset + k);
             wrong += best && ((const float *)(const void *)c->best[i]->data)[k] !=
                                  value(1000 + best, offset + k);
         }
