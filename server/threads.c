@@ -133,10 +133,7 @@ int threads_quietly(int (*work)(void *argument), void *argument) {
 struct threads *threads_free(struct threads *threads) {
     if (!threads)
         return NULL;
-    lock_take(&threads->lock);
-    threads->stop = true;
-    pthread_cond_broadcast(&threads->changed);
-    lock_release(&threads->lock);
+    threads_end(threads, 0);
     pthread_join(threads->worker, NULL);
     if (threads->aggregator_count > 0)
         aggregator_stop(threads->server->aggregator);
