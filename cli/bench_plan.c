@@ -14,10 +14,7 @@
 uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes) {
     if (settings->depth > 0)
         return settings->depth;
-    return size_bytes <= 16u << 10    ? 64
-           : size_bytes <= 256u << 10 ? 32
-           : size_bytes <= 4u << 20   ? 16
-                                      : 4;
+    return size_bytes <= 16u << 10 ? 64 : size_bytes <= 256u << 10 ? 32 : 4;
 }
 
 size_t bench_push_bytes(const struct bench_plan *plan, size_t size) {

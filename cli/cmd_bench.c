@@ -56,7 +56,7 @@ static const struct argp_option options[] = {
     {"patterns", KEY_PATTERNS, "LIST", 0, "Of push, pull, push+pull (default: all)", 1},
     {"depth", KEY_DEPTH, "N", 0,
      "Requests in flight for each client and shard, at most 64 (default: 64 up to 16K, 32 up to "
-     "256K, 16 up to 4M, else 4)",
+     "256K, else 4)",
      1},
     {"spread", KEY_SPREAD, "N", 0,
      "Messages' worth of parameters on each shard, of which each request takes one at random "
