@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/vec.h"
 
 /* Magic, version 1.0 and length take 10 bytes; the text is padded so that data starts aligned. */
 #define NPY_HEADER_BYTES 128
@@ -17,9 +18,9 @@ static const struct {
     const char *name;
     size_t bytes;
 } npy_types[NPY_TYPE_END] = {
-    [NPY_F4] = {"<f4", 4}, [NPY_F8] = {"<f8", 8}, [NPY_I1] = {"|i1", 1},   [NPY_I2] = {"<i2", 2},
-    [NPY_I4] = {"<i4", 4}, [NPY_I8] = {"<i8", 8}, [NPY_U1] = {"|u1", 1},   [NPY_U2] = {"<u2", 2},
-    [NPY_U4] = {"<u4", 4}, [NPY_U8] = {"<u8", 8}, [NPY_BOOL] = {"|b1", 1},
+    [NPY_F2] = {"<f2", 2}, [NPY_F4] = {"<f4", 4}, [NPY_F8] = {"<f8", 8}, [NPY_I1] = {"|i1", 1},
+    [NPY_I2] = {"<i2", 2}, [NPY_I4] = {"<i4", 4}, [NPY_I8] = {"<i8", 8}, [NPY_U1] = {"|u1", 1},
+    [NPY_U2] = {"<u2", 2}, [NPY_U4] = {"<u4", 4}, [NPY_U8] = {"<u8", 8}, [NPY_BOOL] = {"|b1", 1},
 };
 
 size_t npy_item_bytes(enum npy_type type) {
@@ -28,6 +29,10 @@ size_t npy_item_bytes(enum npy_type type) {
 
 const char *npy_type_name(enum npy_type type) {
     return npy_types[type].name;
+}
+
+bool npy_type_is_integer(enum npy_type type) {
+    return type != NPY_F2 && type != NPY_F4 && type != NPY_F8 && type != NPY_BOOL;
 }
 
 /* The header's text: a Python literal of a dictionary with three keys. */
@@ -295,6 +300,13 @@ void npy_close(struct npy *npy) {
 double npy_double(const struct npy *npy, uint64_t i) {
     const uint8_t *at = (const uint8_t *)npy->data + i * npy_types[npy->type].bytes;
     switch (npy->type) {
+    case NPY_F2: {
+        uint16_t item;
+        float value = 0;
+        memcpy(&item, at, sizeof item);
+        vec_ref.half_axpy(1, &item, 1, &value);
+        return (double)value;
+    }
     case NPY_F4: {
         ITEM(float, double);
     }
@@ -320,6 +332,7 @@ static int64_t int_of_double(double value) {
 int64_t npy_int(const struct npy *npy, uint64_t i) {
     const uint8_t *at = (const uint8_t *)npy->data + i * npy_types[npy->type].bytes;
     switch (npy->type) {
+    case NPY_F2:
     case NPY_F4:
     case NPY_F8:
         return int_of_double(npy_double(npy, i));

@@ -5,6 +5,7 @@
 #include "common/file.h"
 
 enum npy_type {
+    NPY_F2,
     NPY_F4,
     NPY_F8,
     NPY_I1,
@@ -22,6 +23,7 @@ enum npy_type {
 
 size_t npy_item_bytes(enum npy_type type);
 const char *npy_type_name(enum npy_type type); /* "<f4" */
+bool npy_type_is_integer(enum npy_type type);  /* bool is none */
 
 struct npy {
     enum npy_type type;

@@ -7,6 +7,7 @@
 
 #include "common/mem.h"
 #include "common/npy.h"
+#include "common/vec.h"
 #include "tests/test.h"
 
 /* The bytes of a .npy file with this header text and so many bytes of data. */
@@ -36,7 +37,10 @@ START_TEST(test_types) {
         for (size_t i = 0; i < 3; i++) {
             float f4 = (float)wanted[i];
             double f8 = (double)wanted[i];
-            const void *from = type == NPY_F4   ? (const void *)&f4
+            uint16_t f2;
+            vec()->halve(&f4, 1, NULL, &f2);
+            const void *from = type == NPY_F2   ? (const void *)&f2
+                               : type == NPY_F4 ? (const void *)&f4
                                : type == NPY_F8 ? (const void *)&f8
                                                 : (const void *)&wanted[i];
             memcpy(items + i * npy_item_bytes(type), from, npy_item_bytes(type));

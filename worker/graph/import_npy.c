@@ -21,10 +21,6 @@ static void array_done(struct array *array) {
     mem_free(array->path);
 }
 
-static bool is_integer(enum npy_type type) {
-    return type != NPY_F4 && type != NPY_F8 && type != NPY_BOOL;
-}
-
 static int array_open(struct build *build, const char *name, const char *what, struct array *ret,
                       struct error *reterr) {
     ret->path = mem_printf("%s/%s", build->options->source, name);
@@ -93,7 +89,7 @@ static int read_labels(struct build *build, struct array *array, struct error *r
                          "one number for each row of features.npy", reterr);
     for (uint64_t i = 0; r == 0 && i < build->nodes; i++) {
         struct place place = {.path = array->path, .number = i, .array = true};
-        bool integer = is_integer(npy->type);
+        bool integer = npy_type_is_integer(npy->type);
         double value = integer ? 0 : npy_double(npy, i);
         if (!integer && !isnan(value) && !(value == floor(value) && fabs(value) < 1e15))
             return build_fault(&place, ERR_FORMAT, reterr,
@@ -110,7 +106,7 @@ static int read_split_numbers(struct build *build, struct array *array, enum spl
     int r =
         array_open(build, name, "lists its split's nodes (or give one split.npy)", array, reterr);
     if (r == 0)
-        r = array_expect(array, array->npy.dims == 1 && is_integer(array->npy.type),
+        r = array_expect(array, array->npy.dims == 1 && npy_type_is_integer(array->npy.type),
                          "integers of one dimension, the numbers of nodes", reterr);
     for (uint64_t i = 0; r == 0 && i < array->npy.count; i++) {
         struct place place = {.path = array->path, .number = i, .array = true};
@@ -128,7 +124,7 @@ static int read_split_column(struct build *build, struct array *array, struct er
     int r = array_open(build, "split.npy", "has each node's split", array, reterr);
     if (r == 0)
         r = array_expect(array,
-                         array->npy.dims == 1 && is_integer(array->npy.type) &&
+                         array->npy.dims == 1 && npy_type_is_integer(array->npy.type) &&
                              array->npy.count == build->nodes,
                          "one integer for each row of features.npy", reterr);
     for (uint64_t i = 0; r == 0 && i < build->nodes; i++) {
@@ -185,7 +181,7 @@ static int edges_open(struct build *build, struct edges *edges, struct error *re
     if (r == 0)
         r = array_expect(
             &edges->array,
-            npy->dims == 2 && npy->shape[by_rows ? 1 : 0] == 2 && is_integer(npy->type),
+            npy->dims == 2 && npy->shape[by_rows ? 1 : 0] == 2 && npy_type_is_integer(npy->type),
             by_rows ? "integers of shape [edges, 2]" : "integers of shape [2, edges]", reterr);
     if (r < 0)
         return r;

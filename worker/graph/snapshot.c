@@ -13,6 +13,8 @@
 
 #define CLASSES_MAX (1u << 20)
 #define FEATURE_DIM_MAX (1u << 24)
+#define NODE_TYPES_MAX 256u
+#define EDGE_TYPES_MAX (1u << 20)
 
 static void json_decref_p(json_t **json) {
     json_decref(*json);
@@ -94,9 +96,33 @@ int snapshot_find(const char *root, const char *snapshot, char **ret_dir, struct
     return r;
 }
 
+/* A list of names in the manifest, absent: none. */
+static int read_names(const struct snapshot *s, const json_t *manifest, const char *key,
+                      uint32_t max, uint32_t *ret_count, char ***ret_names, struct error *reterr) {
+    const json_t *names = json_object_get(manifest, key);
+    if (!names)
+        return 0;
+    size_t count = json_array_size(names);
+    if (count == 0 || count > max)
+        return error_set(reterr, ERR_FORMAT,
+                         "%s/manifest.json: \"%s\" is not a list of 1 to %u entries", s->dir, key,
+                         max);
+    *ret_count = (uint32_t)count;
+    *ret_names = mem_array(count, sizeof **ret_names);
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(names, i));
+        if (!text)
+            return error_set(reterr, ERR_FORMAT,
+                             "%s/manifest.json: entry %zu of \"%s\" is not a text", s->dir, i, key);
+        (*ret_names)[i] = mem_strdup(text);
+    }
+    return 0;
+}
+
 static int read_manifest(struct snapshot *s, const json_t *manifest, struct error *reterr) {
     const char *name, *version, *digest;
     uint64_t feature_dim = 0, classes = 0;
+    uint32_t named = 0;
     int r = manifest_text(manifest, s->dir, "name", &name, reterr);
     if (r == 0)
         r = manifest_text(manifest, s->dir, "version", &version, reterr);
@@ -112,31 +138,30 @@ static int read_manifest(struct snapshot *s, const json_t *manifest, struct erro
         r = manifest_uint(manifest, s->dir, "classes", CLASSES_MAX, &classes, reterr);
     if (r < 0)
         return r;
-    if (s->nodes == 0 || feature_dim == 0)
-        return error_set(reterr, ERR_FORMAT, "%s/manifest.json: no nodes, or no features", s->dir);
+    if (s->nodes == 0)
+        return error_set(reterr, ERR_FORMAT, "%s/manifest.json: no nodes", s->dir);
     s->name = mem_strdup(name);
     s->version = mem_strdup(version);
     s->digest = mem_strdup(digest);
     s->feature_dim = (uint32_t)feature_dim;
     s->classes = (uint32_t)classes;
     s->undirected = json_is_true(json_object_get(manifest, "undirected"));
-    const json_t *class_names = json_object_get(manifest, "class_names");
-    if (!class_names)
-        return 0;
-    if (json_array_size(class_names) != s->classes)
-        return error_set(reterr, ERR_FORMAT,
-                         "%s/manifest.json: \"class_names\" does not have %u entries", s->dir,
-                         s->classes);
-    s->class_names = mem_array(s->classes, sizeof *s->class_names);
-    for (uint32_t i = 0; i < s->classes; i++) {
-        const char *text = json_string_value(json_array_get(class_names, i));
-        if (!text)
-            return error_set(reterr, ERR_FORMAT,
-                             "%s/manifest.json: entry %u of \"class_names\" is not a text", s->dir,
-                             i);
-        s->class_names[i] = mem_strdup(text);
+    r = read_names(s, manifest, "class_names", CLASSES_MAX, &named, &s->class_names, reterr);
+    if (r == 0)
+        r = read_names(s, manifest, "node_types", NODE_TYPES_MAX, &s->node_types,
+                       &s->node_type_names, reterr);
+    if (r == 0)
+        r = read_names(s, manifest, "edge_types", EDGE_TYPES_MAX, &s->edge_types,
+                       &s->edge_type_names, reterr);
+    if (r == 0 && s->class_names && named != s->classes) {
+        for (uint32_t i = 0; i < named; i++)
+            mem_free(s->class_names[i]);
+        mem_free(TAKE_PTR(s->class_names));
+        r = error_set(reterr, ERR_FORMAT,
+                      "%s/manifest.json: \"class_names\" does not have %u entries", s->dir,
+                      s->classes);
     }
-    return 0;
+    return r;
 }
 
 static int open_array(const struct snapshot *s, const char *name, enum npy_type type, uint64_t rows,
@@ -145,9 +170,18 @@ static int open_array(const struct snapshot *s, const char *name, enum npy_type 
     return npy_open_as(path, type, rows, cols, ret, reterr);
 }
 
-static int open_ids(struct snapshot *s, const json_t *manifest, struct error *reterr) {
-    if (!manifest_has_file(manifest, "id_offsets.npy"))
+static int open_features(struct snapshot *s, struct error *reterr) {
+    if (s->feature_dim == 0)
         return 0;
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/features.npy", s->dir);
+    struct npy found = {0};
+    int r = npy_open(path, &found, reterr);
+    enum npy_type type = found.type == NPY_F2 ? NPY_F2 : NPY_F4;
+    npy_close(&found);
+    return r < 0 ? r : npy_open_as(path, type, s->nodes, s->feature_dim, &s->features, reterr);
+}
+
+static int open_text_ids(struct snapshot *s, struct error *reterr) {
     int r = open_array(s, "id_offsets", NPY_I8, s->nodes + 1, 0, &s->id_offsets, reterr);
     if (r == 0)
         r = open_array(s, "id_bytes", NPY_U1, UINT64_MAX, 0, &s->id_bytes, reterr);
@@ -162,29 +196,78 @@ static int open_ids(struct snapshot *s, const json_t *manifest, struct error *re
                           s->dir);
 }
 
+/* Edges set aside: their ends and types are there. */
+static int open_aside(struct snapshot *s, const char *name, struct npy *ret, struct error *reterr) {
+    uint64_t cols = s->edge_types ? 3 : 2;
+    int r = open_array(s, name, NPY_I4, UINT64_MAX, cols, ret, reterr);
+    const int32_t *items = ret->data;
+    for (uint64_t i = 0; r == 0 && i < ret->count; i++) {
+        uint64_t end = i % cols == 2 ? s->edge_types : s->nodes;
+        if (items[i] < 0 || (uint64_t)items[i] >= end)
+            r = error_set(reterr, ERR_FORMAT, "%s/%s.npy: entry %llu is out of range", s->dir, name,
+                          (unsigned long long)i);
+    }
+    return r;
+}
+
+static int open_optional(struct snapshot *s, const json_t *manifest, struct error *reterr) {
+    int r = open_features(s, reterr);
+    if (r == 0 && manifest_has_file(manifest, "multi_labels.npy"))
+        r = open_array(s, "multi_labels", NPY_U1, s->nodes, s->classes, &s->multi_labels, reterr);
+    if (r == 0 && s->node_types)
+        r = open_array(s, "node_types", NPY_U1, s->nodes, 0, &s->node_type, reterr);
+    if (r == 0 && s->edge_types)
+        r = open_array(s, "edge_types", NPY_I4, s->edges, 0, &s->edge_type, reterr);
+    if (r == 0 && manifest_has_file(manifest, "edge_weights.npy"))
+        r = open_array(s, "edge_weights", NPY_F4, s->edges, 0, &s->edge_weights, reterr);
+    if (r == 0 && manifest_has_file(manifest, "valid_edges.npy"))
+        r = open_aside(s, "valid_edges", &s->valid_edges, reterr);
+    if (r == 0 && manifest_has_file(manifest, "test_edges.npy"))
+        r = open_aside(s, "test_edges", &s->test_edges, reterr);
+    if (r == 0 && manifest_has_file(manifest, "ids.npy"))
+        r = open_array(s, "ids", NPY_I8, s->nodes, 0, &s->ids, reterr);
+    else if (r == 0 && manifest_has_file(manifest, "id_offsets.npy"))
+        r = open_text_ids(s, reterr);
+    return r;
+}
+
+static int check_nodes(const struct snapshot *s, struct error *reterr) {
+    const int32_t *labels = s->labels.data;
+    const uint8_t *split = s->split.data, *types = s->node_type.data;
+    for (uint64_t i = 0; i < s->nodes; i++)
+        if (labels[i] < -1 || (labels[i] >= 0 && (uint32_t)labels[i] >= s->classes) ||
+            split[i] > SPLIT_TEST || (types && types[i] >= s->node_types))
+            return error_set(reterr, ERR_FORMAT,
+                             "%s: label %d, split %u or type of node %llu out of range", s->dir,
+                             labels[i], split[i], (unsigned long long)i);
+    return 0;
+}
+
+static int check_edges(const struct snapshot *s, struct error *reterr) {
+    const int32_t *types = s->edge_type.data;
+    for (uint64_t e = 0; types && e < s->edges; e++)
+        if (types[e] < 0 || (uint32_t)types[e] >= s->edge_types)
+            return error_set(reterr, ERR_FORMAT, "%s/edge_types.npy: entry %llu is out of range",
+                             s->dir, (unsigned long long)e);
+    return 0;
+}
+
 static int open_arrays(struct snapshot *s, const json_t *manifest, struct error *reterr) {
     int r = open_array(s, "indptr", NPY_I8, s->nodes + 1, 0, &s->indptr, reterr);
     if (r == 0)
         r = open_array(s, "indices", NPY_I4, s->edges, 0, &s->indices, reterr);
     if (r == 0)
-        r = open_array(s, "features", NPY_F4, s->nodes, s->feature_dim, &s->features, reterr);
-    if (r == 0)
         r = open_array(s, "labels", NPY_I4, s->nodes, 0, &s->labels, reterr);
     if (r == 0)
         r = open_array(s, "split", NPY_U1, s->nodes, 0, &s->split, reterr);
     if (r == 0)
-        r = open_ids(s, manifest, reterr);
+        r = open_optional(s, manifest, reterr);
     if (r == 0)
         r = csr_check(s->dir, s->indptr.data, s->indices.data, s->nodes, s->edges, s->nodes,
                       reterr);
-    const int32_t *labels = s->labels.data;
-    const uint8_t *split = s->split.data;
-    for (uint64_t i = 0; r == 0 && i < s->nodes; i++)
-        if (labels[i] < -1 || (labels[i] >= 0 && (uint32_t)labels[i] >= s->classes) ||
-            split[i] > SPLIT_TEST)
-            r = error_set(reterr, ERR_FORMAT, "%s: label %d or split %u of node %llu out of range",
-                          s->dir, labels[i], split[i], (unsigned long long)i);
-    return r;
+    if (r == 0)
+        r = check_nodes(s, reterr);
+    return r < 0 ? r : check_edges(s, reterr);
 }
 
 int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct error *reterr) {
@@ -204,16 +287,24 @@ int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct er
     return r;
 }
 
+static void free_names(char **names, uint32_t count) {
+    for (uint32_t i = 0; names && i < count; i++)
+        mem_free(names[i]);
+    mem_free(names);
+}
+
 struct snapshot *snapshot_close(struct snapshot *s) {
     if (!s)
         return NULL;
-    struct npy *arrays[] = {&s->indptr, &s->indices,    &s->features, &s->labels,
-                            &s->split,  &s->id_offsets, &s->id_bytes};
+    struct npy *arrays[] = {&s->indptr,       &s->indices,      &s->labels,     &s->split,
+                            &s->features,     &s->multi_labels, &s->node_type,  &s->edge_type,
+                            &s->edge_weights, &s->valid_edges,  &s->test_edges, &s->ids,
+                            &s->id_offsets,   &s->id_bytes};
     for (size_t i = 0; i < ARRAY_LEN(arrays); i++)
         npy_close(arrays[i]);
-    for (uint32_t i = 0; s->class_names && i < s->classes; i++)
-        mem_free(s->class_names[i]);
-    mem_free(s->class_names);
+    free_names(s->class_names, s->classes);
+    free_names(s->node_type_names, s->node_types);
+    free_names(s->edge_type_names, s->edge_types);
     mem_free(s->dir);
     mem_free(s->name);
     mem_free(s->version);
@@ -224,7 +315,8 @@ struct snapshot *snapshot_close(struct snapshot *s) {
 
 const char *snapshot_id(const struct snapshot *s, uint64_t node, char *buf, size_t buf_bytes) {
     if (!s->id_offsets.data) {
-        snprintf(buf, buf_bytes, "%llu", (unsigned long long)node);
+        const int64_t *ids = s->ids.data;
+        snprintf(buf, buf_bytes, "%lld", ids ? (long long)ids[node] : (long long)node);
         return buf;
     }
     const int64_t *offsets = s->id_offsets.data;

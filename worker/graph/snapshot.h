@@ -3,16 +3,27 @@
  *
  *   <data.root>/snapshots/<name>@<version>/
  *     manifest.json   {"format": 1, "name", "version", "created", "nodes", "edges", "feature_dim",
- *                      "classes", "undirected" (every edge has its inverse), "class_names": [...]
- *                      or absent, "files": [{"name", "bytes", "md5"}], "digest": MD5 over the
- *                      files' MD5s}
- *     indptr.npy      int64 [n + 1]   row i: the neighbours whose messages node i gets (in-edges)
- *     indices.npy     int32 [m]       ascending within a row, no repeats, no self-loops
- *     features.npy    float32 [n, f]
- *     labels.npy      int32 [n]       -1: no label
- *     split.npy       uint8 [n]       enum split
- *     id_offsets.npy  int64 [n + 1]   the user's ids as text, one after the other; absent when they
- *     id_bytes.npy    uint8 [...]     are 0..n-1
+ *                      "classes", "undirected" (every edge has its inverse), "class_names": [...],
+ *                      "node_types": [...], "edge_types": [...] (names; each of the three absent
+ *                      when there are none), "files": [{"name", "bytes", "md5"}], "digest": MD5
+ *                      over the files' MD5s}
+ *     indptr.npy        int64 [n + 1]  row i: the neighbours whose messages node i gets (in-edges)
+ *     indices.npy       int32 [m]      ascending within a row; self-loops and repeats only when the
+ *                                      import was told to keep them; with edge types a neighbour
+ *                                      comes once for each type, types ascending
+ *     labels.npy        int32 [n]      -1: no label; with several labels a node: 0, or -1
+ *     split.npy         uint8 [n]      enum split
+ *   and, where the graph has them:
+ *     features.npy      float32 or float16 [n, f]
+ *     multi_labels.npy  uint8 [n, c]   0 or 1; for graphs with several labels a node
+ *     node_types.npy    uint8 [n]      index of manifest's node_types
+ *     edge_types.npy    int32 [m]      index of manifest's edge_types, in the order of indices
+ *     edge_weights.npy  float32 [m]    in the order of indices
+ *     valid_edges.npy test_edges.npy   int32 [k, 2] source, target; [k, 3] with the type: edges set
+ *                                      aside for link prediction, not among indices
+ *     ids.npy           int64 [n]      the user's ids, when all are integers but not 0..n-1; or
+ *     id_offsets.npy    int64 [n + 1]  as text, one after the other in
+ *     id_bytes.npy      uint8 [...]
  *     partitions/...  (partition.h)
  */
 #pragma once
@@ -24,10 +35,15 @@ enum split { SPLIT_NONE, SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST };
 struct snapshot {
     char *dir, *name, *version, *digest; /* digest: 32 hex digits, of the contents */
     uint64_t nodes, edges;               /* edges: entries of indices */
-    uint32_t feature_dim, classes;
+    uint32_t feature_dim, classes;       /* 0: no features; no labels */
+    uint32_t node_types, edge_types;     /* 0: all alike */
     bool undirected;
-    char **class_names; /* [classes] or NULL */
-    struct npy indptr, indices, features, labels, split, id_offsets, id_bytes;
+    char **class_names;                        /* [classes] or NULL */
+    char **node_type_names, **edge_type_names; /* [node_types], [edge_types] */
+    struct npy indptr, indices, labels, split;
+    /* data is NULL in those that are absent */
+    struct npy features, multi_labels, node_type, edge_type, edge_weights;
+    struct npy valid_edges, test_edges, ids, id_offsets, id_bytes;
 };
 
 /* Finds name or name@version below root (a name alone: the newest semantic version) or takes a
