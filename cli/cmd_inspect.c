@@ -8,7 +8,7 @@
 #include "cli/partition_print.h"
 #include "common/mem.h"
 #include "worker/graph/csr.h"
-#include "worker/graph/csv.h"
+#include "worker/graph/text.h"
 
 #define CLASSES_SHOWN 100
 
@@ -103,7 +103,7 @@ static void print_classes(const struct snapshot *s) {
         printf("  %5" PRIu32 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "%s%s\n", c,
                row[0] + row[1] + row[2] + row[3], row[SPLIT_TRAIN], row[SPLIT_VALID],
                row[SPLIT_TEST], s->class_names ? "  " : "",
-               s->class_names ? csv_printable(s->class_names[c], name, sizeof name) : "");
+               s->class_names ? text_printable(s->class_names[c], name, sizeof name) : "");
     }
     if (s->classes > CLASSES_SHOWN)
         printf("  and %" PRIu32 " more\n", s->classes - CLASSES_SHOWN);

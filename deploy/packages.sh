@@ -2,7 +2,7 @@
 # installs what is missing of them, and one that sets a build directory up. Sourced in the clone's root.
 packages_build="meson ninja-build gcc pkg-config protobuf-c-compiler libuv1-dev libprotobuf-c-dev
     libopenblas-openmp-dev libyaml-dev libjansson-dev libmicrohttpd-dev libssl-dev libmetis-dev
-    libsqlite3-dev zlib1g-dev libxxhash-dev"
+    libsqlite3-dev zlib1g-dev libzip-dev libxxhash-dev"
 packages_test="check curl python3 strace"
 
 # packages_install NAME... : says what it installs; does nothing when all are there.

@@ -132,14 +132,14 @@ says "/dev/stdout is there and is not a file"
 gzip -d source/edges.csv.gz
 echo "v1,v99" >>source/edges.csv
 run 78 import --format csv source --name ring --version 2.0.0
-says "graphps import: source/edges.csv:43: target \"v99\" is no id in features.csv"
+says "graphps import: source/edges.csv:43:4: target \"v99\" is no id in source/features.csv"
 [ ! -e graphps-data/snapshots/ring@2.0.0 ] || fail "a faulty import left a snapshot"
 run 78 import --format tsv source --name ring --version 2.0.0
-says "--format is ogb, csv or npy, not \"tsv\""
+says "--format is ogb, csv, npy or mtx, not \"tsv\""
 run 78 import --format csv source --name ring
-says "give a directory, --format, --name and --version"
+says "give a directory or a file of edges, --name and --version"
 run 78 import --format csv nowhere --name ring --version 2.0.0
-says "nowhere: there is no such directory"
+says "nowhere: there is no such file or directory"
 run 78 import --format ogb source --name ring --version 2.0.0
 says "has neither raw/ nor ogb/raw/"
 mv source/test.csv source/test

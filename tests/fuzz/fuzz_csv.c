@@ -1,66 +1,118 @@
-/* The CSV reader against bytes from anywhere, plain or (when they begin like it) gzip: it ends with
- * rows that fit the bytes, or with a sentence that names the line. */
+/* The row reader against bytes from anywhere, plain or (when they begin like it) gzip: it ends with
+ * rows that fit the bytes, the same for one thread and several, or with a sentence that names the
+ * line. */
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "worker/graph/csv.h"
+#include "worker/graph/rows.h"
+#include "worker/graph/text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char dir[] = "/tmp/graphps-fuzz-csv-XXXXXX";
+static char path[] = "/tmp/graphps-fuzz-csv-XXXXXX";
 
-static const char *file_path(const char *name) {
-    static char path[64];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
+static void remove_file(void) {
+    unlink(path);
 }
 
-static void remove_dir(void) {
-    unlink(file_path("x.csv"));
-    unlink(file_path("x.csv.gz"));
-    rmdir(dir);
+/* What was read, in a few numbers. */
+struct sum {
+    uint64_t rows, fields, bytes, line, hash;
+};
+
+static void *sum_make(void *ctx) {
+    return calloc(1, sizeof(struct sum));
+}
+
+static void check_numbers(const char *text) {
+    float value;
+    int64_t integer;
+    if (text_float(text, &value)) {
+        float wanted = strtof(text, NULL);
+        if (memcmp(&wanted, &value, sizeof value) != 0 && !(isnan(wanted) && isnan(value)))
+            abort();
+    }
+    if (text_int(text, &integer) && (!text_float(text, &value) || (double)value > 1e19))
+        abort();
+}
+
+static void parse(void *ctx, struct row *row, void *parsed) {
+    struct sum *sum = parsed;
+    *sum = (struct sum){0};
+    while (row_next(row)) {
+        if (row->count == 0 || row->line <= sum->line)
+            abort();
+        sum->line = row->line;
+        sum->rows++;
+        sum->fields += row->count;
+        for (size_t i = 0; i < row->count; i++) {
+            if (strlen(row->fields[i].text) != row->fields[i].len)
+                abort();
+            check_numbers(row->fields[i].text);
+            sum->bytes += row->fields[i].len + 1;
+            for (const char *at = row->fields[i].text; *at; at++)
+                sum->hash = sum->hash * 31 + (uint8_t)*at + row_column(row, i);
+        }
+    }
+}
+
+static int use(void *ctx, void *parsed, struct error *reterr) {
+    struct sum *sum = parsed, *all = ctx;
+    if (sum->rows && sum->line <= all->line)
+        abort();
+    all->rows += sum->rows;
+    all->fields += sum->fields;
+    all->bytes += sum->bytes;
+    all->line = sum->rows ? sum->line : all->line;
+    all->hash = all->hash * 7 + sum->hash;
+    return 0;
+}
+
+static const struct rows_ops ops = {.make = sum_make, .free = free, .parse = parse, .use = use};
+
+static int read_all(uint32_t threads, uint64_t allowed, bool header, struct sum *ret,
+                    struct rejects *rejects, struct error *err) {
+    *rejects = (struct rejects){.allowed = allowed};
+    const struct rows_options options = {.path = path, .threads = threads, .rejects = rejects};
+    struct rows *rows = NULL;
+    int r = rows_open(&options, &rows, err);
+    if (r == 0)
+        r = rows_run(rows, header && rows->first.count > 0, &ops, ret, err);
+    rows_close(rows);
+    return r;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static int made;
-    if (!made++) {
-        if (!mkdtemp(dir))
+    static int fd = -1;
+    if (fd < 0) {
+        fd = mkstemp(path);
+        if (fd < 0)
             abort();
-        atexit(remove_dir);
+        atexit(remove_file);
     }
-    int gz = size > 1 && data[0] == 0x1f && data[1] == 0x8b;
-    unlink(file_path(gz ? "x.csv" : "x.csv.gz"));
-    FILE *file = fopen(file_path(gz ? "x.csv.gz" : "x.csv"), "wb");
-    if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, data, size, 0) != (ssize_t)size)
         abort();
-
-    struct csv *csv = NULL;
-    struct error err = {0};
-    int r = csv_open(dir, "x", "is noise", &csv, &err);
-    uint64_t bytes = 0, line = 0;
-    while (r == 0 && (r = csv_next(csv, &err)) == 1) {
-        if (csv->count == 0 || csv->line <= line)
+    bool gz = size > 1 && data[0] == 0x1f && data[1] == 0x8b;
+    for (uint64_t allowed = 0; allowed < 8; allowed += 3) {
+        struct sum sums[2] = {{0}, {0}};
+        struct rejects rejects[2];
+        struct error errs[2] = {{0}, {0}};
+        int one = read_all(1, allowed, size % 2, &sums[0], &rejects[0], &errs[0]);
+        int two = read_all(3, allowed, size % 2, &sums[1], &rejects[1], &errs[1]);
+        if (one != two || memcmp(&sums[0], &sums[1], sizeof sums[0]) != 0 ||
+            strcmp(errs[0].text, errs[1].text) != 0)
             abort();
-        line = csv->line;
-        for (size_t i = 0; i < csv->count; i++) {
-            volatile float number = 0;
-            float value;
-            int64_t integer;
-            if (csv_float(csv->fields[i], &value) && csv_int(csv->fields[i], &integer))
-                number = value;
-            (void)number;
-            bytes += strlen(csv->fields[i]) + 1;
-        }
-        r = 0;
+        /* Every field ends with a delimiter, a line break or the end. */
+        if (one == 0 && !gz && sums[0].bytes > size + 1)
+            abort();
+        if (one < 0 && (errs[0].code != one || !strchr(errs[0].text, ':')))
+            abort();
+        if (one == 0 && rejects[0].count > allowed)
+            abort();
     }
-    /* Every field ends with a comma, a line break or the end. */
-    if (r == 0 && !gz && bytes > size + 1)
-        abort();
-    if (r < 0 && (err.code != r || !strchr(err.text, ':')))
-        abort();
-    csv_close(csv);
     return 0;
 }

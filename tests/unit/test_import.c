@@ -8,7 +8,7 @@
 
 #include "common/mem.h"
 #include "tests/test.h"
-#include "worker/graph/csv.h"
+#include "worker/graph/text.h"
 #include "worker/graph/import.h"
 #include "worker/graph/snapshot.h"
 
@@ -138,6 +138,8 @@ START_TEST(test_formats_agree) {
     static const uint8_t split_column[] = {1, 1, 2, 3, 3, 0};
     ck_assert_int_eq(remove(test_path(npy, "edges.npy")), 0);
     ck_assert_int_eq(remove(test_path(npy, "train.npy")), 0);
+    ck_assert_int_eq(remove(test_path(npy, "valid.npy")), 0);
+    ck_assert_int_eq(remove(test_path(npy, "test.npy")), 0);
     ck_assert_int_eq(npy_write(test_path(npy, "edge_index.npy"), NPY_I2, 2, 6, columns, NULL), 0);
     ck_assert_int_eq(npy_write(test_path(npy, "split.npy"), NPY_U1, 6, 0, split_column, NULL), 0);
     struct snapshot *s = import_good(IMPORT_NPY, npy);
@@ -215,11 +217,15 @@ struct fault {
 
 static const struct fault csv_faults[] = {
     {"edges.csv", "source,target\n0,1\n0,zz\n", ERR_NOT_FOUND,
-     "edges.csv:3: target \"zz\" is no id in features.csv"},
-    {"edges.csv", "source,target\n6,1\n", ERR_NOT_FOUND, "edges.csv:2: source \"6\""},
-    {"edges.csv", "0,1\n1,2\n", ERR_FORMAT,
-     "edges.csv:1: the first line must be the header \"source,target\""},
-    {"edges.csv", "", ERR_FORMAT, "edges.csv:1: the first line must be the header"},
+     "edges.csv:3:3: target \"zz\" is no id in "},
+    {"edges.csv", "source,target\n6,1\n", ERR_NOT_FOUND, "edges.csv:2:1: source \"6\""},
+    {"edges.csv", "source;target\n0,1\n", ERR_FORMAT,
+     "edges.csv:2: 1 fields where the header has 2"},
+    {"edges.csv", "0\n1\n", ERR_FORMAT, "edges.csv:1: an edge needs two fields"},
+    {"edges.csv", "", ERR_FORMAT, "edges.csv:1: there is no edge in it"},
+    {"edges.csv", "source,target\n0,1\n0,\n", ERR_FORMAT, "edges.csv:3:3: the target is empty"},
+    {"edges.csv", "source,target,weight\n0,1,x\n", ERR_FORMAT,
+     "edges.csv:2:5: the weight \"x\" is no finite number"},
     {"edges.csv", "source,target\n0,1\n0,1,2\n", ERR_FORMAT,
      "edges.csv:3: 3 fields where the header has 2"},
     {"edges.csv", "source,target\n0\n", ERR_FORMAT, "edges.csv:2: 1 fields"},
@@ -227,56 +233,54 @@ static const struct fault csv_faults[] = {
      "edges.csv:2: a quoted field is not closed"},
     {"edges.csv", "source,target\n\"0\"x,1\n", ERR_FORMAT,
      "edges.csv:2: \"x\" after the closing quote"},
-    {"edges.csv", NULL, ERR_NOT_FOUND, "edges.csv: there is no such file"},
+    {"edges.csv", NULL, ERR_NOT_FOUND, "there is no edges.csv"},
     {"edges.csv.gz", "source,target\n", ERR_USAGE, "are there; remove one"},
     {"features.csv", "id,x,y\n0,1,0\n1,2,nan\n", ERR_NOT_FINITE,
-     "features.csv:3: feature 1 of node \"1\" is nan"},
+     "features.csv:3:5: feature 1 is nan"},
     {"features.csv", "id,x,y\n0,-inf,0\n", ERR_NOT_FINITE,
-     "features.csv:2: feature 0 of node \"0\" is infinite"},
-    {"features.csv", "id,x,y\n0,0,1e39\n", ERR_NOT_FINITE, "features.csv:2: feature 1"},
+     "features.csv:2:3: feature 0 is infinite"},
+    {"features.csv", "id,x,y\n0,0,1e39\n", ERR_NOT_FINITE, "features.csv:2:5: feature 1"},
     {"features.csv", "id,x,y\n0,1,two\n", ERR_FORMAT,
-     "features.csv:2: \"two\" in field 3 is not a number"},
-    {"features.csv", "id,x,y\n0,1,\n", ERR_FORMAT, "features.csv:2: \"\" in field 3"},
+     "features.csv:2:5: \"two\" in field 3 is not a number"},
+    {"features.csv", "id,x,y\n0,1,\n", ERR_FORMAT, "features.csv:2:5: \"\" in field 3"},
     {"features.csv", "id,x,y\n0,1,2\n1,1,2\n\n0,1,2\n", ERR_FORMAT,
-     "features.csv:5: duplicate id \"0\""},
-    {"features.csv", "id,x,y\n,1,2\n", ERR_FORMAT, "features.csv:2: the id is empty"},
+     "features.csv:5:1: duplicate id \"0\""},
+    {"features.csv", "id,x,y\n,1,2\n", ERR_FORMAT, "features.csv:2:1: the id is empty"},
     {"features.csv", "id,x,y\n", ERR_FORMAT, "features.csv: there are no nodes in it"},
-    {"features.csv", "id\n0\n", ERR_FORMAT, "features.csv:1: the first line must be the header"},
-    {"features.csv", NULL, ERR_NOT_FOUND, "it has the nodes and their features"},
+    {"features.csv", "id\n0\n", ERR_RANGE, "features.csv:1: 0 features a node"},
     {"labels.csv", "id,label\n0,1\n1,-2\n", ERR_RANGE, "labels.csv:3: label -2 is out of range"},
     {"labels.csv", "id,label\n0,1048576\n", ERR_RANGE,
      "labels.csv:2: label 1048576 is out of range"},
-    {"labels.csv", "id,label\n9,1\n", ERR_NOT_FOUND, "labels.csv:2: id \"9\""},
+    {"labels.csv", "id,label\n9,1\n", ERR_NOT_FOUND, "labels.csv:2:1: id \"9\""},
     {"labels.csv", "id,label\n0,1\n0,1\n", ERR_FORMAT,
-     "labels.csv:3: node \"0\" has a label already"},
-    {"labels.csv", "id,label\n", ERR_FORMAT, "no node has a label"},
-    {"train.csv", "id\n0\n77\n", ERR_NOT_FOUND, "train.csv:3: id \"77\" is no id"},
-    {"train.csv", "id\n0\n0\n", ERR_FORMAT, "train.csv:3: node \"0\" is listed twice"},
-    {"valid.csv", "id\n2\n1\n", ERR_FORMAT, "valid.csv:3: node \"1\" is in train and in valid"},
-    {"test.csv", NULL, ERR_NOT_FOUND, "test.csv: there is no such file"},
+     "labels.csv:3:1: node \"0\" has a label already"},
+    {"train.csv", "id\n0\n77\n", ERR_NOT_FOUND, "train.csv:3:1: id \"77\" is no id"},
+    {"train.csv", "id\n0\n0\n", ERR_FORMAT, "train.csv:3:1: node \"0\" is listed twice"},
+    {"valid.csv", "id\n2\n1\n", ERR_FORMAT, "valid.csv:3:1: node \"1\" is in train and in valid"},
+    {"split.csv", "id,split\n0,train\n", ERR_USAGE, "are there; remove one"},
 };
 
 static const struct fault ogb_faults[] = {
     {"raw/edge.csv", "0,1\n0,6\n", ERR_RANGE,
-     "raw/edge.csv:2: edge to node 6, which does not exist; nodes are 0 to 5"},
-    {"raw/edge.csv", "0,1\n-1,3\n", ERR_RANGE, "raw/edge.csv:2: edge from node -1"},
-    {"raw/edge.csv", "0,1\n0\n", ERR_FORMAT, "raw/edge.csv:2: 1 fields where there should be 2"},
+     "raw/edge.csv:2:3: target 6 is no node; nodes are 0 to 5"},
+    {"raw/edge.csv", "0,1\n-1,3\n", ERR_RANGE, "raw/edge.csv:2:1: source -1 is no node"},
+    {"raw/edge.csv", "0,1\n0\n", ERR_FORMAT, "raw/edge.csv:2: 1 fields where the first row has 2"},
     {"raw/edge.csv", "0,1\n0,x\n", ERR_FORMAT,
-     "raw/edge.csv:2: \"x\" in field 2 is not an integer"},
+     "raw/edge.csv:2:3: \"x\" in field 2 is not an integer"},
     {"raw/edge.csv", "0,1\n", ERR_FORMAT, "has 1 rows where num-edge-list says 6"},
     {"raw/node-feat.csv", "1,0\n0,0\n", ERR_FORMAT, "has 2 rows where num-node-list says 6"},
     {"raw/node-feat.csv", "1,0\n0\n", ERR_FORMAT, "raw/node-feat.csv:2: 1 fields"},
     {"raw/node-feat.csv", "1,0\n0,inf\n", ERR_NOT_FINITE,
-     "raw/node-feat.csv:2: feature 1 of node 1 is infinite"},
-    {"raw/node-feat.csv", NULL, ERR_NOT_FOUND, "features, which every graph needs"},
-    {"raw/node-label.csv", "1\n-2\n", ERR_RANGE, "raw/node-label.csv:2: label -2 of node 1"},
-    {"raw/node-label.csv", "1\n1.5\n", ERR_FORMAT, "raw/node-label.csv:2: \"1.5\""},
-    {"raw/node-label.csv", "1,0\n", ERR_FORMAT, "raw/node-label.csv:1: 2 labels"},
+     "raw/node-feat.csv:2:3: feature 1 is infinite"},
+    {"raw/node-label.csv", "1\n-2\n", ERR_RANGE, "raw/node-label.csv:2:1: label -2 of node 1"},
+    {"raw/node-label.csv", "1\n1.5\n", ERR_FORMAT, "raw/node-label.csv:2:1: \"1.5\""},
+    {"raw/node-label.csv", "1,0\n2,1\n", ERR_FORMAT,
+     "raw/node-label.csv:2:1: \"2\" in field 1 is not 0 or 1"},
     {"raw/node-label.csv", "1\n1\n1\n1\n1\n1\n1\n", ERR_FORMAT, "raw/node-label.csv:7:"},
     {"raw/num-node-list.csv", "3\n3\n", ERR_FORMAT, "raw/num-node-list.csv:2: a second number"},
     {"raw/num-node-list.csv", "", ERR_FORMAT, "the file is empty"},
-    {"split/scheme/train.csv", "0\n6\n", ERR_RANGE, "train.csv:2: node 6 does not exist"},
-    {"split/scheme/test.csv", "0\n", ERR_FORMAT, "test.csv:1: node 0 is in train and in test"},
+    {"split/scheme/train.csv", "0\n6\n", ERR_RANGE, "train.csv:2:1: node 6 does not exist"},
+    {"split/scheme/test.csv", "0\n", ERR_FORMAT, "test.csv:1:1: node 0 is in train and in test"},
     {"split/scheme/train.csv", NULL, ERR_NOT_FOUND, "no directory with a train.csv.gz in it"},
 };
 
@@ -354,15 +358,16 @@ START_TEST(test_npy_fault) {
         int code;
         const char *message;
     } faults[] = {
-        {"edges.npy", NPY_I4, 3, 2, edges, ERR_RANGE, "edges.npy[1]: edge to node 6"},
-        {"edges.npy", NPY_I4, 2, 3, edges, ERR_FORMAT, "has type <i4 and shape [2, 3]"},
+        {"edges.npy", NPY_I4, 3, 2, edges, ERR_RANGE, "edges.npy[1]: target 6 is no node"},
+        {"edges.npy", NPY_I4, 1, 6, edges, ERR_FORMAT, "has type <i4 and shape [1, 6]"},
         {"edges.npy", NPY_F4, 6, 2, features, ERR_FORMAT, "must be integers"},
         {"features.npy", NPY_F4, 6, 2, features, ERR_NOT_FINITE,
-         "features.npy[2]: feature 0 of node 2 is nan"},
+         "features.npy[2]: feature 0 is nan"},
         {"features.npy", NPY_F4, 6, 0, features, ERR_FORMAT, "it must be [nodes, features]"},
         {"labels.npy", NPY_I4, 6, 0, labels, ERR_RANGE, "labels.npy[2]: label -7"},
         {"labels.npy", NPY_F8, 6, 0, halves, ERR_FORMAT, "labels.npy[3]: label 0.5"},
-        {"labels.npy", NPY_I4, 5, 0, labels, ERR_FORMAT, "one number for each row"},
+        {"labels.npy", NPY_I4, 5, 0, labels, ERR_FORMAT,
+         "it must have one for each of the 6 nodes"},
         {"train.npy", NPY_I8, 2, 0, nodes, ERR_RANGE, "train.npy[1]: node 6 does not exist"},
         {"valid.npy", NPY_I8, 1, 0, nodes, ERR_FORMAT, "valid.npy[0]: node 0 is in train and"},
         {"split.npy", NPY_U1, 6, 0, splits, ERR_USAGE, "split.npy and"},
@@ -519,9 +524,9 @@ END_TEST
 /* A text of the user's reaches no terminal as it is. */
 START_TEST(test_printable) {
     char buf[64], small[8];
-    ck_assert_str_eq(csv_printable("a\tb\n\x1b[31m \xc3\xa4 \xc2\x9b\x7f", buf, sizeof buf),
+    ck_assert_str_eq(text_printable("a\tb\n\x1b[31m \xc3\xa4 \xc2\x9b\x7f", buf, sizeof buf),
                      "a\\x09b\\n\\x1b[31m \xc3\xa4 \\x9b\\x7f");
-    ck_assert_str_eq(csv_printable("\x1b\x1b\x1b", small, sizeof small), "\\x1b");
+    ck_assert_str_eq(text_printable("\x1b\x1b\x1b", small, sizeof small), "\\x1b");
     const struct source_file change = {"train.csv", "id\n\x1b[2J\n"};
     expect_fault(IMPORT_CSV, make_source(csv_files, ARRAY_LEN(csv_files), &change, false),
                  ERR_NOT_FOUND, "\"\\x1b[2J\" is no id");

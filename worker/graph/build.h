@@ -1,21 +1,38 @@
-/* A snapshot under construction: every format's reader feeds it nodes, labels, splits and edges,
- * and it checks them alike. Features go straight to disk; edges are read twice, counted and then
- * placed, so that no list of them is ever kept beside the CSR. */
+/* A snapshot under construction: every format's reader feeds it nodes, features, labels, splits and
+ * edges, and it checks them alike. Features go straight to disk, edges to a file aside. */
 #pragma once
 
-#include "worker/graph/csv.h"
-#include "worker/graph/idmap.h"
+#include <stdarg.h>
+
+#include "common/npy.h"
+#include "worker/graph/csr.h"
+#include "worker/graph/edges.h"
+#include "worker/graph/ids.h"
 #include "worker/graph/import.h"
 #include "worker/graph/snapshot.h"
 
 #define LABEL_MAX (1 << 20)
+#define FEATURE_DIM_MAX (1u << 24)
 
-/* Where in the user's files something stands: "path:number" of a text's line, or "path[number]" of
- * an array's row. */
+/* Where in the user's files something stands: "path:line:column" of a text, whose rows may be left
+ * out when they are wrong, or "path[row]" of an array. */
 struct place {
+    struct rows *rows; /* NULL: an array */
     const char *path;
     uint64_t number;
-    bool array;
+    uint32_t column;
+};
+static inline struct place place_line(struct rows *rows, uint64_t line, uint32_t column) {
+    return (struct place){rows, rows->path, line, column};
+}
+static inline struct place place_item(const char *path, uint64_t item) {
+    return (struct place){NULL, path, item, 0};
+}
+
+/* Edges set aside for link prediction. */
+struct aside {
+    int32_t *items; /* [count, 2 or 3] */
+    uint64_t count, cap;
 };
 
 struct build {
@@ -24,55 +41,84 @@ struct build {
     void *progress_ctx;
     const char *tmp; /* the directory being filled */
     struct import_summary *summary;
+    uint32_t threads; /* that parse texts */
 
-    uint64_t nodes;
+    /* Nodes. open: ids that no file of nodes or features has named are new nodes. */
+    bool open;
+    const char *nodes_path; /* the file that named them; NULL while open */
+    struct ids *ids;        /* NULL: the numbers themselves are the ids, 0 .. nodes-1 */
+    uint64_t nodes, cap;
+    int32_t *labels;     /* [cap], LABEL_UNSEEN before build_label */
+    uint8_t *split;      /* [cap] */
+    uint8_t *node_types; /* [cap]; NULL: all alike */
+    char **node_type_names;
+    uint32_t node_type_count;
+
     uint32_t feature_dim, classes;
-    struct idmap *ids; /* NULL: ids are 0..nodes-1 */
     struct npy_writer *features;
-    int32_t *labels;       /* [nodes], LABEL_UNSEEN before build_label */
-    uint8_t *split;        /* [nodes] */
-    char **class_names;    /* [classes] or NULL */
-    int64_t *indptr;       /* [nodes + 1] */
-    int32_t *indices;      /* [edges], allocated when they are counted */
-    int64_t *cursor;       /* [nodes] where the next edge of a row goes */
-    bool placing;          /* the second reading */
-    uint64_t read_edges;   /* in this reading */
+    char **class_names;   /* [classes] or NULL */
+    int32_t *label_pairs; /* [label_pair_count, 2] node, class; several labels a node */
+    uint64_t label_pair_count, label_pair_cap;
+
+    bool undirected; /* add the inverse of every edge */
+    struct edges *edges;
+    struct ids *type_ids; /* names of edge types as they came */
+    struct aside valid_edges, test_edges;
+    struct edges_csr csr;
+
     uint64_t progress_was; /* done when progress was last told */
 };
 
 void build_done(struct build *build);
 
-int build_fault(const struct place *place, int code, struct error *reterr, const char *format, ...)
+/* Something is wrong at a place: 0 when the row may be left out (and is counted), else code. */
+int build_reject(const struct place *place, int code, struct error *reterr, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-struct place build_place(const struct csv *csv);
 /* Something the user should know of a file, for the summary. */
 void build_remark(struct build *build, const char *path, const char *text);
-/* To be called when csv_next has said 0: remarks what it saw. */
-void build_csv_ended(struct build *build, const struct csv *csv);
-void build_progress(struct build *build, const char *what, uint64_t done, uint64_t total);
-
-/* 1. Features, row by row: node 0, 1, ... */
-int build_features_begin(struct build *build, const struct place *place, uint64_t feature_dim,
-                         struct error *reterr);
-int build_features(struct build *build, const struct place *place, const float *row,
+/* Tells progress; ERR_INTERRUPTED after import_interrupt. */
+int build_progress(struct build *build, const char *what, uint64_t done, uint64_t total,
                    struct error *reterr);
-int build_features_end(struct build *build, const char *path, struct error *reterr);
-/* 2. and 3. The columns, each node at most once. A negative label is an error; missing: true. */
-int build_label(struct build *build, const struct place *place, uint64_t node, bool missing,
-                int64_t label, struct error *reterr);
-int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
-                struct error *reterr);
-/* 4. Edges: read is called twice, and calls build_edge for each one both times. */
-typedef int build_read(void *source, struct build *build, struct error *reterr);
-int build_edges(struct build *build, build_read *read, void *source, struct error *reterr);
-int build_edge(struct build *build, const struct place *place, int64_t from, int64_t to,
-               struct error *reterr);
 
+/* Room for that many nodes in the columns; nodes grows to it. ERR_LIMIT above 2^31 - 1. */
+int build_nodes(struct build *build, uint64_t nodes, struct error *reterr);
+/* The nodes' numbers of keys [n]; new ids become nodes while open. -1: there is no such node. */
+int build_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
+                  struct error *reterr);
+/* Says so: what is "source", "target" or "id"; as build_reject. */
+int build_unknown(struct build *build, const struct place *place, const char *what,
+                  const struct id_key *key, struct error *reterr);
 /* A node as the user calls it, for messages; into buf. */
 const char *build_name(const struct build *build, uint64_t node, char *buf, size_t buf_bytes);
 const char *build_split_name(enum split split);
 
-/* The readers. */
-int import_csv(struct build *build, struct error *reterr);
+/* Features, row by row: node 0, 1, ... n rows at once, checked to be finite by the caller. */
+int build_features_begin(struct build *build, const struct place *place, uint64_t feature_dim,
+                         struct error *reterr);
+int build_features(struct build *build, const float *rows, uint64_t n, struct error *reterr);
+int build_features_end(struct build *build, const char *path, struct error *reterr);
+
+/* The columns. A negative label is an error; missing: there is none. */
+int build_label(struct build *build, const struct place *place, uint64_t node, bool missing,
+                int64_t label, struct error *reterr);
+/* One of several labels of a node; a node that is named at all is labelled. */
+int build_label_one_more(struct build *build, const struct place *place, uint64_t node,
+                         int64_t label, struct error *reterr);
+void build_labelled(struct build *build, uint64_t node);
+int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
+                struct error *reterr);
+/* Labelled nodes to train, valid, test by options->ratio. */
+void build_split_ratio(struct build *build);
+
+/* Edges: weights and types as they will come with every one. */
+int build_edges_begin(struct build *build, bool weights, bool types, struct error *reterr);
+/* kind: SPLIT_TRAIN for those of the graph, SPLIT_VALID and SPLIT_TEST for those set aside. Ends
+ * are checked by the caller. */
+int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
+                struct error *reterr);
+/* After everything has been read: new numbers where ids came in no order, then the CSR. */
+int build_finish(struct build *build, struct error *reterr);
+
+/* The readers of whole layouts. */
 int import_ogb(struct build *build, struct error *reterr);
-int import_npy(struct build *build, struct error *reterr);
+int import_files(struct build *build, struct error *reterr);

@@ -26,33 +26,26 @@ int csr_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void row_sort(int32_t *row, uint64_t n) {
+uint64_t csr_row_sort(int32_t *row, uint64_t n, bool unique) {
     if (n > 24) {
         qsort(row, n, sizeof *row, csr_compare);
-        return;
+    } else {
+        /* Most rows are short, where insertion beats the calls of qsort. */
+        for (uint64_t i = 1; i < n; i++) {
+            int32_t value = row[i];
+            uint64_t j = i;
+            for (; j > 0 && row[j - 1] > value; j--)
+                row[j] = row[j - 1];
+            row[j] = value;
+        }
     }
-    /* Most rows are short, where insertion beats the calls of qsort. */
-    for (uint64_t i = 1; i < n; i++) {
-        int32_t value = row[i];
-        uint64_t j = i;
-        for (; j > 0 && row[j - 1] > value; j--)
-            row[j] = row[j - 1];
-        row[j] = value;
-    }
-}
-
-uint64_t csr_sort_unique(int64_t *indptr, int32_t *indices, uint64_t rows) {
-    int64_t begin = 0, out = 0;
-    for (uint64_t i = 0; i < rows; i++) {
-        int64_t end = indptr[i + 1], row_out = out;
-        row_sort(indices + begin, (uint64_t)(end - begin));
-        for (int64_t e = begin; e < end; e++)
-            if (out == row_out || indices[out - 1] != indices[e])
-                indices[out++] = indices[e];
-        begin = end;
-        indptr[i + 1] = out;
-    }
-    return (uint64_t)(begin - out);
+    if (!unique || n == 0)
+        return n;
+    uint64_t left = 1;
+    for (uint64_t i = 1; i < n; i++)
+        if (row[i] != row[left - 1])
+            row[left++] = row[i];
+    return left;
 }
 
 void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes, int64_t *t_indptr,

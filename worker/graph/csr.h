@@ -12,8 +12,8 @@
 /* Is it a CSR of these counts whose every index is below cols? what names it in the message. */
 int csr_check(const char *what, const int64_t *indptr, const int32_t *indices, uint64_t rows,
               uint64_t entries, uint64_t cols, struct error *reterr);
-/* Sorts every row and drops repeats, in place; returns how many were dropped. */
-uint64_t csr_sort_unique(int64_t *indptr, int32_t *indices, uint64_t rows);
+/* Sorts a row and, unique, drops repeats; returns how many entries are left. */
+uint64_t csr_row_sort(int32_t *row, uint64_t n, bool unique);
 /* The transpose of a square one; rows come out ascending. t_indptr [nodes + 1] is zeroed by the
  * caller, t_indices has room for all entries. */
 void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes, int64_t *t_indptr,

@@ -13,6 +13,7 @@
 #include "worker/graph/build.h"
 #include "worker/graph/catalog.h"
 #include "worker/graph/manifest.h"
+#include "worker/graph/text.h"
 #include "worker/graph/version.h"
 
 static void json_decref_p(json_t **json) {
@@ -30,41 +31,109 @@ static int check_options(const struct import_options *options, struct error *ret
                          "version \"%.80s\": a version is MAJOR.MINOR.PATCH, such as 1.0.0 (see "
                          "semver.org)",
                          options->version);
-    if (options->split && options->format != IMPORT_OGB)
+    if (options->split && options->format != IMPORT_OGB && options->format != IMPORT_AUTO)
         return error_set(reterr, ERR_USAGE,
                          "only the ogb format has several splits to choose from");
-    if (!file_exists(options->source))
-        return error_set(reterr, ERR_NOT_FOUND, "%s: there is no such directory", options->source);
+    if (!options->source && !options->edges)
+        return error_set(reterr, ERR_USAGE, "name a directory, a file of edges, or --edges");
+    if (options->source && !file_exists(options->source))
+        return error_set(reterr, ERR_NOT_FOUND, "%s: there is no such file or directory",
+                         options->source);
+    double sum = 0;
+    for (size_t i = 0; i < ARRAY_LEN(options->ratio); i++) {
+        if (!(options->ratio[i] >= 0))
+            return error_set(reterr, ERR_USAGE, "--split-ratio: shares are 0 or more");
+        sum += options->ratio[i];
+    }
+    if (sum > 1 + 1e-9 || (sum > 0 && options->ratio[0] == 0))
+        return error_set(reterr, ERR_USAGE,
+                         "--split-ratio: shares of train, valid and test are at most 1 together, "
+                         "and that of train is more than 0");
     return 0;
 }
 
-static int write_column(const char *dir, const char *name, enum npy_type type, uint64_t count,
-                        const void *items, struct error *reterr) {
+static int write_column(const char *dir, const char *name, enum npy_type type, uint64_t rows,
+                        uint64_t cols, const void *items, struct error *reterr) {
     _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, name);
-    return npy_write(path, type, count, 0, items, reterr);
+    return npy_write(path, type, rows, cols, items, reterr);
+}
+
+static int write_ids(const struct build *build, struct error *reterr) {
+    struct ids *ids = build->ids;
+    build->summary->ids = "0 to n-1";
+    if (!ids || ids_trivial(ids))
+        return 0;
+    if (ids_integers(ids)) {
+        build->summary->ids = "integers";
+        return write_column(build->tmp, "ids", NPY_I8, build->nodes, 0, ids_values(ids), reterr);
+    }
+    _cleanup_(mem_free_p) int64_t *offsets = NULL;
+    _cleanup_(mem_free_p) uint8_t *bytes = NULL;
+    build->summary->ids = "texts";
+    ids_texts(ids, &offsets, &bytes);
+    int r = write_column(build->tmp, "id_offsets", NPY_I8, build->nodes + 1, 0, offsets, reterr);
+    return r < 0 ? r
+                 : write_column(build->tmp, "id_bytes", NPY_U1, (uint64_t)offsets[build->nodes], 0,
+                                bytes, reterr);
+}
+
+/* [nodes, classes] of 0 and 1, row by row. */
+static int write_multi_labels(const struct build *build, struct error *reterr) {
+    uint64_t cells = build->nodes * build->classes;
+    _cleanup_(mem_free_p) uint8_t *matrix = mem_alloc(cells + 1);
+    for (uint64_t i = 0; i < build->label_pair_count; i++)
+        matrix[(uint64_t)build->label_pairs[2 * i] * build->classes +
+               (uint64_t)build->label_pairs[2 * i + 1]] = 1;
+    return write_column(build->tmp, "multi_labels", NPY_U1, build->nodes, build->classes, matrix,
+                        reterr);
 }
 
 static int write_arrays(const struct build *build, struct error *reterr) {
-    const struct idmap *ids = build->ids && !idmap_trivial(build->ids) ? build->ids : NULL;
+    const struct import_summary *summary = build->summary;
+    uint64_t aside_cols = build->type_ids ? 3 : 2;
     const struct {
         const char *name;
         enum npy_type type;
-        uint64_t count;
+        uint64_t rows, cols;
         const void *items;
     } columns[] = {
-        {"indptr", NPY_I8, build->nodes + 1, build->indptr},
-        {"indices", NPY_I4, build->summary->edges, build->indices},
-        {"labels", NPY_I4, build->nodes, build->labels},
-        {"split", NPY_U1, build->nodes, build->split},
-        {"id_offsets", NPY_I8, build->nodes + 1, ids ? ids->offsets : NULL},
-        {"id_bytes", NPY_U1, ids ? (uint64_t)ids->offsets[ids->count] : 0, ids ? ids->bytes : NULL},
+        {"indptr", NPY_I8, build->nodes + 1, 0, build->csr.indptr},
+        {"indices", NPY_I4, summary->edges, 0, build->csr.indices},
+        {"labels", NPY_I4, build->nodes, 0, build->labels},
+        {"split", NPY_U1, build->nodes, 0, build->split},
+        {"node_types", NPY_U1, build->nodes, 0, build->node_types},
+        {"edge_types", NPY_I4, summary->edges, 0, build->csr.types},
+        {"edge_weights", NPY_F4, summary->edges, 0, build->csr.weights},
+        {"valid_edges", NPY_I4, summary->valid_edges, aside_cols, build->valid_edges.items},
+        {"test_edges", NPY_I4, summary->test_edges, aside_cols, build->test_edges.items},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(columns); i++)
         if (columns[i].items)
-            r = write_column(build->tmp, columns[i].name, columns[i].type, columns[i].count,
-                             columns[i].items, reterr);
-    return r;
+            r = write_column(build->tmp, columns[i].name, columns[i].type, columns[i].rows,
+                             columns[i].cols, columns[i].items, reterr);
+    if (r == 0 && summary->multi_label)
+        r = write_multi_labels(build, reterr);
+    return r < 0 ? r : write_ids(build, reterr);
+}
+
+/* How many nodes of each type, for people. */
+static void summarize_types(const struct build *build) {
+    uint64_t counts[256] = {0};
+    char *text = build->summary->types;
+    size_t len = 0, bytes = sizeof build->summary->types;
+    for (uint64_t i = 0; build->node_types && i < build->nodes; i++)
+        counts[build->node_types[i]]++;
+    for (uint32_t t = 0; t < build->node_type_count; t++) {
+        char name[64];
+        if (len > bytes - 100) {
+            snprintf(text + len, bytes - len, ", ...");
+            return;
+        }
+        len += (size_t)snprintf(text + len, bytes - len, "%s%llu %s", len ? ", " : "",
+                                (unsigned long long)counts[t],
+                                text_printable(build->node_type_names[t], name, sizeof name));
+    }
 }
 
 static void summarize(struct build *build) {
@@ -84,6 +153,37 @@ static void summarize(struct build *build) {
     summary->train = counts[SPLIT_TRAIN];
     summary->valid = counts[SPLIT_VALID];
     summary->test = counts[SPLIT_TEST];
+    summary->half = build->feature_dim && build->options->half;
+    summary->node_types = build->node_type_count;
+    summarize_types(build);
+    summary->edge_types = build->type_ids ? (uint32_t)ids_count(build->type_ids) : 0;
+}
+
+/* A list of names for the manifest. */
+static int put_names(json_t *manifest, const char *key, char *const *names, uint32_t count,
+                     struct error *reterr) {
+    if (!names || count == 0)
+        return 0;
+    char shown[400];
+    json_t *list = json_array();
+    json_object_set_new(manifest, key, list);
+    for (uint32_t i = 0; i < count; i++)
+        if (json_array_append_new(list, json_string(names[i])) < 0)
+            return error_set(reterr, ERR_FORMAT, "\"%.80s\", one of \"%s\", is not UTF-8 text",
+                             text_printable(names[i], shown, sizeof shown), key);
+    return 0;
+}
+
+static int put_edge_types(json_t *manifest, const struct build *build, struct error *reterr) {
+    uint32_t count = build->summary->edge_types;
+    char **names = mem_array(count + 1, sizeof *names), text[1024];
+    for (uint32_t i = 0; i < count; i++)
+        names[i] = mem_strdup(ids_text(build->type_ids, i, text, sizeof text));
+    int r = put_names(manifest, "edge_types", names, count, reterr);
+    for (uint32_t i = 0; i < count; i++)
+        mem_free(names[i]);
+    mem_free(names);
+    return r;
 }
 
 static int write_manifest(const struct build *build, char **ret_digest, struct error *reterr) {
@@ -97,39 +197,36 @@ static int write_manifest(const struct build *build, char **ret_digest, struct e
         build->options->version, "created", created, "nodes", (json_int_t)summary->nodes, "edges",
         (json_int_t)summary->edges, "feature_dim", (json_int_t)summary->feature_dim, "classes",
         (json_int_t)summary->classes, "undirected", (int)summary->symmetric);
-    if (build->class_names) {
-        char shown[400];
-        json_t *names = json_array();
-        json_object_set_new(manifest, "class_names", names);
-        for (uint32_t i = 0; i < build->classes; i++)
-            if (json_array_append_new(names, json_string(build->class_names[i])) < 0)
-                return error_set(reterr, ERR_FORMAT, "the label \"%.80s\" is not UTF-8 text",
-                                 csv_printable(build->class_names[i], shown, sizeof shown));
-    }
-    int r = manifest_write(build->tmp, manifest, reterr);
+    int r = put_names(manifest, "class_names", build->class_names, build->classes, reterr);
+    if (r == 0)
+        r = put_names(manifest, "node_types", build->node_type_names, build->node_type_count,
+                      reterr);
+    if (r == 0 && summary->edge_types)
+        r = put_edge_types(manifest, build, reterr);
+    if (r == 0)
+        r = manifest_write(build->tmp, manifest, reterr);
     if (r == 0)
         *ret_digest = mem_strdup(json_string_value(json_object_get(manifest, "digest")));
     return r;
 }
 
-static int read_graph(struct build *build, struct error *reterr) {
-    switch (build->options->format) {
-    case IMPORT_OGB:
-        return import_ogb(build, reterr);
-    case IMPORT_CSV:
-        return import_csv(build, reterr);
-    case IMPORT_NPY:
-        return import_npy(build, reterr);
-    }
-    return error_set(reterr, ERR_INTERNAL, "no such format");
+static bool is_ogb(const char *source) {
+    _cleanup_(mem_free_p) char *raw = mem_printf("%s/raw", source ? source : "");
+    _cleanup_(mem_free_p) char *below = mem_printf("%s/ogb/raw", source ? source : "");
+    return source && (file_exists(raw) || file_exists(below));
 }
 
 static int fill(struct build *build, char **ret_digest, struct error *reterr) {
-    int r = read_graph(build, reterr);
+    const struct import_options *options = build->options;
+    bool ogb = options->format == IMPORT_OGB ||
+               (options->format == IMPORT_AUTO && !options->edges && is_ogb(options->source));
+    if (!ogb && options->split)
+        return error_set(reterr, ERR_USAGE,
+                         "only the ogb format has several splits to choose from");
+    int r = ogb ? import_ogb(build, reterr) : import_files(build, reterr);
     if (r < 0)
         return r;
-    if (build->classes == 0)
-        return error_set(reterr, ERR_FORMAT, "%s: no node has a label", build->options->source);
+    build_progress(build, "writing", 0, 0, NULL);
     summarize(build);
     r = write_arrays(build, reterr);
     return r ? r : write_manifest(build, ret_digest, reterr);
@@ -175,11 +272,17 @@ int import_run(const struct import_options *options, import_progress *progress, 
     if (r < 0)
         return r;
     strcpy(summary.dir, dir);
+    summary.rejects.allowed = options->skip_bad;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct build build = {.options = options,
                           .progress = progress,
                           .progress_ctx = ctx,
                           .tmp = tmp,
-                          .summary = &summary};
+                          .summary = &summary,
+                          .threads = cores > 1 ? (uint32_t)cores : 1,
+                          .open = true,
+                          .undirected = options->undirected,
+                          .progress_was = UINT64_MAX};
     _cleanup_(mem_free_p) char *digest = NULL;
     r = fill(&build, &digest, reterr);
     build_done(&build);
