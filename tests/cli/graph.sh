@@ -142,13 +142,13 @@ run 78 import --format csv nowhere --name ring --version 2.0.0
 says "nowhere: there is no such file or directory"
 run 78 import --format ogb source --name ring --version 2.0.0
 says "has neither raw/ nor ogb/raw/"
+sed -i '$d' source/edges.csv
 mv source/test.csv source/test
 mkdir source/test.csv
 run 78 import --format csv source --name ring --version 1.9.0
 says "source/test.csv: is a directory, where a file is needed"
 rmdir source/test.csv
 mv source/test source/test.csv
-sed -i '$d' source/edges.csv
 gzip source/edges.csv
 echo rubbish >>source/edges.csv.gz
 sed -i "s/,low/,$(printf 'l\033ow')/" source/labels.csv
