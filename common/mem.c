@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/pool.h"
 
@@ -22,6 +23,17 @@ void mem_count_allocation(void) {
     atomic_fetch_add_explicit(&mem_asked, 1, memory_order_relaxed);
 }
 
+/* Tables and matrices that are reached at random spend much of their time in the processor's search
+ * for pages, and fresh memory much in page faults: large pages make both rare. */
+#define HUGE_FROM_BYTES (4u << 20)
+#define PAGE_BYTES 4096u
+
+static void ask_for_large_pages(void *pointer, size_t size_bytes) {
+    uintptr_t begin = ((uintptr_t)pointer + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    uintptr_t end = ((uintptr_t)pointer + size_bytes) / PAGE_BYTES * PAGE_BYTES;
+    (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE); /* a wish */
+}
+
 void *mem_raw(size_t size_bytes) {
     size_t rounded = (size_bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
     if (rounded < size_bytes)
@@ -30,6 +42,8 @@ void *mem_raw(size_t size_bytes) {
     void *pointer = aligned_alloc(MEM_ALIGN, rounded ? rounded : MEM_ALIGN);
     if (!pointer)
         mem_die(size_bytes);
+    if (rounded >= HUGE_FROM_BYTES)
+        ask_for_large_pages(pointer, rounded);
     return pointer;
 }
 
@@ -45,9 +59,11 @@ void *mem_array(size_t count, size_t size_bytes) {
 }
 
 void *mem_resize(void *array, size_t old_bytes, size_t new_bytes) {
-    void *grown = mem_alloc(new_bytes);
-    if (array)
-        memcpy(grown, array, old_bytes < new_bytes ? old_bytes : new_bytes);
+    char *grown = mem_raw(new_bytes);
+    size_t kept = !array ? 0 : old_bytes < new_bytes ? old_bytes : new_bytes;
+    if (kept)
+        memcpy(grown, array, kept);
+    memset(grown + kept, 0, new_bytes - kept);
     mem_free(array);
     return grown;
 }
