@@ -193,6 +193,11 @@ static int run_prepare_data(struct run *run, struct error *reterr) {
     if (r < 0)
         return r;
     run->snapshot = mem_printf("%s@%s", snapshot->name, snapshot->version);
+    r = snapshot_trainable(snapshot, reterr);
+    if (r < 0) {
+        snapshot_close(snapshot);
+        return r;
+    }
     bool existed = false;
     uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
     run_warn_of_halo(run);

@@ -287,6 +287,25 @@ int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct er
     return r;
 }
 
+int snapshot_trainable(const struct snapshot *s, struct error *reterr) {
+    if (s->feature_dim == 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "%s@%s has no features, which every model here needs; import it with "
+                         "--features",
+                         s->name, s->version);
+    if (s->classes == 0)
+        return error_set(
+            reterr, ERR_CONFIG,
+            "%s@%s has no labels, and models here learn the classes of nodes; import it "
+            "with --labels",
+            s->name, s->version);
+    if (s->multi_labels.data)
+        return error_set(reterr, ERR_CONFIG,
+                         "%s@%s has several labels a node; models here learn one class a node",
+                         s->name, s->version);
+    return 0;
+}
+
 static void free_names(char **names, uint32_t count) {
     for (uint32_t i = 0; names && i < count; i++)
         mem_free(names[i]);
