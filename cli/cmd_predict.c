@@ -9,9 +9,8 @@
 #include "cli/cli.h"
 #include "common/file.h"
 #include "common/mem.h"
-#include "worker/graph/sampler.h"
 #include "worker/graph/store.h"
-#include "worker/model/model.h"
+#include "worker/model/infer.h"
 #include "worker/model/tensors.h"
 
 enum { KEY_MODEL = 256 };
@@ -38,8 +37,7 @@ struct predict {
     size_t tensor_count;
     float *file_weights, *weights; /* as in the file, and in the model's order */
     struct model_spec spec;
-    struct model *model;
-    struct full_batch *batch;
+    struct infer *infer;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
@@ -67,8 +65,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
 }
 
 static void predict_done(struct predict *p) {
-    full_batch_free(p->batch);
-    model_free(p->model);
+    infer_free(p->infer);
     mem_free(p->weights);
     mem_free(p->file_weights);
     mem_free(p->tensors);
@@ -151,8 +148,7 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
         return r;
     bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;
     p->store = store_from_snapshot(p->snapshot, normalize);
-    p->batch = full_batch_new(p->store, p->spec.kind, p->spec.layers);
-    p->model = model_new(&p->spec);
+    p->infer = infer_new(&p->spec, p->store);
     return 0;
 }
 
@@ -237,8 +233,7 @@ static int predict_run(struct predict *p, const struct arguments *arguments, str
     if (r < 0)
         return r;
     struct model_result result;
-    const float *logits =
-        model_forward(p->model, full_batch_get(p->batch), p->weights, false, &result);
+    const float *logits = infer_run(p->infer, p->weights, &result);
     r = predict_write(p, arguments->out, logits, reterr);
     if (r < 0)
         return r;

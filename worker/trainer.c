@@ -17,6 +17,7 @@
 #include "common/metrics.h"
 #include "common/vec.h"
 #include "worker/graph/sampler.h"
+#include "worker/model/infer.h"
 #include "worker/model/model.h"
 
 #define LOG_EVERY_MS 1000
@@ -33,7 +34,8 @@ struct trainer {
 
     /* the training thread's own */
     struct model *model;
-    struct full_batch *full;
+    struct full_batch *full; /* full mode */
+    struct infer *infer;     /* sampled mode: evaluates on all neighbours, layer by layer */
     struct sampler *sampler; /* sampled mode, from the first step on */
     float *weights, *gradient;
     Graphps__Eval eval; /* sums of the epoch at hand */
@@ -74,7 +76,10 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     trainer->overlap = config->consistency_mode == CONSISTENCY_ASYNC;
     trainer->layout = layout;
     trainer->model = model_new(&spec);
-    trainer->full = full_batch_new(store, spec.kind, spec.layers);
+    if (config->train_mode == TRAIN_SAMPLED)
+        trainer->infer = infer_new(&spec, store);
+    else
+        trainer->full = full_batch_new(store, spec.kind, spec.layers);
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
     graphps__eval__init(&trainer->last);
@@ -88,6 +93,7 @@ struct trainer *trainer_free(struct trainer *trainer) {
         return NULL;
     sampler_free(trainer->sampler);
     full_batch_free(trainer->full);
+    infer_free(trainer->infer);
     model_free(trainer->model);
     mem_free(trainer->gradient);
     mem_free(trainer->weights);
@@ -171,7 +177,10 @@ static void epoch_log(struct trainer *trainer, const Graphps__Eval *eval) {
 
 static void evaluate(struct trainer *trainer, const float *weights, Graphps__Eval *eval) {
     struct model_result result;
-    model_forward(trainer->model, full_batch_get(trainer->full), weights, false, &result);
+    if (trainer->infer)
+        infer_run(trainer->infer, weights, &result);
+    else
+        model_forward(trainer->model, full_batch_get(trainer->full), weights, false, &result);
     eval->valid_loss_sum = result.loss_sum[SPLIT_VALID];
     eval->valid_correct = result.correct[SPLIT_VALID];
     eval->valid_count = result.count[SPLIT_VALID];

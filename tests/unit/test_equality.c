@@ -12,6 +12,7 @@
 #include "worker/graph/import.h"
 #include "worker/graph/sampler.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/infer.h"
 #include "worker/model/model.h"
 
 /* What all partitions together make of one step. */
@@ -59,6 +60,16 @@ static void add_part(const struct model_spec *spec, const struct layout *layout,
         memcpy(sum->logits + (size_t)batch.nodes[i] * spec->classes, logits + i * spec->classes,
                spec->classes * sizeof *logits);
     sum->outputs += batch.n_output;
+    struct infer *infer = infer_new(spec, store);
+    struct model_result whole, blocks;
+    model_forward(model, &batch, weights, false, &whole);
+    infer_run(infer, weights, &blocks);
+    const float *again = infer_run(infer, weights, &blocks); /* in the buffers of the first */
+    test_floats_equal("layer by layer", logits, again, store->owned * spec->classes, 1e-4, 1e-5);
+    ck_assert_mem_eq(whole.count, blocks.count, sizeof whole.count);
+    ck_assert_double_eq_tol(whole.loss_sum[SPLIT_TRAIN], blocks.loss_sum[SPLIT_TRAIN],
+                            1e-5 * whole.loss_sum[SPLIT_TRAIN] + 1e-9);
+    infer_free(infer);
     model_free(model);
     full_batch_free(full);
     mem_free(gradient);

@@ -63,7 +63,7 @@ int edges_new(const char *dir, bool weights, bool types, struct edges **ret, str
     edges->weights = weights;
     edges->types = types;
     edges->edge_bytes = 8 + 4 * (size_t)weights + 4 * (size_t)types;
-    edges->block = mem_raw(BLOCK_EDGES * edges->edge_bytes);
+    edges->block = mem_alloc(BLOCK_EDGES * edges->edge_bytes);
     *ret = edges;
     return 0;
 }
@@ -142,6 +142,11 @@ int edges_add(struct edges *edges, const struct edge_batch *batch, struct error 
     return 0;
 }
 
+/* Is it worth several threads? */
+static bool is_large(const struct edges *edges) {
+    return edges->count > BLOCK_EDGES;
+}
+
 /* Shared by the threads of one pass: the first error, and a block's memory for each of them. */
 struct pass {
     int code;
@@ -199,7 +204,7 @@ static int count_rows(const struct edges *edges, const struct edges_rule *rule,
     struct pass pass = {0};
     uint64_t loops = 0;
     csr->indptr = mem_array(rule->nodes + 1, sizeof *csr->indptr);
-#pragma omp parallel reduction(+ : loops)
+#pragma omp parallel reduction(+ : loops) if (is_large(edges))
     {
         _cleanup_(mem_free_p) uint8_t *block = mem_raw(block_bytes(edges));
 #pragma omp for schedule(dynamic)
@@ -275,13 +280,13 @@ static int place_rows(const struct edges *edges, const struct edges_rule *rule,
         csr->weights = mem_raw((entries + 1) * sizeof *csr->weights);
     uint64_t shares = 1;
 #ifdef _OPENMP
-    shares = (uint64_t)omp_get_max_threads();
+    shares = is_large(edges) ? (uint64_t)omp_get_max_threads() : 1;
 #endif
     _cleanup_(mem_free_p) uint64_t *bounds = mem_array(shares + 1, sizeof *bounds);
     for (uint64_t s = 0; s <= shares; s++)
         bounds[s] = row_at_share(csr, rule->nodes, s, shares);
     struct pass pass = {0};
-#pragma omp parallel for schedule(static, 1)
+#pragma omp parallel for schedule(static, 1) if (shares > 1)
     for (uint64_t s = 0; s < shares; s++) {
         struct error err = {0};
         if (place_range(edges, rule, csr, (int32_t)bounds[s], (int32_t)bounds[s + 1], &err) < 0)
@@ -345,11 +350,12 @@ static int64_t row_sort_entries(struct edges_csr *csr, enum dedup dedup, int64_t
 }
 
 /* Every row sorted, its repeats dropped, and the rows moved together. */
-static void sort_rows(const struct edges_rule *rule, struct edges_csr *csr) {
+static void sort_rows(const struct edges *edges, const struct edges_rule *rule,
+                      struct edges_csr *csr) {
     uint64_t nodes = rule->nodes;
     _cleanup_(mem_free_p) int32_t *left = mem_raw(nodes * sizeof *left + 1);
     bool plain = !csr->types && !csr->weights;
-#pragma omp parallel
+#pragma omp parallel if (is_large(edges))
     {
         struct entry *entries = NULL;
         int64_t cap = 0;
@@ -397,7 +403,7 @@ int edges_build(struct edges *edges, const struct edges_rule *rule, struct edges
         edges_csr_done(ret);
         return r;
     }
-    sort_rows(rule, ret);
+    sort_rows(edges, rule, ret);
     ret->symmetric = rule->undirected || csr_symmetric(ret->indptr, ret->indices, rule->nodes);
     return 0;
 }

@@ -1,0 +1,224 @@
+/* Blocks of rows through a layer. Which of graph and weights comes first follows the narrower side,
+ * as in training; the self term of a GCN is one more edge of its row. */
+#include "worker/model/infer.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "common/mem.h"
+#include "worker/graph/mfg.h"
+#include "worker/kernels/kernels.h"
+#include "worker/model/loss.h"
+
+#define BLOCK_ROWS 16384u
+#define BLOCK_EDGES (1u << 20) /* about: a row is never cut */
+
+/* A block's rows as a CSR of its own. */
+struct block {
+    uint64_t first;
+    uint32_t rows;
+    int64_t *indptr; /* [BLOCK_ROWS + 1] */
+    int32_t *indices;
+    float *weights;
+    size_t capacity; /* of indices and weights */
+};
+
+struct infer {
+    struct model_spec spec;
+    const struct store *store;
+    float *outputs[2]; /* of the layer before and of the one at hand */
+    float *product;    /* X W of all sources, where the weights come first */
+    float *propagated; /* [BLOCK_ROWS, in], where the graph comes first */
+    struct block block;
+};
+
+/* Nodes within hops of the owned ones, as far as the store has them. */
+static uint64_t nodes_within(const struct store *store, size_t hops) {
+    return store->hop_nodes[hops < store->halo ? hops : store->halo];
+}
+
+static size_t layer_in(const struct model_spec *spec, size_t l) {
+    return l == 0 ? spec->input_dim : spec->hidden;
+}
+
+static size_t layer_out(const struct model_spec *spec, size_t l) {
+    return l + 1 == spec->layers ? spec->classes : spec->hidden;
+}
+
+static bool graph_first(const struct model_spec *spec, size_t l) {
+    return spec->kind != MODEL_MLP && layer_in(spec, l) <= layer_out(spec, l);
+}
+
+/* Rows that layer l computes, and those it reads. */
+static uint64_t layer_rows(const struct infer *infer, size_t l) {
+    return infer->spec.kind == MODEL_MLP ? infer->store->owned
+                                         : nodes_within(infer->store, infer->spec.layers - 1 - l);
+}
+
+static uint64_t layer_sources(const struct infer *infer, size_t l) {
+    return infer->spec.kind == MODEL_MLP ? infer->store->owned
+                                         : nodes_within(infer->store, infer->spec.layers - l);
+}
+
+/* Floats of each of the four arrays. */
+static void plan(const struct infer *infer, size_t floats[4]) {
+    const struct model_spec *spec = &infer->spec;
+    memset(floats, 0, 4 * sizeof *floats);
+    for (size_t l = 0; l < spec->layers; l++) {
+        size_t y = layer_rows(infer, l) * layer_out(spec, l);
+        size_t first = graph_first(spec, l) ? BLOCK_ROWS * layer_in(spec, l) : 0;
+        size_t product =
+            first || spec->kind == MODEL_MLP ? 0 : layer_sources(infer, l) * layer_out(spec, l);
+        floats[l % 2] = floats[l % 2] > y ? floats[l % 2] : y;
+        floats[2] = floats[2] > product ? floats[2] : product;
+        floats[3] = floats[3] > first ? floats[3] : first;
+    }
+}
+
+size_t infer_bytes(const struct model_spec *spec, const struct store *store) {
+    const struct infer infer = {.spec = *spec, .store = store};
+    size_t floats[4];
+    plan(&infer, floats);
+    return (floats[0] + floats[1] + floats[2] + floats[3]) * sizeof(float) +
+           (BLOCK_ROWS + 1) * sizeof(int64_t) + 2 * BLOCK_EDGES * sizeof(float);
+}
+
+struct infer *infer_new(const struct model_spec *spec, const struct store *store) {
+    struct infer *infer = mem_alloc(sizeof *infer);
+    infer->spec = *spec;
+    infer->store = store;
+    size_t floats[4];
+    plan(infer, floats);
+    infer->outputs[0] = mem_raw(floats[0] * sizeof(float));
+    infer->outputs[1] = mem_raw(floats[1] * sizeof(float));
+    infer->product = mem_raw(floats[2] * sizeof(float));
+    infer->propagated = mem_raw(floats[3] * sizeof(float));
+    infer->block.indptr = mem_raw((BLOCK_ROWS + 1) * sizeof *infer->block.indptr);
+    return infer;
+}
+
+struct infer *infer_free(struct infer *infer) {
+    if (!infer)
+        return NULL;
+    mem_free(infer->outputs[0]);
+    mem_free(infer->outputs[1]);
+    mem_free(infer->product);
+    mem_free(infer->propagated);
+    mem_free(infer->block.indptr);
+    mem_free(infer->block.indices);
+    mem_free(infer->block.weights);
+    mem_free(infer);
+    return NULL;
+}
+
+/* Where the row's edges are in the store; none beyond what it has. */
+static int64_t row_edge(const struct store *store, uint64_t row) {
+    return store->indptr[row < store->rows ? row : store->rows];
+}
+
+static void block_reserve(struct block *block, size_t edges) {
+    if (edges <= block->capacity)
+        return;
+    mem_free(block->indices);
+    mem_free(block->weights);
+    block->capacity = edges < BLOCK_EDGES ? BLOCK_EDGES : edges;
+    block->indices = mem_raw(block->capacity * sizeof *block->indices);
+    block->weights = mem_raw(block->capacity * sizeof *block->weights);
+}
+
+/* As many rows from first on as fit, up to end; with their edges and weights. */
+static void block_take(struct infer *infer, uint64_t first, uint64_t end) {
+    const struct store *store = infer->store;
+    struct block *block = &infer->block;
+    bool self = infer->spec.kind == MODEL_GCN;
+    uint32_t rows = 0;
+    size_t edges = 0;
+    block->first = first;
+    block->indptr[0] = 0;
+    while (first + rows < end && rows < BLOCK_ROWS) {
+        uint64_t i = first + rows;
+        size_t row = infer->spec.kind == MODEL_MLP
+                         ? 0
+                         : (size_t)(row_edge(store, i + 1) - row_edge(store, i)) + self;
+        if (rows > 0 && edges + row > BLOCK_EDGES)
+            break;
+        edges += row;
+        block->indptr[++rows] = (int64_t)edges;
+    }
+    block->rows = rows;
+    block_reserve(block, edges);
+    if (edges == 0)
+        return;
+#pragma omp parallel for schedule(dynamic, 256)
+    for (uint32_t k = 0; k < rows; k++) {
+        uint64_t i = first + k;
+        int64_t at = block->indptr[k], begin = row_edge(store, i),
+                degree = row_edge(store, i + 1) - begin;
+        for (int64_t e = 0; e < degree; e++, at++) {
+            int32_t source = store->indices[begin + e];
+            block->indices[at] = source;
+            block->weights[at] =
+                mfg_weight(infer->spec.kind, store->degree[i], store->degree[source], 1, degree);
+        }
+        if (self) {
+            block->indices[at] = (int32_t)i;
+            block->weights[at] = mfg_self(store->degree[i]);
+        }
+    }
+}
+
+static void propagate(const struct block *block, size_t d, const float *x, float *y) {
+    kernels()->spmm(block->rows, d, block->indptr, block->indices, block->weights, NULL, x, d, y,
+                    d);
+}
+
+/* One block of a layer: x [sources, in], y [rows of the block, out]. */
+static void block_run(struct infer *infer, size_t l, const float *x, const float *weights,
+                      const float *bias, float *y) {
+    const struct model_spec *spec = &infer->spec;
+    const struct block *block = &infer->block;
+    size_t in = layer_in(spec, l), out = layer_out(spec, l);
+    const float *own = x + block->first * in;
+    const float *w_neighbor = spec->kind == MODEL_SAGE ? weights + in * out : weights;
+    if (spec->kind == MODEL_MLP) {
+        gemm(false, false, block->rows, out, in, 1, own, in, weights, out, 0, y, out);
+    } else if (graph_first(spec, l)) {
+        propagate(block, in, x, infer->propagated);
+        gemm(false, false, block->rows, out, in, 1, infer->propagated, in, w_neighbor, out, 0, y,
+             out);
+    } else {
+        propagate(block, out, infer->product, y);
+    }
+    if (spec->kind == MODEL_SAGE)
+        gemm(false, false, block->rows, out, in, 1, own, in, weights, out, 1, y, out);
+    kernels()->bias_act_dropout(block->rows, out, y, bias, l + 1 < spec->layers, 0, 0, NULL, NULL);
+}
+
+static void layer_run(struct infer *infer, size_t l, const float *x, const float *weights,
+                      const float *bias, float *y) {
+    const struct model_spec *spec = &infer->spec;
+    size_t in = layer_in(spec, l), out = layer_out(spec, l);
+    uint64_t rows = layer_rows(infer, l);
+    if (spec->kind != MODEL_MLP && !graph_first(spec, l))
+        gemm(false, false, layer_sources(infer, l), out, in, 1, x, in,
+             spec->kind == MODEL_SAGE ? weights + in * out : weights, out, 0, infer->product, out);
+    for (uint64_t i = 0; i < rows; i += infer->block.rows) {
+        block_take(infer, i, rows);
+        block_run(infer, l, x, weights, bias, y + i * out);
+    }
+}
+
+const float *infer_run(struct infer *infer, const float *weights, struct model_result *result) {
+    const struct model_spec *spec = &infer->spec;
+    const struct store *store = infer->store;
+    const float *x = store->features;
+    for (size_t l = 0; l < spec->layers; l++) {
+        size_t count = layer_in(spec, l) * layer_out(spec, l) * (spec->kind == MODEL_SAGE ? 2 : 1);
+        layer_run(infer, l, x, weights, weights + count, infer->outputs[l % 2]);
+        weights += count + layer_out(spec, l);
+        x = infer->outputs[l % 2];
+    }
+    if (result)
+        loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);
+    return x;
+}

@@ -1,0 +1,18 @@
+/* Layer-wise inference with all neighbours: each layer is computed for all nodes that the next one
+ * needs, a block of rows at a time, before the next begins. Memory is that of two layers' outputs,
+ * however many layers there are; nothing is kept for a backward pass. */
+#pragma once
+
+#include "worker/graph/store.h"
+#include "worker/model/model.h"
+
+struct infer;
+/* Both are borrowed and outlive it. */
+struct infer *infer_new(const struct model_spec *spec, const struct store *store);
+struct infer *infer_free(struct infer *infer); /* takes NULL */
+/* weights: flat, layout order. The logits [store->owned, classes] stay valid until the next call;
+ * result may be NULL. The same numbers as model_forward over a full batch without dropout, up to
+ * rounding. */
+const float *infer_run(struct infer *infer, const float *weights, struct model_result *result);
+/* What it allocates for a store of such a shape. */
+size_t infer_bytes(const struct model_spec *spec, const struct store *store);
