@@ -7,6 +7,8 @@
 #include "server/table.h"
 
 #include <assert.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "common/lock.h"
@@ -16,7 +18,12 @@
 #include "common/vec.h"
 #include "server/table_rows.h"
 
-enum { AHEAD = 8, EVICT_SLOTS = 4096 };
+enum {
+    AHEAD = 8,
+    EVICT_SLOTS = 4096,
+    TURN_FLOATS = 4096, /* so much of a stripe is stepped or read before others may have a turn */
+    TURN_YIELDS = 256,
+};
 
 /* Beyond any tensor's number: no table draws the same numbers as a tensor. */
 #define TABLE_STREAM (1ull << 32)
@@ -24,6 +31,8 @@ enum { AHEAD = 8, EVICT_SLOTS = 4096 };
 struct stripe {
     struct lock lock; /* LOCK_BLOCK; guards all of rows but row_floats; never two at once */
     struct rows rows;
+    atomic_uint waiting; /* threads that want the lock */
+    atomic_uint turns;   /* how often one of them got it */
 } __attribute__((aligned(MEM_ALIGN)));
 
 /* Set at start, never changed, but for what the stripes' locks guard. */
@@ -31,6 +40,7 @@ struct table {
     char *name;
     uint64_t rows;
     size_t dim, row_floats;
+    uint32_t turn_rows; /* TURN_FLOATS */
     float init_scale;
     uint64_t init_key;
     const struct optimizer *optimizer;
@@ -77,6 +87,7 @@ int table_new(const struct table_spec *spec, uint64_t seed, uint32_t stripes,
         .rows = spec->rows,
         .dim = spec->dim,
         .row_floats = spec->dim * (1 + optimizer_state_floats(optimizer)),
+        .turn_rows = 1 + TURN_FLOATS / spec->dim,
         .init_scale = spec->init_scale,
         .init_key = rng_key(seed, TABLE_STREAM + spec->number),
         .optimizer = optimizer,
@@ -130,10 +141,28 @@ void table_split(const struct table *table, const uint64_t *rows, uint32_t n, ui
 static struct stripe *stripe_lock(struct table *table, uint32_t number) {
     assert(number < table->stripe_count);
     struct stripe *stripe = &table->stripes[number];
+    atomic_fetch_add(&stripe->waiting, 1);
     uint64_t waited_ns = lock_take(&stripe->lock);
+    atomic_fetch_sub(&stripe->waiting, 1);
+    atomic_fetch_add(&stripe->turns, 1);
     if (waited_ns > 0)
         metric_record(METRIC_LOCK_WAIT, waited_ns);
     return stripe;
+}
+
+/* In the middle of long work, between two rows: whoever waits for the stripe goes first. A lock
+ * that is let go and taken again at once would not do: who sleeps has to be woken, and would find
+ * it taken. Waits only so long that a thread which gets no processor does not hold up the work. */
+static void stripe_share(struct stripe *stripe) {
+    lock_assert_held(&stripe->lock);
+    unsigned waiting = atomic_load_explicit(&stripe->waiting, memory_order_relaxed);
+    if (waiting == 0)
+        return;
+    unsigned turns = atomic_load(&stripe->turns);
+    lock_release(&stripe->lock);
+    for (int i = 0; i < TURN_YIELDS && atomic_load(&stripe->turns) - turns < waiting; i++)
+        sched_yield();
+    lock_take(&stripe->lock);
 }
 
 static void row_init(const struct table *table, uint64_t row, float *weights) {
@@ -198,6 +227,8 @@ static size_t apply_one_locked(const struct table *table, struct stripe *stripe,
     for (uint32_t j = 0; j < 2 * AHEAD; j++)
         part_ahead(table, stripe, part, j, AHEAD);
     for (uint32_t j = 0; j < part->count; j++) {
+        if (j % table->turn_rows == table->turn_rows - 1)
+            stripe_share(stripe);
         part_ahead(table, stripe, part, j + 2 * AHEAD, AHEAD);
         row_step_locked(table, stripe, part->rows[part->order[j]], part_gradient(table, part, j),
                         factor, clock);
@@ -280,6 +311,8 @@ static size_t apply_many_locked(const struct table *table, struct stripe *stripe
     lock_assert_held(&stripe->lock);
     size_t stepped = 0;
     for (; merge->count > 0; stepped++) {
+        if (stepped % table->turn_rows == table->turn_rows - 1)
+            stripe_share(stripe);
         uint64_t row = merge->heap[0].row;
         float factor;
         const float *gradient = merge_take(table, stripe, merge, &factor);
@@ -337,6 +370,8 @@ static void read_locked(const struct table *table, struct stripe *stripe, const 
             rows_prefetch_row(&stripe->rows, rows_hash(rows[order[j - AHEAD]]), bytes);
         if (j < 2 * AHEAD)
             continue;
+        if (j % table->turn_rows == table->turn_rows - 1)
+            stripe_share(stripe);
         uint32_t at = order[j - 2 * AHEAD];
         uint32_t slot = rows_find(&stripe->rows, rows[at], rows_hash(rows[at]));
         if (slot == ROWS_NO_SLOT)

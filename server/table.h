@@ -76,7 +76,8 @@ void table_split(const struct table *table, const uint64_t *rows, uint32_t n, ui
  * parts of weight / total_weight * theirs, where a part without the row counts as zeros. Rows that
  * are new start from their initial value. Sums in the order of the parts, so that equal parts give
  * equal bits. Parts of weight 0 touch nothing. All rows must be of the stripe. clock: for eviction;
- * a row keeps its highest. Returns the number of rows stepped. */
+ * a row keeps its highest. Returns the number of rows stepped. Whoever waits for the stripe has a
+ * turn every few dozen rows: a read may meet some rows with this step and some without. */
 size_t table_apply(struct table *table, uint32_t stripe, const struct table_part *parts,
                    size_t part_count, double total_weight, uint32_t clock);
 
@@ -97,9 +98,9 @@ void table_counts(struct table *table, uint64_t *ret_rows, uint64_t *ret_bytes);
 
 /* The table as it is now, while training goes on: until the end, a row that is about to change for
  * the first time is copied aside if it has not been handed out, so a snapshot costs memory for the
- * rows that change meanwhile, all of them at worst. Each stripe is caught at one instant; that all
- * are caught at the same, between two pushes, is for the caller, who keeps applies out while this
- * returns (it takes a millisecond for ten million rows). One at a time. */
+ * rows that change meanwhile, all of them at worst. Each stripe is caught at one instant, between
+ * two rows; that all are caught at the same, between two pushes, is for the caller, who keeps
+ * applies out while this returns (it takes a millisecond for ten million rows). One at a time. */
 struct table_snapshot;
 struct table_snapshot *table_snapshot_begin(struct table *table);
 /* The next row, by stripe and within it by place: equal histories give equal orders. False: that

@@ -728,6 +728,40 @@ START_TEST(threads) {
 }
 END_TEST
 
+enum { LONG_ROWS = 40000, LONG_DIM = 16 };
+
+static void *long_run(void *arg) {
+    struct trainer *trainer = arg;
+    apply_range(trainer->table, 1, 0, LONG_ROWS, LONG_DIM, 1, 1);
+    atomic_store(trainer->end, true);
+    return NULL;
+}
+
+/* Promise: a read does not wait until all rows of a long push are stepped. */
+START_TEST(turns) {
+    const uint64_t rows[] = {0, LONG_ROWS - 1}; /* the first that is stepped, and the last */
+    bool between = false;
+    for (int life = 0; life < 50 && !between; life++) {
+        struct table_spec spec = {.name = "sums", .rows = LONG_ROWS, .dim = LONG_DIM};
+        struct table *table;
+        ck_assert_int_eq(table_new(&spec, 1, 1, &sum_rule, &table, NULL), 0);
+        atomic_bool end;
+        atomic_init(&end, false);
+        struct trainer trainer = {.table = table, .end = &end};
+        pthread_create(&trainer.thread, NULL, long_run, &trainer);
+        while (!between && !atomic_load(&end)) {
+            float out[2 * LONG_DIM]; /* of one moment: so few rows are one turn */
+            table_read(table, rows, 2, out);
+            between = out[0] > 0.5F && out[LONG_DIM] < 0.5F;
+        }
+        pthread_join(trainer.thread, NULL);
+        ck_assert_uint_eq(row_count(table), LONG_ROWS);
+        table_free(table);
+    }
+    ck_assert(between);
+}
+END_TEST
+
 /* Promise: a table restored from another's rows, in any order and with other stripes, is the same
  * bit for bit, and stays so through the next pushes; a row over one that is there replaces it. */
 START_TEST(restore) {
@@ -818,6 +852,7 @@ int main(void) {
     tcase_add_test(tcase, snapshot_is_the_cut);
     tcase_add_test(tcase, snapshot_memory);
     tcase_add_test(tcase, threads);
+    tcase_add_test(tcase, turns);
     tcase_add_test(tcase, restore);
     tcase_add_test(tcase, refusals);
     suite_add_tcase(suite, tcase);
