@@ -342,6 +342,14 @@ static void on_pushed(struct link *link, const Graphps__Pushed *pushed) {
                     link->shard);
         return;
     }
+    if (pushed->unmerged > 0) {
+        client_fail(link->client, ERR_PROTOCOL,
+                    "shard %u acknowledged a push that it has not merged (%u of its blocks): only "
+                    "what is merged is measured; is its consistency.mode async, and its "
+                    "aggregation.staleness_max 0?",
+                    link->shard, pushed->unmerged);
+        return;
+    }
     link->acked |= 1ull << place;
     for (; link->acked & 1; link->acked >>= 1)
         link->floor++;

@@ -269,6 +269,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         {KEY_WORKERS, "--workers", "workers.count"},
         {KEY_OPTIMIZER, "--optimizer", "optimizer.kind"},
         {KEY_ENCODING, "--encoding", "push.encoding"},
+        {KEY_MODE, "--mode", "consistency.mode"},
         {KEY_IO_THREADS, "--io-threads", "servers.io_threads"},
         {KEY_JOB, "--job", "job.name"},
         {KEY_AGGREGATOR_THREADS, "--aggregator-threads", "aggregation.threads"},
@@ -313,10 +314,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_SECONDS:
         settings->seconds = parse_seconds(arg, state);
-        return 0;
-    case KEY_MODE:
-        if (strcmp(arg, "async") != 0)
-            argp_error(state, "--mode: only async is measured, not \"%s\"", arg);
         return 0;
     case KEY_SHARDS:
         arguments->given_shards = true;
@@ -368,6 +365,22 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
     int r = args_load_config(&job, NULL, ret);
     args_job_done(&job);
     return r;
+}
+
+/* What a job may say, but a benchmark cannot measure. */
+static int check_config(const struct config *config, struct error *reterr) {
+    if (config->consistency_mode != CONSISTENCY_ASYNC)
+        return error_set(reterr, ERR_CONFIG,
+                         "consistency.mode is %s: only async is measured, where every push is "
+                         "merged by itself; in the others workers wait for each other",
+                         config_choice(config, "consistency.mode"));
+    if (config->aggregation_staleness_max || config->aggregation_staleness_damping)
+        return error_set(reterr, ERR_CONFIG,
+                         "%s has no meaning here: the benchmark's clients compute nothing, so "
+                         "there are no weights whose age would count; leave it out",
+                         config->aggregation_staleness_max ? "aggregation.staleness_max"
+                                                           : "aggregation.staleness_damping");
+    return 0;
 }
 
 /* --- running --- */
@@ -471,6 +484,10 @@ static int cmd_bench_ps(int argc, char **argv) {
     struct config *config = NULL;
     struct error err = {0};
     int exit_code = error_exit_code(load_config(&arguments, &config));
+    if (config && check_config(config, &err) < 0) {
+        exit_code = cli_fail(argv[0], &err);
+        config = config_free(config);
+    }
     arguments.settings.config = config;
     if (config && arguments.settings.load) {
         /* A batch is not to wait for the load's client, which pushes elsewhere, or nothing. */

@@ -12,6 +12,7 @@
 
 #include "common/file.h"
 #include "tests/child.h"
+#include "tests/fake_shard.h"
 #include "tests/test.h"
 
 enum { RUN_MS = 300000 };
@@ -179,6 +180,60 @@ static void refuse(const char *arguments, const char *text) {
     free(output);
 }
 
+static bool answer_hello(int fd, const ProtobufCMessage *message) {
+    Graphps__Welcome welcome = GRAPHPS__WELCOME__INIT;
+    welcome.id = ((const Graphps__Hello *)message)->id;
+    welcome.shard_incarnation = 5;
+    welcome.lease_ms = 600000;
+    welcome.attempt = 1;
+    fake_shard_reply(fd, FRAME_WELCOME, &welcome, NULL, 0);
+    return true;
+}
+
+/* As a shard whose batch had closed before the push came. */
+static bool answer_unmerged(struct fake_shard *shard, int fd, const struct frame_in *frame,
+                            const ProtobufCMessage *message) {
+    if (frame->type == FRAME_HELLO)
+        return answer_hello(fd, message);
+    ck_assert_int_eq(frame->type, FRAME_PUSH);
+    Graphps__Pushed pushed = GRAPHPS__PUSHED__INIT;
+    pushed.id = ((const Graphps__Push *)message)->id;
+    pushed.sequence = ((const Graphps__Push *)message)->sequence;
+    pushed.unmerged = 1;
+    fake_shard_reply(fd, FRAME_PUSHED, &pushed, NULL, 0);
+    return true;
+}
+
+/* Promise: what a client found is told, with the exit code of that. */
+START_TEST(tells_what_clients_found) {
+    static const struct {
+        bool (*answer)(struct fake_shard *, int, const struct frame_in *, const ProtobufCMessage *);
+        int code;
+        const char *text;
+    } cases[] = {
+        {answer_unmerged, 76, "client 0: shard 0 acknowledged a push that it has not merged"},
+    };
+    const char *dir = watch();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fake_shard shard = {.answer = cases[i].answer};
+        char command[512], *output;
+        fake_shard_start(&shard);
+        snprintf(command, sizeof command,
+                 "exec %s bench ps --sizes 4K --patterns push --seconds 0.3 --repeat 2 --servers "
+                 "%s",
+                 child_program("graphps"), shard.address);
+        const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+        int code = child_run(argv, RUN_MS, &output);
+        fake_shard_stop(&shard);
+        ck_assert_msg(code == cases[i].code, "%s ended with %d:\n%s", command, code, output);
+        ck_assert_msg(strstr(output, cases[i].text), "%s printed no \"%s\":\n%s", command,
+                      cases[i].text, output);
+        free(output);
+    }
+    check_nothing_left(dir);
+}
+END_TEST
+
 START_TEST(refuses_what_is_wrong) {
     const char *dir = watch();
     refuse("", "graphps bench ps --help");
@@ -191,7 +246,11 @@ START_TEST(refuses_what_is_wrong) {
     refuse("ps --depth 65", "--depth: \"65\" is no number from 1 to 64");
     refuse("ps --seconds 0", "--seconds: \"0\" is no number");
     refuse("ps --repeat few", "--repeat: \"few\" is no number from 1 to 1000");
-    refuse("ps --mode bsp", "only async is measured");
+    refuse("ps --mode bsp", "consistency.mode is bsp: only async is measured");
+    refuse("ps --set consistency.mode=ssp", "consistency.mode is ssp: only async is measured");
+    refuse("ps --set aggregation.staleness_max=3", "aggregation.staleness_max has no meaning here");
+    refuse("ps --set aggregation.staleness_damping=true --print-job",
+           "aggregation.staleness_damping has no meaning here");
     refuse("ps --optimizer admm", "--optimizer: \"optimizer.kind=admm\": expected one of ");
     refuse("ps --bare-buffer 64", "--bare-buffer: \"64\" is too small for a send buffer");
     refuse("ps --io-threads 0", "--io-threads: \"servers.io_threads=0\": ");
@@ -220,6 +279,7 @@ int main(void) {
     tcase_add_test(tests, measures_other_jobs);
     tcase_add_test(tests, ends_when_interrupted);
     tcase_add_test(tests, ends_when_nobody_reads);
+    tcase_add_test(tests, tells_what_clients_found);
     tcase_add_test(tests, refuses_what_is_wrong);
     suite_add_tcase(suite, tests);
     return test_run(suite);
