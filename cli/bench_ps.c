@@ -156,6 +156,17 @@ static int run_sleep(struct run *run, long ms, struct error *reterr) {
     return run_look(run, reterr);
 }
 
+/* Why a child ended: what it has left on its desk, if it could. */
+static int child_failed(struct run *run, const struct child *child, struct error *reterr) {
+    /* When a shard has died, that is the cause; the kernel may need a moment to say so. */
+    if (run_sleep(run, POLL_MS, reterr) < 0)
+        return reterr->code;
+    const struct error *left = &child->desk->error;
+    if (left->code)
+        return error_set(reterr, left->code, "%s: %s", child->name, error_text(left));
+    return error_set(reterr, ERR_INTERNAL, "%s has died", child->name);
+}
+
 /* What a child has written on its socket, or that it is gone. */
 static int child_hear(struct run *run, struct child *child, struct error *reterr) {
     char word;
@@ -163,15 +174,7 @@ static int child_hear(struct run *run, struct child *child, struct error *reterr
     if (n < 0 && errno == EINTR)
         return 0;
     child->waited_for = false;
-    if (n == 1 && word == BENCH_DONE)
-        return 0;
-    /* When a shard has died, that is the cause; the kernel may need a moment to say so. */
-    if (run_sleep(run, POLL_MS, reterr) < 0)
-        return reterr->code;
-    if (n == 1)
-        return error_set(reterr, child->desk->error.code, "%s: %s", child->name,
-                         error_text(&child->desk->error));
-    return error_set(reterr, ERR_INTERNAL, "%s has died", child->name);
+    return n == 1 && word == BENCH_DONE ? 0 : child_failed(run, child, reterr);
 }
 
 /* Until all have said that they are done. */
@@ -201,7 +204,8 @@ static int crew_wait(struct run *run, struct crew *crew, uint64_t timeout_ms,
     }
 }
 
-static int crew_begin(struct crew *crew, const struct bench_order *order, struct error *reterr) {
+static int crew_begin(struct run *run, struct crew *crew, const struct bench_order *order,
+                      struct error *reterr) {
     for (size_t i = 0; i < crew->count; i++) {
         crew->children[i].desk->order = *order;
         atomic_store(&crew->children[i].desk->stop, false);
@@ -209,15 +213,16 @@ static int crew_begin(struct crew *crew, const struct bench_order *order, struct
     for (size_t i = 0; i < crew->count; i++) {
         struct child *child = &crew->children[i];
         child->waited_for = true;
+        /* It may have ended while others measured. */
         if (send(child->fd, &(char){BENCH_GO}, 1, MSG_NOSIGNAL) != 1)
-            return error_set(reterr, ERR_INTERNAL, "%s has died", child->name);
+            return child_failed(run, child, reterr);
     }
     return 0;
 }
 
 static int crew_measure(struct run *run, struct crew *crew, const struct bench_order *order,
                         struct error *reterr) {
-    int r = crew_begin(crew, order, reterr);
+    int r = crew_begin(run, crew, order, reterr);
     if (r == 0)
         r = crew_wait(run, crew, (uint64_t)(order->seconds * 10000) + SLACK_MS, reterr);
     run->done++;
@@ -537,7 +542,7 @@ static int run_take_loaded(struct run *run, const struct bench_order *order, str
                                .depth = bench_depth(settings, settings->sizes[settings->load_size]),
                                .seconds = LOAD_SECONDS};
     struct bench_speed speed;
-    int r = crew_begin(&run->load, &load, reterr);
+    int r = crew_begin(run, &run->load, &load, reterr);
     if (r == 0)
         r = run_sleep(run, LOAD_WARM_MS, reterr);
     if (r == 0)

@@ -204,6 +204,13 @@ static bool answer_unmerged(struct fake_shard *shard, int fd, const struct frame
     return true;
 }
 
+/* As a shard that dies while the benchmark measures bare TCP. */
+static bool answer_and_hang_up(struct fake_shard *shard, int fd, const struct frame_in *frame,
+                               const ProtobufCMessage *message) {
+    answer_hello(fd, message);
+    return false;
+}
+
 /* Promise: what a client found is told, with the exit code of that. */
 START_TEST(tells_what_clients_found) {
     static const struct {
@@ -212,6 +219,7 @@ START_TEST(tells_what_clients_found) {
         const char *text;
     } cases[] = {
         {answer_unmerged, 76, "client 0: shard 0 acknowledged a push that it has not merged"},
+        {answer_and_hang_up, 75, ": it closed the connection\n"},
     };
     const char *dir = watch();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
