@@ -1,5 +1,5 @@
 /* `graphps bench ps`: what its parts share. The parent (bench_ps.c) forks clients (bench_client.c)
- * that push to and pull from shards, and processes that send the same bytes over bare TCP
+ * that push to and pull from shards, and processes that send as many bytes over bare TCP
  * (bench_bare.c); it gives each an order through shared memory, waits, and makes figures of what
  * all counted (bench_meter.c). cmd_bench.c has the command line, bench_print.c the tables and the
  * JSON. */
@@ -83,8 +83,11 @@ static inline const struct bench_message *bench_message(const struct bench_plan 
     return &plan->messages[(size * plan->layout->shard_count + shard) * spread + slice];
 }
 
-/* Of the payload of a push: sizes[size], encoded. */
+/* Of the payload of a push: sizes[size], encoded; with a table the row numbers too. */
 size_t bench_push_bytes(const struct bench_plan *plan, size_t size);
+/* What bare TCP sends for an operation, and gets for it: payloads as long as those of graphps. */
+uint32_t bench_ask_bytes(const struct bench_plan *plan, size_t size, enum bench_pattern pattern);
+uint32_t bench_answer_bytes(const struct bench_plan *plan, size_t size, enum bench_pattern pattern);
 
 static inline uint32_t bench_row_count(const struct bench_settings *settings, size_t size) {
     return settings->sizes[size] / (settings->table_dim * (uint32_t)sizeof(float));
@@ -158,7 +161,8 @@ int bench_bare_listen(int *ret_listener, uint16_t *ret_port, struct error *reter
 
 /* Medians of all repeats. */
 struct bench_speed {
-    double gb_per_s, operations_per_s; /* of all clients and shards together */
+    /* Of all clients and shards together. GB: the fp32 that messages stand for, also of bare. */
+    double gb_per_s, operations_per_s;
     double p50_us, p99_us, p999_us;
     double cpu_s_per_gb; /* NAN: not known */
 };
@@ -167,8 +171,9 @@ struct bench_row {
     uint32_t size_bytes;
     enum bench_pattern pattern;
     uint32_t depth;
-    size_t push_bytes; /* of the payload of a push: size_bytes, encoded */
-    uint32_t rows;     /* of a table in a message; 0: tensors */
+    size_t push_bytes;                /* of the payload of a push: size_bytes, encoded */
+    uint32_t ask_bytes, answer_bytes; /* of bare TCP */
+    uint32_t rows;                    /* of a table in a message; 0: tensors */
     struct bench_speed graphps, bare;
     double ratio; /* median of the ratios of neighbours in time, of gb_per_s */
     double shard_allocations, client_allocations; /* per operation */

@@ -252,10 +252,9 @@ static int ask_run(struct asker *asker, struct error *reterr) {
 /* New connections for every measurement. */
 static int ask_measure(struct asker *asker, uint16_t port, struct error *reterr) {
     const struct bench_order *order = &asker->desk->order;
-    uint32_t size = asker->plan->settings->sizes[order->size];
     struct greeting greeting = {
-        .ask_bytes = order->pattern & BENCH_PUSH ? size : BENCH_ASK_BYTES,
-        .answer_bytes = order->pattern & BENCH_PULL ? size : BENCH_ANSWER_BYTES,
+        .ask_bytes = bench_ask_bytes(asker->plan, order->size, order->pattern),
+        .answer_bytes = bench_answer_bytes(asker->plan, order->size, order->pattern),
         .buffer_bytes = asker->plan->settings->bare_buffer_bytes,
     };
     size_t opened = 0;

@@ -31,6 +31,19 @@ size_t bench_push_bytes(const struct bench_plan *plan, size_t size) {
     return bytes;
 }
 
+uint32_t bench_ask_bytes(const struct bench_plan *plan, size_t size, enum bench_pattern pattern) {
+    const struct bench_settings *settings = plan->settings;
+    size_t bytes = pattern & BENCH_PUSH ? bench_push_bytes(plan, size) : BENCH_ASK_BYTES;
+    if (settings->table_rows && (pattern & BENCH_PULL)) /* which rows */
+        bytes += bench_row_count(settings, size) * sizeof(uint64_t);
+    return (uint32_t)bytes;
+}
+
+uint32_t bench_answer_bytes(const struct bench_plan *plan, size_t size,
+                            enum bench_pattern pattern) {
+    return pattern & BENCH_PULL ? plan->settings->sizes[size] : BENCH_ANSWER_BYTES;
+}
+
 /* One tensor when its messages end where blocks end, else one for each message. */
 static uint32_t tensors_of(const struct bench_settings *settings, size_t size) {
     bool even = settings->sizes[size] % (uint64_t)settings->config->servers_block_bytes == 0;

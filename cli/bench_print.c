@@ -71,11 +71,11 @@ void bench_print_head(const struct bench_settings *settings, const struct bench_
            config_choice(config, "consistency.mode"), (long long)config->servers_io_threads,
            (long long)config->aggregation_threads,
            ours ? "" : " (if they have the job file of this command)");
-    printf(
-        "spread %u; medians of %u repeats of %g s; GB/s: fp32 bytes of all clients and shards, "
-        "both directions;\nbare: TCP on loopback, as many connections, the same bytes and depth, "
-        "no work; latency: one request in flight\n",
-        settings->spread, settings->repeat, settings->seconds);
+    printf("spread %u; medians of %u repeats of %g s; GB/s: fp32 bytes that messages stand for, of "
+           "all clients and shards,\nboth directions, also of bare: TCP on loopback, as many "
+           "connections, payloads as long as they travel, the same\ndepth, no work; ratio: GB/s of "
+           "bare's, hence operations/s of bare's; latency: one request in flight\n",
+           settings->spread, settings->repeat, settings->seconds);
     if (settings->bare_buffer_bytes)
         printf("bare connections ask for a send buffer of %u bytes and get %u\n",
                settings->bare_buffer_bytes, bench_bare_buffer(settings->bare_buffer_bytes));
@@ -142,15 +142,17 @@ static json_t *speed_json(const struct bench_speed *speed) {
 
 static json_t *row_json(const struct bench_row *row) {
     return json_pack(
-        "{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
-        (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth", (int)row->depth,
-        "rows", (int)row->rows, "push_payload_bytes", (json_int_t)row->push_bytes, "graphps",
-        speed_json(&row->graphps), "bare", speed_json(&row->bare), "ratio", json_number(row->ratio),
-        "shard_allocations_per_operation", json_number(row->shard_allocations),
-        "client_allocations_per_operation", json_number(row->client_allocations), "batch_mean",
-        json_number(row->batch_mean), "lock_waits_per_operation", json_number(row->lock_waits),
-        "lock_wait_p99_us", json_number(row->lock_wait_p99_us), "loaded_p50_us",
-        json_number(row->loaded_p50_us), "loaded_p99_us", json_number(row->loaded_p99_us));
+        "{s:i, s:s, s:i, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "size_bytes", (int)row->size_bytes, "pattern", pattern_name(row->pattern), "depth",
+        (int)row->depth, "rows", (int)row->rows, "push_payload_bytes", (json_int_t)row->push_bytes,
+        "bare_ask_bytes", (json_int_t)row->ask_bytes, "bare_answer_bytes",
+        (json_int_t)row->answer_bytes, "graphps", speed_json(&row->graphps), "bare",
+        speed_json(&row->bare), "ratio", json_number(row->ratio), "shard_allocations_per_operation",
+        json_number(row->shard_allocations), "client_allocations_per_operation",
+        json_number(row->client_allocations), "batch_mean", json_number(row->batch_mean),
+        "lock_waits_per_operation", json_number(row->lock_waits), "lock_wait_p99_us",
+        json_number(row->lock_wait_p99_us), "loaded_p50_us", json_number(row->loaded_p50_us),
+        "loaded_p99_us", json_number(row->loaded_p99_us));
 }
 
 static json_t *settings_json(const struct bench_settings *settings) {

@@ -604,6 +604,8 @@ static int run_row(struct run *run, size_t size, enum bench_pattern pattern, str
                             .pattern = pattern,
                             .depth = order.depth,
                             .push_bytes = bench_push_bytes(&run->plan, size),
+                            .ask_bytes = bench_ask_bytes(&run->plan, size, pattern),
+                            .answer_bytes = bench_answer_bytes(&run->plan, size, pattern),
                             .rows = settings->table_rows ? bench_row_count(settings, size) : 0};
     _cleanup_(mem_free_p) struct take *takes = mem_array(repeat, sizeof *takes);
     for (uint32_t i = 0; i < repeat; i++) {

@@ -104,6 +104,39 @@ START_TEST(measures_every_row) {
 }
 END_TEST
 
+/* Promise: bare TCP sends as many bytes as travel: half of a push in fp16, all of a pull, and with
+ * tables the row numbers. */
+START_TEST(compares_what_travels) {
+    static const struct {
+        const char *options;
+        int ask[3], answer[3]; /* push, pull, push+pull */
+    } jobs[] = {
+        {"", {65536, 64, 65536}, {32, 65536, 65536}},
+        {"--encoding fp16", {32768, 64, 32768}, {32, 65536, 65536}},
+        {"--table --table-rows 20K --encoding fp16",
+         {32768 + 256 * 8, 64 + 256 * 8, 32768 + 2 * 256 * 8},
+         {32, 65536, 65536}},
+    };
+    const char *dir = watch();
+    for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
+        char command[256];
+        snprintf(command, sizeof command, "ps --sizes 64K --seconds 0.02 --repeat 1 --json %s",
+                 jobs[i].options);
+        char *output = bench(command, 0);
+        json_t *all = json_loads(output, 0, NULL);
+        ck_assert_ptr_nonnull(all);
+        for (size_t k = 0; k < 3; k++) {
+            const json_t *row = json_array_get(json_object_get(all, "rows"), k);
+            ck_assert_int_eq((int)number(row, "bare_ask_bytes"), jobs[i].ask[k]);
+            ck_assert_int_eq((int)number(row, "bare_answer_bytes"), jobs[i].answer[k]);
+        }
+        json_decref(all);
+        free(output);
+    }
+    check_nothing_left(dir);
+}
+END_TEST
+
 /* A size that ends within a block, several messages for each shard, an encoding, an optimizer with
  * state, a table. */
 START_TEST(measures_other_jobs) {
@@ -284,6 +317,7 @@ int main(void) {
     TCase *tests = tcase_create("bench");
     tcase_set_timeout(tests, 500);
     tcase_add_test(tests, measures_every_row);
+    tcase_add_test(tests, compares_what_travels);
     tcase_add_test(tests, measures_other_jobs);
     tcase_add_test(tests, ends_when_interrupted);
     tcase_add_test(tests, ends_when_nobody_reads);
