@@ -360,6 +360,8 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
     for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
         args_job_set(&job, defaults[i]);
     args_job_set(&job, frame);
+    if (arguments->print_job) /* shards by themselves are to outlast pauses between runs */
+        args_job_set(&job, "net.give_up_s=604800");
     for (size_t i = 0; i < arguments->job.set_count; i++)
         args_job_set_by(&job, arguments->job.options[i], arguments->job.sets[i]);
     int r = args_load_config(&job, NULL, ret);
@@ -466,6 +468,7 @@ static int cmd_bench_ps(int argc, char **argv) {
             "  graphps bench ps --shards 2 --print-job >bench.yaml\n"
             "  graphps-server --config bench.yaml --set "
             "servers.addresses=127.0.0.1:7001,127.0.0.1:7002 --shard 0\n"
+            "They stay until they are interrupted, or no client came for a week (net.give_up_s). "
             "They keep the first model they are told: further runs need the same --sizes, "
             "--spread, --table and what goes with it, and always the same --job, --workers, "
             "--load, --optimizer, --encoding and --set. Interrupted, they write a checkpoint below "

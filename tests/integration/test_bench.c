@@ -213,6 +213,19 @@ static void refuse(const char *arguments, const char *text) {
     free(output);
 }
 
+/* Promise: shards started with the printed job do not leave while nobody measures, unless told. */
+START_TEST(prints_a_lasting_job) {
+    char *output = bench("ps --print-job --optimizer sgd", 0);
+    ck_assert_ptr_nonnull(strstr(output, "give_up_s: 604800"));
+    ck_assert_ptr_nonnull(strstr(output, "kind: sgd"));
+    free(output);
+    output = bench("ps --print-job --set net.give_up_s=30", 0);
+    ck_assert_ptr_nonnull(strstr(output, "give_up_s: 30"));
+    ck_assert_ptr_null(strstr(output, "604800"));
+    free(output);
+}
+END_TEST
+
 static bool answer_hello(int fd, const ProtobufCMessage *message) {
     Graphps__Welcome welcome = GRAPHPS__WELCOME__INIT;
     welcome.id = ((const Graphps__Hello *)message)->id;
@@ -321,6 +334,7 @@ int main(void) {
     tcase_add_test(tests, measures_other_jobs);
     tcase_add_test(tests, ends_when_interrupted);
     tcase_add_test(tests, ends_when_nobody_reads);
+    tcase_add_test(tests, prints_a_lasting_job);
     tcase_add_test(tests, tells_what_clients_found);
     tcase_add_test(tests, refuses_what_is_wrong);
     suite_add_tcase(suite, tests);
