@@ -72,7 +72,8 @@ struct bench_plan {
     char *options;                           /* for Hello */
 };
 
-/* ERR_LIMIT, ERR_RANGE, ERR_CONFIG. plan is to be given to bench_plan_done, also on failure. */
+/* ERR_CONFIG: what is asked for is impossible. plan is to be given to bench_plan_done, also on
+ * failure. */
 int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
                     struct error *reterr);
 void bench_plan_done(struct bench_plan *plan);
@@ -163,8 +164,9 @@ int bench_bare_listen(int *ret_listener, uint16_t *ret_port, struct error *reter
 struct bench_speed {
     /* Of all clients and shards together. GB: the fp32 that messages stand for, also of bare. */
     double gb_per_s, operations_per_s;
-    double p50_us, p99_us, p999_us;
-    double cpu_s_per_gb; /* NAN: not known */
+    double p50_us, p99_us, p999_us; /* p999: NAN when there are less than 1000 samples */
+    double samples;                 /* behind them, of a repeat */
+    double cpu_s_per_gb;            /* NAN: not known */
 };
 
 struct bench_row {
@@ -200,6 +202,8 @@ void bench_print_json(const struct bench_settings *settings, const struct bench_
                       const struct bench_row *rows, size_t count);
 
 struct bench_ops {
+    /* What is asked for is possible: now shards and clients are started. */
+    void (*on_begin)(void *ctx);
     /* After every row. */
     void (*on_row)(void *ctx, const struct bench_row *row);
     /* Before every measurement, and now and then: done of total. */

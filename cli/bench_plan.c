@@ -116,9 +116,28 @@ static int plan_deal(struct bench_plan *plan, size_t size, size_t first_tensor, 
                      (long long)settings->config->servers_block_bytes);
 }
 
+/* Are there as many rows on each shard as a message has? Of many rows there are. */
+static bool rows_suffice(const struct bench_plan *plan, uint64_t rows) {
+    uint64_t all = plan->settings->table_rows;
+    uint32_t shards = (uint32_t)plan->layout->shard_count;
+    if (all < 8 * rows * shards)
+        return false;
+    if (all / shards >= 1000)
+        return true;
+    _cleanup_(mem_free_p) uint32_t *counts = mem_array(shards, sizeof *counts);
+    for (uint64_t row = 0; row < all; row++)
+        counts[layout_row_shard(row, shards)]++;
+    for (uint32_t i = 0; i < shards; i++)
+        if (counts[i] < rows)
+            return false;
+    return true;
+}
+
 /* With a table all messages are of its rows; a layout has tensors too, so the ballast stays. */
 static int plan_table(struct bench_plan *plan, struct error *reterr) {
     const struct bench_settings *settings = plan->settings;
+    if (plan->config->push_encoding == ENCODING_TOPK)
+        return error_set(reterr, ERR_CONFIG, "--table: rows are not pushed with topk");
     struct layout_table table = {.name = "rows",
                                  .rows = settings->table_rows,
                                  .dim = settings->table_dim,
@@ -130,7 +149,7 @@ static int plan_table(struct bench_plan *plan, struct error *reterr) {
             return error_set(reterr, ERR_RANGE,
                              "--sizes: a message of %u bytes is no whole number of rows of %zu",
                              settings->sizes[i], row_bytes);
-        if (settings->table_rows < 8 * rows * plan->layout->shard_count)
+        if (!rows_suffice(plan, rows))
             return error_set(reterr, ERR_RANGE,
                              "--sizes: %llu different rows for each shard are too many to draw "
                              "from %llu; give more --table-rows",
@@ -211,8 +230,8 @@ static int plan_size(struct bench_plan *plan, size_t size, size_t first_tensor,
     return plan_cut(plan, size, reterr);
 }
 
-int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
-                    struct error *reterr) {
+static int plan_make(struct bench_plan *plan, const struct bench_settings *settings,
+                     struct error *reterr) {
     *plan = (struct bench_plan){.settings = settings, .config = settings->config};
     int r = plan_layout(plan, reterr);
     if (r < 0)
@@ -232,6 +251,12 @@ int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settin
         first += tensors_of(settings, i);
     }
     return r;
+}
+
+int bench_plan_init(struct bench_plan *plan, const struct bench_settings *settings,
+                    struct error *reterr) {
+    int r = plan_make(plan, settings, reterr);
+    return r < 0 ? reterr->code = ERR_CONFIG : 0; /* it was asked for, whatever it broke */
 }
 
 void bench_plan_done(struct bench_plan *plan) {

@@ -134,10 +134,12 @@ static json_t *json_number(double value) {
 }
 
 static json_t *speed_json(const struct bench_speed *speed) {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "gb_per_s", json_number(speed->gb_per_s),
-                     "operations_per_s", json_number(speed->operations_per_s), "p50_us",
-                     json_number(speed->p50_us), "p99_us", json_number(speed->p99_us), "p999_us",
-                     json_number(speed->p999_us), "cpu_s_per_gb", json_number(speed->cpu_s_per_gb));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "gb_per_s",
+                     json_number(speed->gb_per_s), "operations_per_s",
+                     json_number(speed->operations_per_s), "p50_us", json_number(speed->p50_us),
+                     "p99_us", json_number(speed->p99_us), "p999_us", json_number(speed->p999_us),
+                     "latency_samples", json_number(speed->samples), "cpu_s_per_gb",
+                     json_number(speed->cpu_s_per_gb));
 }
 
 static json_t *row_json(const struct bench_row *row) {

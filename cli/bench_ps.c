@@ -32,6 +32,7 @@
 #define PHASES 4      /* of a repeat: rate and latency, of bare and of graphps */
 #define LOAD_WARM_MS 200
 #define LOAD_SECONDS 1e6 /* until it is stopped */
+#define P999_SAMPLES_MIN 1000
 
 struct child {
     char name[48];
@@ -263,10 +264,7 @@ static void note(void *ctx, const char *text) {
 
 /* The launcher's shards, and in the place of its workers our clients. */
 static int run_start_shards(struct run *run, struct error *reterr) {
-    int r = run_make_dir(run, reterr);
-    if (r < 0)
-        return r;
-    r = launch_init(&run->launch, run->settings->config, run->job_path, NULL, 0, reterr);
+    int r = launch_init(&run->launch, run->settings->config, run->job_path, NULL, 0, reterr);
     run->launched = true;
     run->launch.workers = 0;
     if (r < 0)
@@ -316,11 +314,13 @@ static int run_start_bare(struct run *run, size_t i, struct error *reterr) {
 
 static int run_start(struct run *run, struct error *reterr) {
     const struct config *config = run->settings->config;
+    bool ours = config->servers_addresses.count == 0;
     int r = bench_plan_init(&run->plan, run->settings, reterr);
-    if (r < 0)
+    if (r < 0 || (ours && (r = run_make_dir(run, reterr)) < 0))
         return r;
+    run->ops->on_begin(run->ctx);
     snprintf(run->stage, sizeof run->stage, "starting");
-    if (config->servers_addresses.count > 0)
+    if (!ours)
         run->plan.addresses = config->servers_addresses.items;
     else if ((r = run_start_shards(run, reterr)) < 0)
         return r;
@@ -408,6 +408,7 @@ static struct bench_speed speed_median(const struct take *takes, size_t count, s
     MEDIAN(p50_us);
     MEDIAN(p99_us);
     MEDIAN(p999_us);
+    MEDIAN(samples);
     MEDIAN(cpu_s_per_gb);
 #undef MEDIAN
     return speed;
@@ -485,7 +486,8 @@ static void speed_set_latency(const struct crew *crew, struct bench_speed *speed
     qsort(all, count, sizeof *all, compare_numbers);
     speed->p50_us = quantile_us(all, count, 0.5);
     speed->p99_us = quantile_us(all, count, 0.99);
-    speed->p999_us = quantile_us(all, count, 0.999);
+    speed->p999_us = count < P999_SAMPLES_MIN ? NAN : quantile_us(all, count, 0.999);
+    speed->samples = (double)count;
 }
 
 /* --- what shards tell of themselves --- */

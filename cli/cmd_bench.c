@@ -391,6 +391,7 @@ struct output {
     struct arguments *arguments;
     struct bench_machine machine;
     struct progress progress;
+    bool begun; /* it shows something */
     size_t row_count;
     struct bench_row rows[BENCH_SIZES_MAX * BENCH_PATTERNS];
 };
@@ -399,6 +400,14 @@ static volatile sig_atomic_t signals_seen;
 
 static void on_signal(int number) {
     signals_seen = 1;
+}
+
+static void on_begin(void *ctx) {
+    struct output *output = ctx;
+    if (!output->arguments->json)
+        bench_print_head(&output->arguments->settings, &output->machine);
+    progress_begin(&output->progress, stderr, "graphps bench ps", "measurements", time_now_ms());
+    output->begun = true;
 }
 
 static void on_row(void *ctx, const struct bench_row *row) {
@@ -425,16 +434,16 @@ static bool is_interrupted(void *ctx) {
 }
 
 static int run_ps(struct arguments *arguments, struct error *reterr) {
-    static const struct bench_ops ops = {
-        .on_row = on_row, .on_progress = on_progress, .interrupted = is_interrupted};
+    static const struct bench_ops ops = {.on_begin = on_begin,
+                                         .on_row = on_row,
+                                         .on_progress = on_progress,
+                                         .interrupted = is_interrupted};
     struct output *output = mem_alloc(sizeof *output);
     output->arguments = arguments;
     bench_machine_look(&output->machine);
-    if (!arguments->json)
-        bench_print_head(&arguments->settings, &output->machine);
-    progress_begin(&output->progress, stderr, "graphps bench ps", "measurements", time_now_ms());
     int r = bench_ps(&arguments->settings, &ops, output, reterr);
-    progress_end(&output->progress);
+    if (output->begun)
+        progress_end(&output->progress);
     if (r == 0 && arguments->json)
         bench_print_json(&arguments->settings, &output->machine, output->rows, output->row_count);
     else if (r == 0)
