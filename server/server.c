@@ -92,6 +92,7 @@ struct server *server_free(struct server *server) {
         table_free(server->tables[i]);
     mem_free(server->tables);
     layout_free(server->layout);
+    layout_free(server->declared);
     for (size_t i = 0; i < server->roster.workers; i++)
         if (server->seats[i].conn)
             server->ops->unref(server->ops_ctx, server->seats[i].conn);
@@ -144,7 +145,8 @@ void server_set_state(struct server *server, enum server_state state) {
 }
 
 const char *server_state_name(int state) {
-    static const char *const names[] = {"starting", "restoring", "waiting", "serving", "finished"};
+    static const char *const names[] = {"starting", "restoring", "waiting",
+                                        "building", "serving",   "finished"};
     return names[state];
 }
 

@@ -36,6 +36,7 @@ enum server_state {
     SERVER_STARTING,  /* waits to be told which generation to restore */
     SERVER_RESTORING, /* loading it */
     SERVER_WAITING,   /* fresh: no worker has declared the layout yet */
+    SERVER_BUILDING,  /* one has, and the first weights of a large model are being made */
     SERVER_SERVING,
     SERVER_FINISHED, /* everything is written: the process may leave */
 };
@@ -65,6 +66,7 @@ struct server {
     pthread_rwlock_t admission;
     _Atomic int state; /* enum server_state; written under admission (writing) */
     struct layout *layout;
+    struct layout *declared; /* in SERVER_BUILDING: what will be the layout; else NULL */
     uint64_t seed;
     char snapshot_digest[64];
     struct block *blocks; /* [block_count + stripe_count]: of tensors, then table by table */
@@ -154,7 +156,19 @@ bool server_evict_due(const struct server *server);
 void server_evict(struct server *server);
 /* There is something to report, something to do. */
 void server_news(struct server *server);
-/* Layout (taken over), blocks and aggregator; weights from the checkpoint, or initial ones (NULL).
- * Admission is held for writing. */
-void server_build_locked(struct server *server, struct layout *layout,
-                         const struct checkpoint *checkpoint);
+/* What is made of a layout: aside, while the shard talks on, then put in place at once. */
+struct server_built {
+    struct layout *layout;
+    uint64_t seed;
+    struct block *blocks;
+    size_t block_count, stripe_count;
+    struct table **tables;
+};
+/* Layout (taken over), blocks and tables; weights from the checkpoint, or initial ones (NULL).
+ * Takes as long as writing all of that. Uses what of the server never changes. */
+void server_build(struct server *server, struct layout *layout, uint64_t seed,
+                  const struct checkpoint *checkpoint, struct server_built *ret);
+/* These are the server's now, with an aggregator. Admission is held for writing. */
+void server_install_locked(struct server *server, const struct server_built *built);
+/* Slow work of SERVER_BUILDING, after which the shard serves. */
+void server_build_declared(struct server *server);

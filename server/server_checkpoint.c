@@ -1,5 +1,6 @@
-/* Slow work: restoring a generation and writing one. The cut is the only moment at which pushes
- * have to wait: references are taken then, bytes are made and written afterwards. */
+/* Slow work: restoring a generation and writing one, and what else is due. The cut is the only
+ * moment at which pushes have to wait: references are taken then, bytes are made and written
+ * afterwards. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -261,10 +262,11 @@ static int restore_read(struct server *server, uint64_t generation, uint64_t run
 
 static void restore_take(struct server *server, const struct checkpoint *saved,
                          struct layout *layout) {
+    struct server_built built;
+    server_build(server, layout, saved->seed, saved, &built);
     pthread_rwlock_wrlock(&server->admission);
-    server->seed = saved->seed;
     memcpy(server->snapshot_digest, saved->snapshot_digest, sizeof server->snapshot_digest);
-    server_build_locked(server, layout, saved);
+    server_install_locked(server, &built);
     lock_take(&server->seats_lock);
     for (size_t i = 0; i < saved->ledger_count; i++)
         server->seats[i].ledger = saved->ledger[i];
@@ -341,9 +343,13 @@ static bool checkpoint_due_locked(const struct server *server) {
            server->order.generation != server->generation_failed;
 }
 
+static bool build_due_locked(const struct server *server) {
+    return atomic_load(&server->state) == SERVER_BUILDING && !server->order.finish;
+}
+
 bool server_work_due_locked(struct server *server) {
     lock_assert_held(&server->orders_lock);
-    return restore_due_locked(server) || checkpoint_due_locked(server);
+    return restore_due_locked(server) || build_due_locked(server) || checkpoint_due_locked(server);
 }
 
 void server_work(struct server *server, uint64_t now_ms) {
@@ -351,12 +357,14 @@ void server_work(struct server *server, uint64_t now_ms) {
     bool mine = !server->work_running && server_work_due_locked(server);
     server->work_running |= mine;
     while (mine) {
-        bool restore = restore_due_locked(server);
+        bool restore = restore_due_locked(server), build = build_due_locked(server);
         uint64_t generation = restore ? server->order.restore_generation : server->order.generation;
         uint64_t run = server->order.run;
         lock_release(&server->orders_lock);
         if (restore)
             work_restore(server, generation, run);
+        else if (build)
+            server_build_declared(server);
         else
             work_checkpoint(server, generation, now_ms);
         lock_take(&server->orders_lock);

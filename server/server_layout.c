@@ -8,19 +8,24 @@
 #include "common/log.h"
 #include "server/server.h"
 
+/* More floats on a shard, state included, are not made while everybody waits: at 5 ns each and
+ * more, where memory is fresh, this is a tenth of a second. */
+#define BUILD_AT_ONCE_FLOATS (16u << 20)
+
 /* A tensor's block: weights from the checkpoint, or initial ones. */
-static void build_block(struct server *server, size_t i, const struct checkpoint *checkpoint) {
-    const struct layout *layout = server->layout;
+static void build_block(const struct server *server, const struct server_built *built, size_t i,
+                        const struct checkpoint *checkpoint) {
+    const struct layout *layout = built->layout;
     uint32_t id = layout->shard_blocks[layout->shard_starts[server->shard] + i];
     const struct layout_block *placed = &layout->blocks[id];
     size_t state_floats = optimizer_state_floats(&server->optimizer);
-    struct block *block = &server->blocks[i];
+    struct block *block = &built->blocks[i];
     struct buf *weights;
     if (checkpoint) {
         weights = buf_ref(checkpoint->weights[i]);
     } else {
         weights = buf_new(placed->floats * sizeof(float));
-        layout_init_block(layout, placed->id, server->seed, (float *)(void *)weights->data);
+        layout_init_block(layout, placed->id, built->seed, (float *)(void *)weights->data);
     }
     block_init(block, placed->id, placed->floats, layout->tensors[placed->tensor].decay, weights,
                state_floats);
@@ -52,48 +57,75 @@ static int restore_row(void *ctx, const struct table_row *row, struct error *ret
 }
 
 /* A table and the blocks that keep its stripes' books. */
-static void build_table(struct server *server, size_t i, const struct checkpoint *checkpoint) {
-    const struct layout_table *table = &server->layout->tables[i];
+static void build_table(const struct server *server, const struct server_built *built, size_t i,
+                        const struct checkpoint *checkpoint) {
+    const struct layout_table *table = &built->layout->tables[i];
     const struct table_spec spec = {.name = table->name,
                                     .number = (uint32_t)i,
                                     .rows = table->rows,
                                     .dim = table->dim,
                                     .init_scale = table->init_scale};
     struct error err = {0};
-    if (table_new(&spec, server->seed, LAYOUT_STRIPES, &server->optimizer, &server->tables[i],
-                  &err) < 0)
+    if (table_new(&spec, built->seed, LAYOUT_STRIPES, &server->optimizer, &built->tables[i], &err) <
+        0)
         internal_error(&err); /* the layout's limits are the table's */
     for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe++) {
-        struct block *block = &server->blocks[server->block_count + i * LAYOUT_STRIPES + stripe];
-        block_init_stripe(block, server->tables[i], stripe);
+        struct block *block = &built->blocks[built->block_count + i * LAYOUT_STRIPES + stripe];
+        block_init_stripe(block, built->tables[i], stripe);
         if (checkpoint) {
             block->version = checkpoint->tables[i].versions[stripe];
             block->clock = checkpoint->tables[i].clocks[stripe];
         }
     }
-    struct restoring restoring = {server, server->tables[i]};
+    struct restoring restoring = {server, built->tables[i]};
     if (checkpoint && checkpoint_rows(checkpoint, i, restore_row, &restoring, &err) < 0)
         internal_error(&err); /* decoding has looked at every row's number */
 }
 
-void server_build_locked(struct server *server, struct layout *layout,
-                         const struct checkpoint *checkpoint) {
-    server->layout = layout;
-    server->block_count =
-        layout->shard_starts[server->shard + 1] - layout->shard_starts[server->shard];
-    server->table_count = layout->table_count;
-    server->stripe_count = layout->table_count * LAYOUT_STRIPES;
-    server->tables = mem_array(server->table_count, sizeof(struct table *));
-    server->blocks = mem_array(server->block_count + server->stripe_count, sizeof *server->blocks);
-    for (size_t i = 0; i < server->block_count; i++)
-        build_block(server, i, checkpoint);
-    for (size_t i = 0; i < server->table_count; i++)
-        build_table(server, i, checkpoint);
+void server_build(struct server *server, struct layout *layout, uint64_t seed,
+                  const struct checkpoint *checkpoint, struct server_built *ret) {
+    struct server_built built = {
+        .layout = layout,
+        .seed = seed,
+        .block_count =
+            layout->shard_starts[server->shard + 1] - layout->shard_starts[server->shard],
+        .stripe_count = layout->table_count * LAYOUT_STRIPES,
+        .tables = mem_array(layout->table_count, sizeof(struct table *)),
+    };
+    built.blocks = mem_array(built.block_count + built.stripe_count, sizeof *built.blocks);
+    for (size_t i = 0; i < built.block_count; i++)
+        build_block(server, &built, i, checkpoint);
+    for (size_t i = 0; i < layout->table_count; i++)
+        build_table(server, &built, i, checkpoint);
+    *ret = built;
+}
+
+void server_install_locked(struct server *server, const struct server_built *built) {
+    server->layout = built->layout;
+    server->seed = built->seed;
+    server->blocks = built->blocks;
+    server->block_count = built->block_count;
+    server->stripe_count = built->stripe_count;
+    server->tables = built->tables;
+    server->table_count = built->layout->table_count;
     server->aggregator_ops = (struct aggregator_ops){.applied = server_applied,
                                                      .inline_floats = server->ops->inline_floats};
     server->aggregator =
         aggregator_new(server->blocks, server->block_count + server->stripe_count, &server->rule,
                        &server->optimizer, &server->aggregator_ops, server);
+}
+
+void server_build_declared(struct server *server) {
+    struct server_built built;
+    /* Both set before the state, and not changed in it. */
+    server_build(server, server->declared, server->seed, NULL, &built);
+    pthread_rwlock_wrlock(&server->admission);
+    server->declared = NULL;
+    server_install_locked(server, &built);
+    pthread_rwlock_unlock(&server->admission);
+    server_set_state(server, SERVER_SERVING);
+    log_info("first weights made", "parameters_here=%llu blocks_here=%zu",
+             (unsigned long long)built.layout->shard_floats[server->shard], built.block_count);
 }
 
 /* The tensors a worker declares, as the layout wants them. */
@@ -237,11 +269,21 @@ static int layout_begin_locked(struct server *server, const Graphps__Hello *hell
     }
     server->seed = hello->seed;
     snprintf(server->snapshot_digest, sizeof server->snapshot_digest, "%s", hello->snapshot_digest);
-    server_build_locked(server, layout, NULL);
-    atomic_store(&server->state, SERVER_SERVING);
-    log_info("layout declared", "by_rank=%u tensors=%zu parameters=%llu blocks_here=%zu tables=%zu",
+    log_info("layout declared", "by_rank=%u tensors=%zu parameters=%llu blocks_here=%u tables=%zu",
              hello->rank, layout->tensor_count, (unsigned long long)layout->floats,
-             server->block_count, layout->table_count);
+             layout->shard_starts[server->shard + 1] - layout->shard_starts[server->shard],
+             layout->table_count);
+    uint64_t floats =
+        layout->shard_floats[server->shard] * (1 + optimizer_state_floats(&server->optimizer));
+    if (floats > BUILD_AT_ONCE_FLOATS) {
+        server->declared = layout;
+        atomic_store(&server->state, SERVER_BUILDING);
+        return 0;
+    }
+    struct server_built built;
+    server_build(server, layout, server->seed, NULL, &built);
+    server_install_locked(server, &built);
+    atomic_store(&server->state, SERVER_SERVING);
     return 0;
 }
 
@@ -252,9 +294,12 @@ int server_declare_layout(struct server *server, const Graphps__Hello *hello,
         int r = 0;
         if (atomic_load(&server->state) == SERVER_WAITING)
             r = layout_begin_locked(server, hello, reterr);
+        bool aside = server->declared != NULL;
         pthread_rwlock_unlock(&server->admission);
         if (r < 0)
             return r;
+        if (aside)
+            server->ops->work(server->ops_ctx);
     }
     int r;
     pthread_rwlock_rdlock(&server->admission);

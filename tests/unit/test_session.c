@@ -221,6 +221,73 @@ START_TEST(test_wrong_hello) {
 }
 END_TEST
 
+/* A shard whose model is too large to be made while everybody waits. */
+static void begin_large(uint32_t shard, int64_t shards) {
+    struct error err;
+    tensors[0].rows = (uint32_t)shards * 17 << 10;
+    tensors[0].cols = 1 << 10;
+    config = seam_config(2, shards);
+    config->servers_block_bytes = 8 << 20;
+    ck_assert_int_eq(layout_new(tensors, 2, 8 << 20, (size_t)shards, &layout, &err), 0);
+    server = seam_server(config, shard, 77, &disk);
+    session = session_new(server, &conn, "test");
+    start_fresh();
+    Graphps__Hello hello = hello_of(0, 9);
+    hello.attempt = 1;
+    send_hello(session, &hello);
+    seam_expect_error(&conn, ERR_NOT_READY, "building");
+    ck_assert_int_eq(atomic_load(&server->state), SERVER_BUILDING);
+}
+
+/* Promise: a large model's first weights are made as slow work, once; meanwhile the shard talks,
+ * and afterwards it serves just these weights to whoever declares the same. */
+START_TEST(test_large_layout) {
+    begin_large(0, 1);
+    Graphps__Hello hello = hello_of(1, 10);
+    send_hello(session, &hello);
+    seam_expect_error(&conn, ERR_NOT_READY, "building");
+    char why[100];
+    ck_assert(!server_ready(server, why, sizeof why));
+    Graphps__StatusRequest request = GRAPHPS__STATUS_REQUEST__INIT;
+    request.id = 4;
+    request.job = "unit";
+    seam_send(session, FRAME_STATUS_REQUEST, &request.base, NULL, 0, now);
+    wire_free(seam_take(&conn, FRAME_STATUS));
+    server_tick(server, now);
+    ck_assert_int_eq(atomic_load(&server->state), SERVER_BUILDING);
+
+    server_work(server, now);
+    ck_assert_int_eq(atomic_load(&server->state), SERVER_SERVING);
+    hello = hello_of(0, 9);
+    hello.layout_hash++;
+    send_hello(session, &hello);
+    seam_expect_error(&conn, ERR_WRONG_LAYOUT, "cut in another way");
+    greet(session, &conn, 0, 9, 0);
+    struct buf *blocks = server->blocks[0].weights;
+    server_work(server, now);
+    ck_assert_ptr_eq(server->blocks[0].weights, blocks);
+    for (size_t i = 0; i < server->block_count; i++) {
+        const struct block *block = &server->blocks[i];
+        float *expected = mem_array(block->floats, sizeof *expected);
+        layout_init_block(layout, block->id, 1, expected);
+        ck_assert_mem_eq(block->weights->data, expected, block->floats * sizeof *expected);
+        mem_free(expected);
+    }
+    finish();
+}
+END_TEST
+
+/* Promise: a shard that is asked to end before they are made ends without them. */
+START_TEST(test_large_layout_given_up) {
+    begin_large(1, 2);
+    server_leave(server, now);
+    server_work(server, now);
+    ck_assert_int_eq(atomic_load(&server->state), SERVER_FINISHED);
+    ck_assert_ptr_null(server->blocks);
+    finish();
+}
+END_TEST
+
 /* Once there is a layout, another one is refused, naming the first difference. */
 START_TEST(test_wrong_layout) {
     begin(0, 1);
@@ -590,6 +657,8 @@ int main(void) {
     TCase *tcase = tcase_create("session");
     tcase_add_test(tcase, test_before_hello);
     tcase_add_test(tcase, test_wrong_hello);
+    tcase_add_test(tcase, test_large_layout);
+    tcase_add_test(tcase, test_large_layout_given_up);
     tcase_add_test(tcase, test_wrong_layout);
     tcase_add_test(tcase, test_wrong_push);
     tcase_add_test(tcase, test_repeats);
