@@ -655,6 +655,7 @@ int main(void) {
     log_init("test", -1, (enum log_level)(LOG_ERROR + 1), false);
     Suite *suite = suite_create("session");
     TCase *tcase = tcase_create("session");
+    tcase_set_timeout(tcase, 60); /* large layouts take a while under a sanitizer */
     tcase_add_test(tcase, test_before_hello);
     tcase_add_test(tcase, test_wrong_hello);
     tcase_add_test(tcase, test_large_layout);
