@@ -25,6 +25,7 @@
 
 #define POLL_MS 100
 #define START_MS 60000
+#define START_MS_PER_MFLOAT 500 /* of the model: shards make its weights and the state for them */
 #define SLACK_MS 60000 /* on top of ten times --seconds, before a process counts as stuck */
 #define LEAVE_MS 2000
 #define STATUS_MS 5000
@@ -335,9 +336,10 @@ static int run_start(struct run *run, struct error *reterr) {
         r = run_start_client(run, &run->load.children[0], workers, reterr);
     for (size_t i = 0; i < workers && r == 0; i++)
         r = run_start_bare(run, i, reterr);
+    uint64_t start_ms = START_MS + (run->plan.layout->floats >> 20) * START_MS_PER_MFLOAT;
     if (r == 0)
-        r = crew_wait(run, &run->clients, START_MS, reterr);
-    return r < 0 ? r : crew_wait(run, &run->load, START_MS, reterr);
+        r = crew_wait(run, &run->clients, start_ms, reterr);
+    return r < 0 ? r : crew_wait(run, &run->load, start_ms, reterr);
 }
 
 /* Clients say goodbye, which shards that are not ours are owed; all others are killed. */
