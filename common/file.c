@@ -285,6 +285,11 @@ void file_unmap(struct file_map *map) {
 }
 
 int file_md5(const char *path, char ret_hex[33], uint64_t *ret_len, struct error *reterr) {
+    return file_md5_told(path, NULL, NULL, ret_hex, ret_len, reterr);
+}
+
+int file_md5_told(const char *path, file_tell *tell, void *ctx, char ret_hex[33], uint64_t *ret_len,
+                  struct error *reterr) {
     int fd = file_open_read(path, reterr);
     if (fd < 0)
         return fd;
@@ -306,6 +311,8 @@ int file_md5(const char *path, char ret_hex[33], uint64_t *ret_len, struct error
         if (n > 0) {
             EVP_DigestUpdate(md, buffer, (size_t)n);
             len += (uint64_t)n;
+            if (tell)
+                tell(ctx, len);
         } else if (errno != EINTR) {
             r = file_error(reterr, errno, "read", path);
         }

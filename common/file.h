@@ -42,6 +42,10 @@ void file_unmap(struct file_map *map);
 
 /* MD5 of a file as 32 hex digits, and its length. */
 int file_md5(const char *path, char ret_hex[33], uint64_t *ret_len, struct error *reterr);
+/* The same, telling now and then how many bytes of it are done. */
+typedef void file_tell(void *ctx, uint64_t done_bytes);
+int file_md5_told(const char *path, file_tell *tell, void *ctx, char ret_hex[33], uint64_t *ret_len,
+                  struct error *reterr);
 
 bool file_exists(const char *path);
 /* mkdir -p */
