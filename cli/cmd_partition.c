@@ -9,6 +9,7 @@
 #include "cli/partition_print.h"
 #include "common/lock.h"
 #include "common/mem.h"
+#include "worker/graph/catalog.h"
 
 static const struct argp_option options[] = {
     {"parts", 'p', "N", 0, "How many parts: as many as there will be workers", 0},
@@ -99,6 +100,10 @@ static int run(const struct arguments *arguments, struct snapshot **ret_snapshot
                       "%s: is there already, cut with seed %" PRIu64
                       "; remove it to have it cut with seed %" PRIu64,
                       where, info.seed, arguments->seed);
+    struct error catalog = {0};
+    if (r == 0 && catalog_add_partition(arguments->root, where, &catalog) < 0)
+        fprintf(stderr, "graphps partition: warning: the catalog was not updated: %s\n",
+                error_text(&catalog));
     if (r == 0) {
         partition_print(snapshot, &info);
         if (existed)

@@ -18,9 +18,11 @@ struct model_facts {
     bool best;                           /* these are the best weights, not the last ones */
 };
 
-/* The newest complete generation below a job directory; ERR_NOT_FOUND and others say why there is
+/* The newest complete generation below a job directory, and (ret_digest not NULL) the digest of the
+ * snapshot it was trained on, "" when it does not say; ERR_NOT_FOUND and others say why there is
  * none. */
-int model_file_generation(const char *job_dir, uint64_t *ret, struct error *reterr);
+int model_file_generation(const char *job_dir, uint64_t *ret, char ret_digest[64],
+                          struct error *reterr);
 /* Says on standard error, in lines that begin with the command, which checkpoints that are newer
  * than the one that was taken are damaged, and how. best: its best weights were asked for. */
 void model_file_warn(const char *command, const char *checkpoint, bool best, uint64_t taken);

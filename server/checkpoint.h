@@ -152,7 +152,7 @@ bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret
 /* For export: reads the newest (or the given) complete generation below job_dir, or the generation
  * directory `path` itself, and puts the whole model together. which_best: the best weights
  * (ERR_NOT_FOUND when none were kept). *ret_tensors, *ret_weights: mem_free. *ret_coordinator:
- * json_decref (may be NULL). Any number of shards. */
+ * json_decref (may be NULL); with the "snapshot_digest" of the run. Any number of shards. */
 int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
                        size_t *ret_count, float **ret_weights, uint64_t *ret_generation,
                        json_t **ret_coordinator, struct error *reterr);

@@ -221,6 +221,9 @@ int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **r
     *ret_weights = TAKE_PTR(c.weights);
     *ret_generation = c.first->generation;
     *ret_coordinator = TAKE_PTR(c.first->coordinator);
+    if (*ret_coordinator)
+        json_object_set_new(*ret_coordinator, "snapshot_digest",
+                            json_string(c.first->snapshot_digest));
     collected_done(&c);
     return 0;
 }

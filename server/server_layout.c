@@ -228,9 +228,9 @@ static int layout_check(const struct server *server, const Graphps__Hello *hello
                          (unsigned long long)server->seed);
     if (strcmp(hello->snapshot_digest, server->snapshot_digest) != 0)
         return error_set(reterr, ERR_CONFIG,
-                         "rank %u: its snapshot (%.16s...) is not the one this run trains on "
-                         "(%.16s...); give the run the same data.snapshot everywhere, or another "
-                         "job.dir",
+                         "rank %u: its snapshot (digest %.40s) is not the one this run trains on "
+                         "(digest %.40s); give the run the same data.snapshot everywhere, or "
+                         "another job.dir",
                          hello->rank, hello->snapshot_digest, server->snapshot_digest);
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <argp.h>
 #include <inttypes.h>
 #include <malloc.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,6 +23,8 @@
 #include "common/rng.h"
 #include "proto/address.h"
 #include "worker/cpus.h"
+#include "worker/graph/catalog.h"
+#include "worker/graph/claim.h"
 #include "worker/kernels/kernels.h"
 #include "worker/trainer.h"
 
@@ -39,6 +42,8 @@ struct shell {
     char *http;    /* the pages' address; the client says it, who outlives them */
     int rank;
     struct store *store;
+    char *partition; /* "2x1": the name of the partitioning's directory */
+    int claims[2];   /* on the snapshot and the partitioning, for as long as we live */
     struct trainer *trainer;
     struct httpd *httpd;
     struct client *client;
@@ -190,15 +195,43 @@ static int shell_start_http(struct shell *shell, struct error *reterr) {
 
 /* ---- starting ---- */
 
+/* A run whose processes were started by hand is recorded by rank 0, if it may write there; what it
+ * came to is the launcher's to say, if there is one. */
+static void shell_record(const struct shell *shell, const char *state) {
+    if (shell->rank != 0 || !shell->store)
+        return;
+    const struct catalog_run record = {
+        .job = shell->config->job_name,
+        .dir = shell->config->job_dir,
+        .snapshot = shell->store->snapshot_name,
+        .digest = shell->store->digest,
+        .partition = shell->partition,
+        .state = state,
+        .valid_accuracy = NAN,
+        .test_accuracy = NAN,
+    };
+    struct error err = {0};
+    if (catalog_put_run(shell->config->data_root, &record, &err) < 0)
+        log_debug("the catalog was not updated", "why=%s", log_quote(error_text(&err)));
+}
+
 static int shell_open_store(struct shell *shell, struct error *reterr) {
     const struct config *config = shell->config;
     _cleanup_(mem_free_p) char *dir = NULL;
     int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
+    if (r == 0)
+        r = claim_take(dir, &shell->claims[0], reterr);
     if (r < 0)
         return r;
     r = store_open(dir, (uint32_t)config->workers_count, (uint32_t)config->data_halo,
                    (uint32_t)shell->rank, config->data_verify, config->data_normalize_features,
                    &shell->store, reterr);
+    if (r < 0)
+        return r;
+    _cleanup_(mem_free_p) char *partition =
+        partition_dir(dir, (uint32_t)config->workers_count, (uint32_t)config->data_halo);
+    shell->partition = mem_strdup(strrchr(partition, '/') + 1);
+    r = claim_take(partition, &shell->claims[1], reterr);
     if (r < 0)
         return r;
     const struct store *store = shell->store;
@@ -262,7 +295,14 @@ static int shell_start(struct shell *shell, struct error *reterr) {
 /* ---- running ---- */
 
 static int shell_train(struct shell *shell, struct error *reterr) {
-    int r = trainer_run(shell->trainer, shell->client, reterr);
+    uint64_t clock;
+    /* One whom the shards refuse has no part in the run. */
+    int r = client_wait_welcome(shell->client, &clock, reterr);
+    bool welcome = r == 0;
+    if (welcome) {
+        shell_record(shell, "running");
+        r = trainer_run(shell->trainer, shell->client, reterr);
+    }
     if (r == 0 || r == ERR_INTERRUPTED) {
         struct error err;
         uint64_t timeout_ms =
@@ -271,6 +311,8 @@ static int shell_train(struct shell *shell, struct error *reterr) {
         if (client_bye(shell->client, r == 0, timeout_ms, &err) < 0)
             log_warning("left without an answer", "why=%s", log_quote(error_text(&err)));
     }
+    if (welcome)
+        shell_record(shell, r == 0 ? "done" : r == ERR_INTERRUPTED ? "interrupted" : "failed");
     struct trainer_totals trained;
     struct client_totals sent;
     trainer_totals(shell->trainer, &trained);
@@ -309,7 +351,7 @@ static int shell_run(struct shell *shell, struct error *reterr) {
 }
 
 int main(int argc, char **argv) {
-    struct shell shell = {0};
+    struct shell shell = {.claims = {-1, -1}};
     struct error err = {0};
     cpus_yield_when_idle(argv);
     argp_err_exit_status = error_exit_code(ERR_USAGE);
@@ -331,6 +373,7 @@ int main(int argc, char **argv) {
         r = shell_run(&shell, &err);
     }
     config_free(shell.config);
+    mem_free(shell.partition);
     mem_free(shell.options);
     mem_free(shell.http);
     args_job_done(&shell.job);

@@ -1,6 +1,5 @@
-/* Snapshots: found by name and version, refused when damaged; the catalog knows them. */
+/* Snapshots: found by name and version, refused when damaged. */
 #include <math.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +7,6 @@
 #include "common/mem.h"
 #include "tests/graphs.h"
 #include "tests/test.h"
-#include "worker/graph/catalog.h"
 #include "worker/graph/csr.h"
 #include "worker/graph/import.h"
 #include "worker/graph/snapshot.h"
@@ -215,54 +213,6 @@ START_TEST(test_csr) {
 }
 END_TEST
 
-static int expect_row(void *ctx, int columns, char **values, char **names) {
-    char *text = ctx;
-    for (int i = 0; i < columns; i++)
-        sprintf(text + strlen(text), "%s%s", i ? "|" : "", values[i] ? values[i] : "NULL");
-    strcat(text, ";");
-    return 0;
-}
-
-static const char *query(const char *root, const char *sql) {
-    static char text[2000];
-    sqlite3 *db;
-    text[0] = 0;
-    ck_assert_int_eq(sqlite3_open(test_path(root, "catalog.db"), &db), SQLITE_OK);
-    ck_assert_int_eq(sqlite3_exec(db, sql, expect_row, text, NULL), SQLITE_OK);
-    sqlite3_close(db);
-    return text;
-}
-
-/* The catalog keeps one row for each snapshot, run and model; a later state replaces the earlier;
- * what is unknown is NULL. */
-START_TEST(test_catalog) {
-    const char *root = test_tmpdir();
-    struct error err = {0};
-    const char *dir = small_snapshot(root);
-    struct snapshot *s = NULL;
-    ck_assert_int_eq(snapshot_open(dir, false, &s, &err), 0);
-    _cleanup_(mem_free_p) char *row =
-        mem_printf("g|1.0.0|%s|40|%d|%s;", s->digest, (int)s->edges, dir);
-    ck_assert_str_eq(query(root, "SELECT name, version, digest, nodes, edges, dir FROM snapshots"),
-                     row);
-    snapshot_close(s);
-    ck_assert_int_eq(catalog_put_run(root, "it's", "runs/a", "g@1.0.0", "running", NAN, NAN, &err),
-                     0);
-    const char *runs = "SELECT job, snapshot, state, valid_accuracy, test_accuracy FROM runs";
-    ck_assert_str_eq(query(root, runs), "it's|g@1.0.0|running|NULL|NULL;");
-    ck_assert_int_eq(catalog_put_run(root, "it's", "runs/a", "g@1.0.0", "done", 0.5, 0.25, &err),
-                     0);
-    ck_assert_str_eq(query(root, runs), "it's|g@1.0.0|done|0.5|0.25;");
-    ck_assert_int_eq(catalog_add_model(root, "it's", "runs/a/m", "00ff", 0.5, NAN, &err), 0);
-    ck_assert_str_eq(query(root, "SELECT path, md5, valid_accuracy, test_accuracy FROM models"),
-                     "runs/a/m|00ff|0.5|NULL;");
-    test_write_file(test_path(root, "catalog.db"), "no database at all, but long enough to see",
-                    42);
-    ck_assert_int_eq(catalog_add_model(root, "j", "p", "m", 0, 0, &err), ERR_IO);
-    ck_assert_ptr_nonnull(strstr(err.text, "catalog.db: "));
-}
-END_TEST
-
 int main(void) {
     Suite *suite = suite_create("snapshot");
     TCase *tcase = tcase_create("snapshot");
@@ -273,7 +223,6 @@ int main(void) {
     tcase_add_test(tcase, test_versions);
     tcase_add_test(tcase, test_find);
     tcase_add_test(tcase, test_csr);
-    tcase_add_test(tcase, test_catalog);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }
