@@ -30,6 +30,7 @@ struct rows_reader {
     struct rejects *rejects;
     uint8_t classes[256];
     uint32_t threads;
+    size_t part_bytes;
     const struct rows_ops *ops;
     void *ctx;
     size_t slot_count;
@@ -39,6 +40,7 @@ struct rows_reader {
     char *carry; /* text behind the last whole row */
     size_t carry_len, carry_cap;
     uint64_t next_line;
+    bool heading; /* lines are cut, whatever quotes are in them */
     bool ended;
     struct error failure; /* of reading; told after the rows before it */
 
@@ -101,16 +103,18 @@ static enum cut_state cut(const struct rows *rows, enum cut_state state, const c
         char c = text[at];
         if (state == CUT_QUOTED) {
             state = c == '"' ? CUT_CLOSED : CUT_QUOTED;
+        } else if (state == CUT_CLOSED && c == '"') {
+            state = CUT_QUOTED; /* "" inside quotes */
         } else if (c == '\n') {
             state = CUT_START;
             *end = at + 1;
         } else if (is_delimiter(rows->delimiter, c)) {
             state = CUT_START;
-        } else if (c == '"' && state != CUT_PLAIN) {
-            state = CUT_QUOTED; /* opened, or "" inside quotes */
-        } else if (rows->reader_p->classes[(uint8_t)c] != CLASS_BLANK) {
-            state = CUT_PLAIN;
-        } /* a blank changes nothing */
+        } else if (c == '"' && state == CUT_START) {
+            state = CUT_QUOTED;
+        } else if (state == CUT_CLOSED || rows->reader_p->classes[(uint8_t)c] != CLASS_BLANK) {
+            state = CUT_PLAIN; /* quotes behind a closed quote open nothing, as in row.c */
+        } /* blanks before a field change nothing */
     }
     return state;
 }
@@ -127,7 +131,7 @@ static void part_reserve(struct rows_part *part, size_t bytes) {
     part->cap = cap;
 }
 
-/* Whole rows, about PART_BYTES of them, from the carry and the source; len 0 at the end. */
+/* Whole rows, about part_bytes of them, from the carry and the source; len 0 at the end. */
 static int part_read(struct rows *rows, struct rows_part *part, struct error *reterr) {
     struct rows_reader *reader = rows->reader_p;
     size_t end = 0, at = 0;
@@ -135,20 +139,20 @@ static int part_read(struct rows *rows, struct rows_part *part, struct error *re
     bool quotes = false;
     int r = 0;
     part->len = 0;
-    part_reserve(part, reader->carry_len + PART_BYTES + 1);
+    part_reserve(part, reader->carry_len + reader->part_bytes + 1);
     memcpy(part->text, reader->carry, reader->carry_len);
     part->len = reader->carry_len;
     part->line = reader->next_line;
-    while (r == 0 && !reader->ended && (end == 0 || part->len < PART_BYTES)) {
+    while (r == 0 && !reader->ended && (end == 0 || part->len < reader->part_bytes)) {
         size_t got = 0;
-        part_reserve(part, part->len + PART_BYTES + 1);
-        r = source_read(reader->source, part->text + part->len, PART_BYTES, &got, reterr);
+        part_reserve(part, part->len + reader->part_bytes + 1);
+        r = source_read(reader->source, part->text + part->len, reader->part_bytes, &got, reterr);
         part->len += got;
         reader->ended = r < 0 || got == 0;
         /* A last row without a line break gets one; one that is cut off by an error is none. */
         if (reader->ended && r == 0 && part->len > 0 && part->text[part->len - 1] != '\n')
             part->text[part->len++] = '\n';
-        if (!quotes && memchr(part->text + at, '"', part->len - at)) {
+        if (!reader->heading && !quotes && memchr(part->text + at, '"', part->len - at)) {
             quotes = true;
             at = end;
         }
@@ -197,9 +201,9 @@ static char delimiter_of(const char *line, size_t len) {
                                                                                       : ',';
 }
 
-/* What is at the head of the file and is no row: a byte order mark, comments. */
+/* What is at the head of the file and is no row: a byte order mark, comments. line: of text. */
 static size_t head_length(const char *text, size_t len, uint64_t *line) {
-    size_t at = len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
+    size_t at = *line == 1 && len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
     while (at < len && (text[at] == '#' || text[at] == '%')) {
         const char *end = memchr(text + at, '\n', len - at);
         at = end ? (size_t)(end - text) + 1 : len;
@@ -218,16 +222,23 @@ static void classes_set(struct rows *rows) {
     classes[0] = CLASS_ZERO;
 }
 
-/* The first row, on a copy, for the walk changes what it walks over. */
-static void first_row(struct rows *rows, const struct rows_part *part) {
+/* The first row, on a copy, for the walk changes what it walks over. What the file is like is told
+ * from it, so it is never one that may be left out. */
+static int first_row(struct rows *rows, const struct rows_part *part, struct error *reterr) {
     struct rows_part copy = *part;
     copy.text = rows->text_p = mem_raw(part->len + 1);
     memcpy(copy.text, part->text, part->len);
     struct row row = row_make(rows->reader_p->classes, rows->delimiter == ROWS_BLANKS, 0);
     row_begin(&row, &copy);
-    if (!row_next(&row))
+    bool found = row_next(&row);
+    if (!found)
         row.count = 0;
     rows->first = row;
+    const struct rows_fault *fault = &copy.told[0];
+    return found || copy.faults == 0
+               ? 0
+               : rows_fault(rows, fault->line, fault->column, fault->code, reterr, "%s",
+                            fault->text);
 }
 
 /* Puts text back, in front of what comes next. */
@@ -239,6 +250,41 @@ static void carry_set(struct rows_reader *reader, const char *text, size_t len) 
     reader->carry = all;
     reader->carry_len += len;
     reader->carry_cap = reader->carry_len + 1;
+}
+
+/* A part that will be put back: what is wrong behind it is found again, at its line, when
+ * everything before it has been used. */
+static int part_peek(struct rows *rows, struct rows_part *part, struct error *reterr) {
+    struct rows_reader *reader = rows->reader_p;
+    int r = part_read(rows, part, &reader->failure);
+    if (r < 0 && part->len == 0)
+        return rows_fault(rows, reader->next_line, 0, r, reterr, "%s", reader->failure.text);
+    reader->failure = (struct error){0};
+    reader->ended = false;
+    return 0;
+}
+
+/* Past the head, whose lines *line counts; the delimiter is told from the line that follows. */
+static int head_read(struct rows *rows, char delimiter, uint64_t *line, struct error *reterr) {
+    struct rows_reader *reader = rows->reader_p;
+    struct rows_part part = {0};
+    size_t head;
+    int r;
+    reader->heading = true;
+    do {
+        r = part_peek(rows, &part, reterr);
+        head = head_length(part.text, part.len, line);
+    } while (r == 0 && part.len > 0 && head == part.len);
+    reader->heading = false;
+    reader->next_line = *line;
+    if (r == 0) {
+        rows->delimiter =
+            delimiter ? delimiter : delimiter_of(part.text + head, part.len - head);
+        classes_set(rows);
+        carry_set(reader, part.text + head, part.len - head);
+    }
+    mem_free(part.text);
+    return r;
 }
 
 int rows_open(const struct rows_options *options, struct rows **ret, struct error *reterr) {
@@ -253,39 +299,26 @@ int rows_open(const struct rows_options *options, struct rows **ret, struct erro
     reader->source = source;
     reader->rejects = options->rejects;
     reader->threads = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
+    reader->part_bytes = options->part_bytes ? options->part_bytes : PART_BYTES;
     reader->next_line = 1;
     lock_init(&reader->lock, LOCK_ROWS, "rows");
     lock_cond_init(&reader->changed);
-
-    /* The delimiter is told from the first line, which is read as plain text for that. */
-    struct rows_part part = {0};
-    rows->delimiter = options->delimiter;
-    classes_set(rows);
-    r = part_read(rows, &part, &reader->failure);
-    if (r < 0 && part.len == 0) {
-        r = rows_fault(rows, reader->next_line, 0, r, reterr, "%s", reader->failure.text);
-        mem_free(part.text);
-        rows_close(rows);
-        return r;
-    }
-    /* Found again, at its line, when everything before it has been used. */
-    reader->failure = (struct error){0};
-    reader->ended = false;
     uint64_t line = 1;
-    size_t head = head_length(part.text, part.len, &line);
-    if (!rows->delimiter) {
-        rows->delimiter = delimiter_of(part.text + head, part.len - head);
-        memset(reader->classes, CLASS_OTHER, sizeof reader->classes);
-        classes_set(rows);
+    r = head_read(rows, options->delimiter, &line, reterr);
+    struct rows_part part = {0};
+    if (r == 0)
+        r = part_peek(rows, &part, reterr);
+    if (r == 0) {
+        carry_set(reader, part.text, part.len);
+        reader->next_line = line;
+        r = first_row(rows, &part, reterr);
     }
-    carry_set(reader, part.text + head, part.len - head);
-    part.len -= head;
-    memmove(part.text, part.text + head, part.len);
-    part.line = reader->next_line = line;
-    first_row(rows, &part);
     mem_free(part.text);
-    *ret = rows;
-    return 0;
+    if (r < 0)
+        rows_close(rows);
+    else
+        *ret = rows;
+    return r;
 }
 
 struct rows *rows_close(struct rows *rows) {

@@ -24,6 +24,7 @@ struct rows_options {
     char delimiter;          /* 0: told from the first row: tab, comma, semicolon, else blanks */
     uint32_t threads;        /* that parse; at least 1 */
     struct rejects *rejects; /* borrowed */
+    size_t part_bytes;       /* for tests; 0: 1 MiB */
 };
 
 struct rows_field {
@@ -48,7 +49,7 @@ struct rows {
     struct rows_reader *reader_p;
 };
 
-/* Reads as far as the first row. */
+/* Reads as far as the first row, which must be right. */
 int rows_open(const struct rows_options *options, struct rows **ret, struct error *reterr);
 struct rows *rows_close(struct rows *rows); /* takes NULL */
 
