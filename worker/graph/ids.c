@@ -38,15 +38,18 @@ struct ids {
 /* As printf would write it, so that the text comes back as it was. */
 static bool canonical(const char *text, size_t len, int64_t *ret) {
     size_t at = len > 0 && text[0] == '-';
-    if (len == at || len - at > 18 || (text[at] == '0' && len > 1))
+    if (len == at || len - at > 19 || (text[at] == '0' && len > 1))
         return false;
-    int64_t value = 0;
+    uint64_t value = 0; /* 19 digits fit */
     for (; at < len; at++) {
         if (text[at] < '0' || text[at] > '9')
             return false;
-        value = value * 10 + (text[at] - '0');
+        value = value * 10 + (uint64_t)(text[at] - '0');
     }
-    *ret = text[0] == '-' ? -value : value;
+    bool negative = text[0] == '-';
+    if (value > (uint64_t)INT64_MAX + negative)
+        return false;
+    *ret = (int64_t)(negative ? -value : value);
     return true;
 }
 
