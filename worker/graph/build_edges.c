@@ -1,4 +1,5 @@
 /* Edges of a snapshot under construction, and the end of it: numbers in the order of ids. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 int build_edges_begin(struct build *build, bool weights, bool types, struct error *reterr) {
     if (types)
         build->type_ids = ids_new();
+    weights |= build->options->dedup == DEDUP_SUM; /* of edges that weigh 1 when nothing is said */
     return edges_new(build->tmp, weights, types, &build->edges, reterr);
 }
 
@@ -74,8 +76,29 @@ static void renumber_aside(struct aside *aside, const int32_t *nodes, const int3
     }
 }
 
+/* Sums may have left what 32 bits hold. */
+static int check_sums(const struct build *build, struct error *reterr) {
+    const struct edges_csr *csr = &build->csr;
+    char from[96], to[96];
+    uint64_t row = 0;
+    for (int64_t e = 0; csr->weights && e < csr->indptr[build->nodes]; e++) {
+        while (csr->indptr[row + 1] <= e)
+            row++;
+        if (!isfinite(csr->weights[e]))
+            return error_set(
+                reterr, ERR_NOT_FINITE,
+                "--dedup sum: the weights of the edges from %s to %s are beyond 32 bits together",
+                build_name(build, (uint64_t)csr->indices[e], from, sizeof from),
+                build_name(build, row, to, sizeof to));
+    }
+    return 0;
+}
+
 int build_finish(struct build *build, struct error *reterr) {
     _cleanup_(mem_free_p) int32_t *nodes = NULL, *types = NULL;
+    if (build->nodes == 0)
+        return error_set(reterr, ERR_FORMAT, "%s: there are no nodes, for there are no edges",
+                         build->nodes_path ? build->nodes_path : build->options->source);
     /* Ids that only edges and labels named came in no order that means anything. */
     if (build->open && build->ids && ids_integers(build->ids) && !ids_trivial(build->ids)) {
         nodes = mem_raw((build->nodes + 1) * sizeof *nodes);
@@ -95,6 +118,8 @@ int build_finish(struct build *build, struct error *reterr) {
                                     .self_loops = build->options->self_loops,
                                     .dedup = build->options->dedup};
     int r = edges_build(build->edges, &rule, &build->csr, reterr);
+    if (r == 0 && rule.dedup == DEDUP_SUM)
+        r = check_sums(build, reterr);
     if (r < 0)
         return r;
     build->edges = edges_free(build->edges);

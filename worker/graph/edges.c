@@ -303,8 +303,8 @@ static int place_rows(const struct edges *edges, const struct edges_rule *rule,
 /* An entry with what belongs to it, for sorting. */
 struct entry {
     int32_t source, type;
-    int64_t at; /* order of the file among equals */
-    float weight;
+    int64_t at;    /* order of the file among equals */
+    double weight; /* so that a sum of many is not rounded at each */
 };
 
 static int compare_entries(const void *a, const void *b) {
@@ -344,7 +344,7 @@ static int64_t row_sort_entries(struct edges_csr *csr, enum dedup dedup, int64_t
         if (csr->types)
             csr->types[begin + i] = row[i].type;
         if (csr->weights)
-            csr->weights[begin + i] = row[i].weight;
+            csr->weights[begin + i] = (float)row[i].weight;
     }
     return left;
 }
