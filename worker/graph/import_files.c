@@ -198,6 +198,9 @@ static int read_edges(struct build *build, const char *path, enum split kind,
     struct text_edges edges = {
         .path = path, .kind = kind, .type = -1, .count = UINT64_MAX, .why = ""};
     int r = edge_columns_find(build, path, &edges.columns, reterr);
+    /* What the graph's own edges call the two kinds of nodes. */
+    for (size_t i = 0; r == 0 && build->options->bipartite && i < 2; i++)
+        strcpy(edges.columns.kinds[i], build->node_type_names[i]);
     if (r == 0 && !build->type_ids)
         edges.columns.type = SIZE_MAX;
     if (r == 0 && build->type_ids && edges.columns.type == SIZE_MAX)
@@ -225,10 +228,11 @@ static int begin_edges(struct build *build, const char *path, struct error *rete
     }
     bool text = !is_array(path) && !is_matrix(path);
     if (r == 0 && !text &&
-        (options->bipartite || options->from || options->to || options->weight || options->type))
+        (options->bipartite || options->from || options->to || options->weight || options->type ||
+         options->header != HEADER_AUTO))
         r = error_set(reterr, ERR_USAGE,
-                      "%s: --bipartite, --source, --target, --weight and --type are for edges in a "
-                      "text",
+                      "%s: --bipartite, --source, --target, --weight, --type and --header are for "
+                      "edges in a text",
                       path);
     if (r == 0 && options->bipartite && (!build->open || !build->ids))
         r = error_set(

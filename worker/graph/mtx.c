@@ -97,6 +97,7 @@ int mtx_edges(struct build *build, const char *path, enum split kind, struct err
                                      .offsets = {-1, -1},
                                      .type = -1,
                                      .count = (uint64_t)sizes[2],
-                                     .why = "the line of sizes"};
+                                     .why = "the line of sizes",
+                                     .delimiter = ROWS_BLANKS};
     return text_edges(build, &edges, reterr);
 }

@@ -55,6 +55,7 @@ struct text_edges {
     const int32_t *column_types;
     uint64_t count; /* rows that must be there; UINT64_MAX: any */
     const char *why;
+    char delimiter; /* 0: as the options say */
 };
 int text_edges(struct build *build, const struct text_edges *edges, struct error *reterr);
 /* A file with one number in each row: for OGB's edge_x.csv. types: numbers of build->type_ids. */

@@ -12,8 +12,10 @@
 /* One part's edges. */
 struct parsed {
     size_t n, cap;
-    struct id_key *from, *to, *types;
-    int32_t *numbers[3]; /* of from, to and types */
+    struct id_key *ends; /* [cap, 2] source, target */
+    int32_t *end_numbers;
+    struct id_key *types;
+    int32_t *numbers[3]; /* of sources, targets and types */
     float *weights;
     uint64_t *lines;
     uint32_t *columns[2];
@@ -25,7 +27,7 @@ struct reading {
     struct build *build;
     const struct text_edges *edges;
     struct rows *rows;
-    uint64_t seen; /* rows used */
+    uint64_t seen, refused; /* rows used, and those of them that were left out */
 };
 
 static void *parsed_make(void *ctx) {
@@ -34,8 +36,8 @@ static void *parsed_make(void *ctx) {
 
 static void parsed_free(void *item) {
     struct parsed *parsed = item;
-    mem_free(parsed->from);
-    mem_free(parsed->to);
+    mem_free(parsed->ends);
+    mem_free(parsed->end_numbers);
     mem_free(parsed->types);
     for (size_t i = 0; i < 3; i++)
         mem_free(parsed->numbers[i]);
@@ -53,8 +55,8 @@ static void *grown(void *array, size_t old, size_t cap, size_t size_bytes) {
 
 static void parsed_grow(struct parsed *parsed) {
     size_t old = parsed->cap, cap = old ? 2 * old : 4096;
-    parsed->from = grown(parsed->from, old, cap, sizeof *parsed->from);
-    parsed->to = grown(parsed->to, old, cap, sizeof *parsed->to);
+    parsed->ends = grown(parsed->ends, old, cap, 2 * sizeof *parsed->ends);
+    parsed->end_numbers = grown(parsed->end_numbers, old, cap, 2 * sizeof *parsed->end_numbers);
     parsed->types = grown(parsed->types, old, cap, sizeof *parsed->types);
     for (size_t i = 0; i < 3; i++)
         parsed->numbers[i] = grown(parsed->numbers[i], old, cap, sizeof(int32_t));
@@ -125,8 +127,8 @@ static bool parse_row(const struct reading *reading, struct row *row, struct par
                    columns->header ? "the header" : "the first row", columns->count);
         return false;
     }
-    if (!parse_end(reading, row, parsed, 0, &parsed->from[n]) ||
-        !parse_end(reading, row, parsed, 1, &parsed->to[n]))
+    if (!parse_end(reading, row, parsed, 0, &parsed->ends[2 * n]) ||
+        !parse_end(reading, row, parsed, 1, &parsed->ends[2 * n + 1]))
         return false;
     if (columns->weight != SIZE_MAX) {
         const char *text = row->fields[columns->weight].text;
@@ -160,10 +162,8 @@ static void parse(void *ctx, struct row *row, void *item) {
     }
     if (!reading->edges->columns.kinds[0][0])
         return;
-    for (size_t i = 0; i < parsed->n; i++) {
-        parsed->from[i].text = parsed->composed + (size_t)parsed->from[i].text;
-        parsed->to[i].text = parsed->composed + (size_t)parsed->to[i].text;
-    }
+    for (size_t i = 0; i < 2 * parsed->n; i++)
+        parsed->ends[i].text = parsed->composed + (size_t)parsed->ends[i].text;
 }
 
 /* Weights and types of rows that stand in other files, or in none. */
@@ -196,11 +196,11 @@ static int fill_columns(struct reading *reading, struct parsed *parsed, struct e
 static int ends_there(struct reading *reading, struct parsed *parsed, size_t i,
                       struct error *reterr) {
     for (int end = 0; end < 2; end++) {
-        if (parsed->numbers[end][i] >= 0)
+        if (parsed->end_numbers[2 * i + (size_t)end] >= 0)
             continue;
         struct place place = place_line(reading->rows, parsed->lines[i], parsed->columns[end][i]);
         return build_unknown(reading->build, &place, end ? "target" : "source",
-                             end ? &parsed->to[i] : &parsed->from[i], reterr);
+                             &parsed->ends[2 * i + (size_t)end], reterr);
     }
     return 1;
 }
@@ -212,9 +212,7 @@ static int use(void *ctx, void *item, struct error *reterr) {
     int r = build_progress(build, "edges", reading->rows->done, reading->rows->total, reterr);
     if (r < 0 || parsed->n == 0)
         return r;
-    r = build_resolve(build, parsed->from, parsed->n, parsed->numbers[0], reterr);
-    if (r == 0)
-        r = build_resolve(build, parsed->to, parsed->n, parsed->numbers[1], reterr);
+    r = build_resolve(build, parsed->ends, 2 * parsed->n, parsed->end_numbers, reterr);
     if (r == 0)
         r = fill_columns(reading, parsed, reterr);
     if (r < 0)
@@ -224,13 +222,14 @@ static int use(void *ctx, void *item, struct error *reterr) {
         r = ends_there(reading, parsed, i, reterr);
         if (r < 0)
             return r;
-        if (r == 0)
+        if (r == 0) {
+            reading->refused++;
             continue;
-        if (left != i) {
-            for (size_t k = 0; k < 3; k++)
-                parsed->numbers[k][left] = parsed->numbers[k][i];
-            parsed->weights[left] = parsed->weights[i];
         }
+        parsed->numbers[0][left] = parsed->end_numbers[2 * i];
+        parsed->numbers[1][left] = parsed->end_numbers[2 * i + 1];
+        parsed->numbers[2][left] = parsed->numbers[2][i];
+        parsed->weights[left] = parsed->weights[i];
         left++;
     }
     if (build->node_types && reading->edges->columns.kinds[0][0])
@@ -255,15 +254,20 @@ static struct rows_options rows_options(const struct build *build, const char *p
 }
 
 int text_edges(struct build *build, const struct text_edges *edges, struct error *reterr) {
-    const struct rows_options options = rows_options(build, edges->path);
+    struct rows_options options = rows_options(build, edges->path);
+    if (edges->delimiter)
+        options.delimiter = edges->delimiter;
     struct reading reading = {.build = build, .edges = edges};
     int r = rows_open(&options, &reading.rows, reterr);
     if (r < 0)
         return r;
+    const struct rejects *rejects = &build->summary->rejects;
+    uint64_t rejects_before = rejects->count;
     r = rows_run(reading.rows, edges->columns.header, &ops, &reading, reterr);
-    if (r == 0 && edges->count != UINT64_MAX && reading.seen != edges->count)
+    uint64_t rows = reading.seen + rejects->count - rejects_before - reading.refused;
+    if (r == 0 && edges->count != UINT64_MAX && rows != edges->count)
         r = error_set(reterr, ERR_FORMAT, "%s: the file has %llu rows where %s says %llu",
-                      edges->path, (unsigned long long)reading.seen, edges->why,
+                      edges->path, (unsigned long long)rows, edges->why,
                       (unsigned long long)edges->count);
     if (r == 0 && reading.rows->junk)
         build_remark(build, edges->path,
@@ -357,11 +361,22 @@ static int find_columns(struct build *build, const struct rows *rows, struct edg
                           "an edge needs two fields, its source and its target; this row has %zu "
                           "(--delimiter says what is between fields)",
                           first->count);
-    for (int end = 0; options->bipartite && end < 2; end++)
-        snprintf(ret->kinds[end], sizeof ret->kinds[end], "%s",
-                 header ? first->fields[end ? ret->to : ret->from].text
-                 : end  ? "target"
-                        : "source");
+    for (int end = 0; options->bipartite && end < 2; end++) {
+        const char *kind = header ? first->fields[end ? ret->to : ret->from].text
+                           : end  ? "target"
+                                  : "source";
+        if (!*kind || strlen(kind) >= sizeof ret->kinds[end])
+            return rows_fault(rows, first->line, 0, ERR_USAGE, reterr,
+                              "--bipartite: the two kinds of nodes are named as their columns; a "
+                              "name is 1 to %zu bytes long",
+                              sizeof ret->kinds[end] - 1);
+        strcpy(ret->kinds[end], kind);
+    }
+    if (options->bipartite && !strcmp(ret->kinds[0], ret->kinds[1]))
+        return rows_fault(rows, first->line, 0, ERR_USAGE, reterr,
+                          "--bipartite: the two kinds of nodes are named as their columns, and "
+                          "both are called \"%s\"",
+                          ret->kinds[0]);
     return 0;
 }
 
