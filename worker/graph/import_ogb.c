@@ -19,6 +19,7 @@
 #include "worker/graph/text.h"
 
 #define TYPES_MAX 255
+#define TYPE_BYTES_MAX 255
 #define RELATIONS_MAX 4096
 
 struct type {
@@ -208,6 +209,13 @@ static int read_count(struct build *build, const char *dir, const char *stem, co
     return 0;
 }
 
+static const struct type *type_named(const struct ogb *ogb, const char *name) {
+    for (size_t i = 0; i < ogb->type_count; i++)
+        if (!strcmp(ogb->types[i].name, name))
+            return &ogb->types[i];
+    return NULL;
+}
+
 /* Names in the first row, counts in the second. */
 static int read_types(struct build *build, struct ogb *ogb, const char *path,
                       struct error *reterr) {
@@ -225,9 +233,15 @@ static int read_types(struct build *build, struct ogb *ogb, const char *path,
     uint64_t first = 0;
     for (size_t i = 0; i < n; i++) {
         int64_t count;
-        if (!text_int(table->fields[n + i], &count) || count < 0 || count > INT32_MAX)
+        if (!text_int(table->fields[n + i], &count) || count < 1 || count > INT32_MAX)
             return error_set(reterr, ERR_FORMAT, "%s:2: \"%.60s\" is no number of nodes", path,
                              table->fields[n + i]);
+        if (!*table->fields[i] || strlen(table->fields[i]) > TYPE_BYTES_MAX ||
+            type_named(ogb, table->fields[i]))
+            return error_set(reterr, ERR_FORMAT,
+                             "%s:1: \"%.60s\" is no name of a type: it is empty, longer than %d "
+                             "bytes, or there twice",
+                             path, table->fields[i], TYPE_BYTES_MAX);
         ogb->types[i] = (struct type){TAKE_PTR(table->fields[i]), first, (uint64_t)count};
         ogb->type_count++;
         first += (uint64_t)count;
@@ -396,13 +410,6 @@ static int read_edges(struct build *build, const struct ogb *ogb, struct error *
                                      .count = count,
                                      .why = "num-edge-list"};
     return r < 0 ? r : text_edges(build, &edges, reterr);
-}
-
-static const struct type *type_named(const struct ogb *ogb, const char *name) {
-    for (size_t i = 0; i < ogb->type_count; i++)
-        if (!strcmp(ogb->types[i].name, name))
-            return &ogb->types[i];
-    return NULL;
 }
 
 static int read_relation(struct build *build, const struct ogb *ogb, char *const *triplet,

@@ -114,7 +114,7 @@ static enum cut_state cut(const struct rows *rows, enum cut_state state, const c
             state = CUT_QUOTED;
         } else if (state == CUT_CLOSED || rows->reader_p->classes[(uint8_t)c] != CLASS_BLANK) {
             state = CUT_PLAIN; /* quotes behind a closed quote open nothing, as in row.c */
-        } /* blanks before a field change nothing */
+        }                      /* blanks before a field change nothing */
     }
     return state;
 }
@@ -235,10 +235,9 @@ static int first_row(struct rows *rows, const struct rows_part *part, struct err
         row.count = 0;
     rows->first = row;
     const struct rows_fault *fault = &copy.told[0];
-    return found || copy.faults == 0
-               ? 0
-               : rows_fault(rows, fault->line, fault->column, fault->code, reterr, "%s",
-                            fault->text);
+    return found || copy.faults == 0 ? 0
+                                     : rows_fault(rows, fault->line, fault->column, fault->code,
+                                                  reterr, "%s", fault->text);
 }
 
 /* Puts text back, in front of what comes next. */
@@ -278,8 +277,7 @@ static int head_read(struct rows *rows, char delimiter, uint64_t *line, struct e
     reader->heading = false;
     reader->next_line = *line;
     if (r == 0) {
-        rows->delimiter =
-            delimiter ? delimiter : delimiter_of(part.text + head, part.len - head);
+        rows->delimiter = delimiter ? delimiter : delimiter_of(part.text + head, part.len - head);
         classes_set(rows);
         carry_set(reader, part.text + head, part.len - head);
     }

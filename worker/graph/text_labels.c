@@ -6,6 +6,8 @@
 #include "worker/graph/parts.h"
 #include "worker/graph/text.h"
 
+#define LABEL_BYTES_MAX 1000
+
 /* A row's node and what is said of it. Rows of these files are short and few of each text are
  * different, so what is parsed is the fields as they are. */
 struct item {
@@ -166,10 +168,12 @@ static const struct rows_ops ops = {
 static int run(struct reading *reading, const char *path, const char *const *second_names,
                struct error *reterr) {
     struct build *build = reading->build;
+    struct rejects none = {0}; /* rows without ids belong to nodes by their number */
     const struct rows_options options = {.path = path,
                                          .delimiter = build->options->delimiter,
                                          .threads = build->threads,
-                                         .rejects = &build->summary->rejects};
+                                         .rejects =
+                                             reading->ids ? &build->summary->rejects : &none};
     int r = rows_open(&options, &reading->rows, reterr);
     if (r < 0)
         return r;
@@ -198,7 +202,7 @@ static bool label_missing(const char *text) {
 /* The label's number in the order of arrival. */
 static int label_add(struct reading *reading, const struct rows_field *field, uint64_t line,
                      int64_t *ret, struct error *reterr) {
-    struct id_key key = id_key(field->text, field->len < IDS_TEXT_MAX ? field->len : IDS_TEXT_MAX);
+    struct id_key key = id_key(field->text, field->len);
     uint64_t before = ids_count(reading->texts);
     int32_t number;
     int64_t integer;
@@ -228,6 +232,13 @@ static int use_label(struct reading *reading, const struct parsed *parsed, const
             place_line(reading->rows, item->line, parsed->columns[item->first + i]);
         bool missing = label_missing(field->text);
         int64_t label = -1;
+        if (field->len > LABEL_BYTES_MAX) {
+            int r = build_reject(&place, ERR_FORMAT, reterr, "the label is longer than %d bytes",
+                                 LABEL_BYTES_MAX);
+            if (r < 0)
+                return r;
+            continue;
+        }
         int r = missing ? 0 : label_add(reading, field, item->line, &label, reterr);
         if (r == 0 && build->options->multi_label) {
             if (!missing)
@@ -300,7 +311,6 @@ static int labels_with_ids(struct build *build, const char *path, struct error *
                               .count = UINT64_MAX,
                               .use_row = use_label,
                               .texts = ids_new()};
-    build->summary->multi_label = build->options->multi_label;
     int r = run(&reading, path, names, reterr);
     uint64_t count = ids_count(reading.texts);
     _cleanup_(mem_free_p) int32_t *final = mem_array(count + 1, sizeof *final);
@@ -313,15 +323,20 @@ static int labels_with_ids(struct build *build, const char *path, struct error *
             build->labels[i] = final[build->labels[i]];
     for (uint64_t i = 0; r == 0 && i < build->label_pair_count; i++)
         build->label_pairs[2 * i + 1] = final[build->label_pairs[2 * i + 1]];
+    build->summary->multi_label = build->options->multi_label && build->classes > 0;
     ids_free(reading.texts);
     mem_free(reading.lines);
     return r;
 }
 
-/* Without ids: one integer; or 0 or 1 for each class, nan for a node that has no labels. */
+/* Without ids: one integer; or 0 or 1 for each class, nan somewhere for a node that has no labels.
+ */
 static int use_bare_label(struct reading *reading, const struct parsed *parsed,
                           const struct item *item, int32_t node, struct error *reterr) {
     struct build *build = reading->build;
+    bool any_missing = false;
+    for (size_t i = 0; i < item->count; i++)
+        any_missing |= label_missing(parsed->fields[item->first + i].text);
     for (size_t i = 0; i < item->count; i++) {
         const char *text = parsed->fields[item->first + i].text;
         struct place place =
@@ -329,14 +344,14 @@ static int use_bare_label(struct reading *reading, const struct parsed *parsed,
         int64_t label = -1;
         bool missing = label_missing(text);
         int r = 0;
-        if (!missing && (!text_int(text, &label) || (item->count > 1 && label > 1)))
+        if (!missing && (!text_int(text, &label) || (item->count > 1 && (label < 0 || label > 1))))
             r = build_reject(&place, ERR_FORMAT, reterr, "\"%.60s\" in field %zu is not %s", text,
                              i + 1, item->count > 1 ? "0 or 1" : "an integer");
         else if (item->count == 1)
             r = build_label(build, &place, (uint64_t)node, missing, label, reterr);
-        else if (!missing && label == 1)
+        else if (!any_missing && label == 1)
             r = build_label_one_more(build, &place, (uint64_t)node, (int64_t)i, reterr);
-        else if (!missing)
+        else if (!any_missing)
             build_labelled(build, (uint64_t)node);
         if (r < 0)
             return r;

@@ -8,6 +8,8 @@
 #include "worker/graph/text.h"
 
 #define HALF_MAX 65504.0f
+#define TYPE_BYTES_MAX 255
+#define TYPES_MAX 256
 
 struct parsed {
     size_t n, cap;
@@ -105,7 +107,12 @@ static bool parse_row(const struct reading *reading, struct row *row, struct par
     }
     if (reading->type_column != SIZE_MAX) {
         const struct rows_field *type = &row->fields[reading->type_column];
-        parsed->types[n] = id_key(type->text, type->len < IDS_TEXT_MAX ? type->len : IDS_TEXT_MAX);
+        if (type->len == 0 || type->len > TYPE_BYTES_MAX) {
+            row_reject(row, reading->type_column, ERR_FORMAT,
+                       type->len ? "the type is too long" : "the type is empty");
+            return false;
+        }
+        parsed->types[n] = id_key(type->text, type->len);
     }
     return !reading->features || parse_values(reading, row, parsed->values + n * reading->dim);
 }
@@ -133,11 +140,16 @@ static int duplicate(struct reading *reading, const struct parsed *parsed, size_
         parsed->numbers[i]);
 }
 
-static void set_type(struct reading *reading, const struct parsed *parsed, size_t i) {
+static int set_type(struct reading *reading, const struct parsed *parsed, size_t i,
+                    struct error *reterr) {
     int32_t type;
-    if (reading->type_column != SIZE_MAX &&
-        ids_add(reading->types, &parsed->types[i], 1, 256, &type))
-        reading->build->node_types[parsed->numbers[i]] = (uint8_t)type;
+    if (reading->type_column == SIZE_MAX)
+        return 0;
+    if (!ids_add(reading->types, &parsed->types[i], 1, TYPES_MAX, &type))
+        return rows_fault(reading->rows, parsed->lines[i], 0, ERR_LIMIT, reterr,
+                          "more than %d types of nodes", TYPES_MAX);
+    reading->build->node_types[parsed->numbers[i]] = (uint8_t)type;
+    return 0;
 }
 
 /* The rows that bring a new node each, moved together; returns how many, or an error. */
@@ -158,7 +170,9 @@ static int64_t new_nodes(struct reading *reading, struct parsed *parsed, struct 
             continue;
         }
         next++;
-        set_type(reading, parsed, i);
+        r = set_type(reading, parsed, i, reterr);
+        if (r < 0)
+            return r;
         if (reading->features && left != i)
             memmove(parsed->values + left * reading->dim, parsed->values + i * reading->dim,
                     reading->dim * sizeof(float));
@@ -194,12 +208,13 @@ static int use(void *ctx, void *item, struct error *reterr) {
 static const struct rows_ops ops = {
     .make = parsed_make, .free = parsed_free, .parse = parse, .use = use};
 
-static int rows_begin(struct build *build, const char *path, struct rows **ret,
-                      struct error *reterr) {
+/* none: for files whose rows belong to nodes by their number, of which none may be left out. */
+static int rows_begin(struct build *build, const char *path, struct rejects *none,
+                      struct rows **ret, struct error *reterr) {
     const struct rows_options options = {.path = path,
                                          .delimiter = build->options->delimiter,
                                          .threads = build->threads,
-                                         .rejects = &build->summary->rejects};
+                                         .rejects = none ? none : &build->summary->rejects};
     return rows_open(&options, ret, reterr);
 }
 
@@ -223,7 +238,7 @@ int text_nodes(struct build *build, const char *path, struct error *reterr) {
     static const char *const type_names[] = {"type", "node_type", NULL};
     struct reading reading = {
         .build = build, .ids = true, .count = UINT64_MAX, .type_column = SIZE_MAX};
-    int r = rows_begin(build, path, &reading.rows, reterr);
+    int r = rows_begin(build, path, NULL, &reading.rows, reterr);
     if (r < 0)
         return r;
     const struct row *first = &reading.rows->first;
@@ -256,7 +271,7 @@ int text_nodes(struct build *build, const char *path, struct error *reterr) {
 
 int text_columns(struct build *build, const char *path, size_t *ret, struct error *reterr) {
     struct rows *rows = NULL;
-    int r = rows_begin(build, path, &rows, reterr);
+    int r = rows_begin(build, path, NULL, &rows, reterr);
     if (r < 0)
         return r;
     *ret = rows->first.count;
@@ -303,7 +318,8 @@ static int features_run(struct build *build, const struct part_rows *part, uint3
 int text_features(struct build *build, const struct part_rows *part, uint32_t dim_before,
                   uint32_t dim_all, struct error *reterr) {
     struct rows *rows = NULL;
-    int r = rows_begin(build, part->path, &rows, reterr);
+    struct rejects none = {0};
+    int r = rows_begin(build, part->path, part->ids ? NULL : &none, &rows, reterr);
     if (r < 0)
         return r;
     r = features_run(build, part, dim_before, dim_all, rows, reterr);
