@@ -11,8 +11,8 @@
 static bool option_is_shared(const struct config_option *option) {
     static const char *const sections[] = {"model",       "train",       "optimizer",
                                            "consistency", "aggregation", "push"};
-    if (strcmp(option->name, "threads") == 0) /* a matter of the machine */
-        return false;
+    if (strcmp(option->name, "threads") == 0 || strcmp(option->name, "sampler_threads") == 0)
+        return false; /* a matter of the machine */
     for (size_t i = 0; i < ARRAY_LEN(sections); i++)
         if (strcmp(option->section, sections[i]) == 0)
             return true;

@@ -35,6 +35,7 @@ static struct config *make_config(int kind, int64_t batch_size, int64_t inner, i
     struct config *config = config_new();
     config->model_kind = kind;
     config->model_layers = 2;
+    config->model_hidden = 8; /* narrower than the features: the first layer's transpose is used */
     config->train_batch_size = batch_size;
     config->train_fanout = (struct int_list){.count = 2, .items = {outer, inner}};
     return config;
@@ -54,6 +55,7 @@ static int64_t row_length(const struct store *store, int64_t local) {
 /* Every entry of a row is in the transpose, with its weight, and nothing else is. */
 static void check_transpose(const struct layer_graph *graph) {
     int64_t found = 0;
+    ck_assert_ptr_nonnull(graph->t_indptr);
     for (uint32_t i = 0; i < graph->n_dst; i++)
         for (int64_t e = graph->indptr[i]; e < graph->indptr[i + 1]; e++) {
             int32_t j = graph->indices[e];
@@ -171,11 +173,26 @@ static void check_same(const struct batch *a, const struct batch *b) {
     ck_assert_uint_eq(a->step, b->step);
     ck_assert_uint_eq(a->n_input, b->n_input);
     ck_assert_uint_eq(a->n_output, b->n_output);
+    ck_assert_uint_eq(a->train_count, b->train_count);
     ck_assert_mem_eq(a->nodes, b->nodes, a->n_input * sizeof *a->nodes);
-    for (size_t l = 0; l < 2; l++) {
+    ck_assert_mem_eq(a->labels, b->labels, a->n_output * sizeof *a->labels);
+    ck_assert_mem_eq(a->split, b->split, a->n_output);
+    for (size_t l = 0; l < a->layers; l++) {
         const struct layer_graph *x = &a->graphs[l], *y = &b->graphs[l];
+        size_t edges = (size_t)x->indptr[x->n_dst];
+        ck_assert_uint_eq(x->n_dst, y->n_dst);
+        ck_assert_uint_eq(x->n_src, y->n_src);
         ck_assert_mem_eq(x->indptr, y->indptr, (x->n_dst + 1) * sizeof *x->indptr);
-        ck_assert_mem_eq(x->indices, y->indices, (size_t)x->indptr[x->n_dst] * sizeof *x->indices);
+        ck_assert_mem_eq(x->indices, y->indices, edges * sizeof *x->indices);
+        ck_assert_mem_eq(x->weights, y->weights, edges * sizeof *x->weights);
+        ck_assert(!x->self == !y->self && !x->t_indptr == !y->t_indptr);
+        if (x->self)
+            ck_assert_mem_eq(x->self, y->self, x->n_dst * sizeof *x->self);
+        if (x->t_indptr) {
+            ck_assert_mem_eq(x->t_indptr, y->t_indptr, (x->n_src + 1) * sizeof *x->t_indptr);
+            ck_assert_mem_eq(x->t_indices, y->t_indices, edges * sizeof *x->t_indices);
+            ck_assert_mem_eq(x->t_weights, y->t_weights, edges * sizeof *x->t_weights);
+        }
     }
 }
 
@@ -207,38 +224,60 @@ START_TEST(batches_depend_on_seed_and_step) {
 }
 END_TEST
 
-/* Every neighbour of a node is drawn about equally often. */
-START_TEST(neighbours_are_drawn_evenly) {
-    struct store *store = open_store(1, 2, 0);
-    struct config *config = make_config(MODEL_SAGE, 100000, 1, 3);
-    int64_t node = -1; /* the training node with most neighbours */
-    for (uint64_t i = 0; i < store->owned; i++)
-        if (store->split[i] == SPLIT_TRAIN && (node < 0 || store->degree[i] > store->degree[node]))
-            node = (int64_t)i;
-    int64_t degree = row_length(store, node);
-    ck_assert_int_gt(degree, 6);
-
-    enum { STEPS = 3000 };
-    int *draws = mem_array(store->local, sizeof *draws);
-    struct sampler *sampler = sampler_new(store, config, 0);
-    for (int step = 0; step < STEPS; step++) {
-        const struct batch *batch = sampler_next(sampler);
-        const struct layer_graph *graph = &batch->graphs[1];
-        uint32_t i = 0;
-        while (batch->nodes[i] != store->nodes[node])
-            i++;
-        for (int64_t e = graph->indptr[i]; e < graph->indptr[i + 1]; e++)
-            draws[batch->nodes[graph->indices[e]]]++; /* one part: local = global */
+/* One thread makes them or several: the same batches in the same order. */
+START_TEST(batches_do_not_depend_on_threads) {
+    struct store *store = open_store(2, 2, 0);
+    struct config *config = make_config(MODEL_GCN, 5, 3, 4);
+    struct sampler *samplers[3];
+    for (int64_t threads = 1; threads <= 3; threads++) {
+        config->train_sampler_threads = threads;
+        samplers[threads - 1] = sampler_new(store, config, 2);
     }
-    /* Binomial: within five standard deviations. */
-    double p = 3.0 / (double)degree, wanted = STEPS * p, spread = 5 * sqrt(wanted * (1 - p));
-    for (int64_t k = store->indptr[node]; k < store->indptr[node + 1]; k++)
-        ck_assert_msg(fabs(draws[store->indices[k]] - wanted) < spread,
-                      "neighbour %d drawn %d times, about %.0f expected", store->indices[k],
-                      draws[store->indices[k]], wanted);
-    mem_free(draws);
+    for (int step = 0; step < 40; step++) {
+        const struct batch *one = sampler_next(samplers[0]);
+        check_same(one, sampler_next(samplers[1]));
+        check_same(one, sampler_next(samplers[2]));
+    }
+    for (int i = 0; i < 3; i++)
+        sampler_free(samplers[i]);
+    config_free(config);
+    store_close(store);
+}
+END_TEST
+
+/* After the first batches no memory is asked for. */
+START_TEST(nothing_is_allocated_after_the_start) {
+    struct store *store = open_store(2, 2, 0);
+    struct config *config = make_config(MODEL_GCN, 7, 3, 4);
+    config->train_sampler_threads = 2;
+    struct sampler *sampler = sampler_new(store, config, 0);
+    for (int step = 0; step < 40; step++)
+        sampler_next(sampler);
+    uint64_t before = mem_allocations();
+    for (int step = 0; step < 400; step++)
+        sampler_next(sampler);
+    ck_assert_uint_eq(mem_allocations(), before);
     sampler_free(sampler);
     config_free(config);
+    store_close(store);
+}
+END_TEST
+
+/* Features narrower than the first layer are propagated as they are: no gradient goes back through
+ * its graph. */
+START_TEST(first_transpose_is_made_where_it_is_used) {
+    struct store *store = open_store(1, 2, 0);
+    for (int kind = MODEL_GCN; kind <= MODEL_MLP; kind++)
+        for (int64_t hidden = 12; hidden <= 13; hidden++) { /* there are 12 features */
+            struct config *config = make_config(kind, 7, 3, 4);
+            config->model_hidden = hidden;
+            struct sampler *sampler = sampler_new(store, config, 0);
+            const struct batch *batch = sampler_next(sampler);
+            ck_assert_int_eq(batch->graphs[0].t_indptr != NULL, hidden == 12 || kind == MODEL_MLP);
+            check_transpose(&batch->graphs[1]);
+            sampler_free(sampler);
+            config_free(config);
+        }
     store_close(store);
 }
 END_TEST
@@ -340,7 +379,9 @@ int main(void) {
     tcase_add_unchecked_fixture(tcase, make_graph, NULL);
     tcase_add_loop_test(tcase, epochs_cover_the_training_nodes, MODEL_GCN, MODEL_SAGE + 1);
     tcase_add_test(tcase, batches_depend_on_seed_and_step);
-    tcase_add_test(tcase, neighbours_are_drawn_evenly);
+    tcase_add_test(tcase, batches_do_not_depend_on_threads);
+    tcase_add_test(tcase, nothing_is_allocated_after_the_start);
+    tcase_add_test(tcase, first_transpose_is_made_where_it_is_used);
     tcase_add_loop_test(tcase, sampling_everything_equals_full_mode, MODEL_GCN, MODEL_MLP + 1);
     tcase_add_test(tcase, full_batch_shrinks_by_hops);
     tcase_add_test(tcase, sampler_stops_at_any_time);
