@@ -368,8 +368,11 @@ START_TEST(test_normalize) {
         open_snapshot(write_and_import(test_tmpdir(), "source,target\nv0,v1\n", 3));
     make(s, 1, 2, 1);
     ck_assert_int_eq(store_open(s->dir, 1, 2, 0, true, true, &store, &err), 0);
-    for (uint64_t l = 0; l < store->local; l++)
-        ck_assert(store->features[l] == (store->nodes[l] == 0 ? 0.0f : 1.0f));
+    for (uint64_t l = 0; l < store->local; l++) {
+        float feature = -1;
+        store_take_features(store, &(int32_t){(int32_t)l}, 1, &feature);
+        ck_assert(feature == (store->nodes[l] == 0 ? 0.0f : 1.0f));
+    }
     store_close(store);
     snapshot_close(s);
 }

@@ -1,6 +1,7 @@
 /* One batch over all owned nodes of a store, made once. Local nodes are numbered by hop, so what a
  * layer computes is a prefix of them, and all layers share one array of edges and weights: a layer
- * is a number of rows. Owns the weights and transposes; the rest is the store's. */
+ * is a number of rows. Owns the weights and transposes, and features where it had to make them; the
+ * rest is the store's. */
 #include "worker/graph/sampler.h"
 
 #include <assert.h>
@@ -14,6 +15,7 @@ struct full_batch {
     struct batch batch;
     int64_t *indptr; /* the store's, with empty rows for nodes that have none there */
     float *weights, *self;
+    float *features; /* a copy, where the store's are not what a model wants; else NULL */
     /* One transpose for each size of graph; layers of the same size share it. */
     size_t transpose_count;
     int64_t *t_indptr[LAYERS_MAX];
@@ -103,7 +105,11 @@ struct full_batch *full_batch_new(const struct store *store, int kind, size_t la
     batch->n_input = batch->graphs[0].n_src;
     batch->n_output = batch->graphs[layers - 1].n_dst;
     batch->nodes = store->nodes;
-    batch->features = store->features;
+    if (!store_features_plain(store)) {
+        full->features = mem_array((size_t)batch->n_input * store->feature_dim, sizeof(float));
+        store_take_features(store, NULL, batch->n_input, full->features);
+    }
+    batch->features = full->features ? full->features : store->features;
     batch->labels = store->labels;
     batch->split = store->split;
     batch->train_count = (uint32_t)store->train_nodes;
@@ -121,6 +127,7 @@ struct full_batch *full_batch_free(struct full_batch *full) {
             mem_free(full->t_indices[t]);
             mem_free(full->t_weights[t]);
         }
+        mem_free(full->features);
         mem_free(full->indptr);
         mem_free(full->weights);
         mem_free(full->self);

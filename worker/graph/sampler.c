@@ -118,9 +118,7 @@ static void gather(const struct store *store, struct slot *slot) {
     RESERVE(&slot->split, n_output);
     for (uint32_t i = 0; i < n_input; i++)
         slot->nodes.items[i] = store->nodes[locals[i]];
-    for (uint32_t i = 0; i < n_input && dim > 0; i++)
-        memcpy(slot->features.items + i * dim, store->features + (size_t)locals[i] * dim,
-               dim * sizeof(float));
+    store_take_features(store, locals, n_input, slot->features.items);
     for (uint32_t i = 0; i < n_output; i++) {
         slot->labels.items[i] = store->labels[locals[i]];
         slot->split.items[i] = store->split[locals[i]];

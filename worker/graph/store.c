@@ -6,8 +6,10 @@
 
 #include "common/file.h"
 #include "common/mem.h"
+#include "common/vec.h"
 #include "worker/graph/csr.h"
 #include "worker/graph/manifest.h"
+#include "worker/graph/stamp.h"
 
 static void json_decref_p(json_t **json) {
     json_decref(*json);
@@ -16,6 +18,7 @@ static void json_decref_p(json_t **json) {
 static int read_counts(struct store *store, const json_t *manifest, const char *dir,
                        uint64_t *ret_edges, uint64_t *ret_nodes, struct error *reterr) {
     uint64_t part = 0, parts = 0, halo = 0, feature_dim = 0, classes = 0;
+    uint64_t node_types = 0, edge_types = 0;
     const char *name = "", *digest = "";
     const struct {
         const char *key;
@@ -32,12 +35,16 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
         {"train_nodes", CSR_NODES_MAX, &store->train_nodes},
         {"train_nodes_max", CSR_NODES_MAX, &store->train_nodes_max},
         {"train_nodes_total", CSR_NODES_MAX, &store->train_nodes_total},
+        {"node_types", UINT8_MAX + 1, &node_types},
+        {"edge_types", INT32_MAX, &edge_types},
     };
+    const size_t needed = ARRAY_LEN(counts) - 2; /* the last are there if the graph has types */
     int r = manifest_text(manifest, dir, "snapshot", &name, reterr);
     if (r == 0)
         r = manifest_text(manifest, dir, "snapshot_digest", &digest, reterr);
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(counts); i++)
-        r = manifest_uint(manifest, dir, counts[i].key, counts[i].max, counts[i].value, reterr);
+        if (i < needed || json_object_get(manifest, counts[i].key))
+            r = manifest_uint(manifest, dir, counts[i].key, counts[i].max, counts[i].value, reterr);
     if (r < 0)
         return r;
     if (part != store->part || parts != store->parts || halo != store->halo)
@@ -49,6 +56,8 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
     snprintf(store->digest, sizeof store->digest, "%s", digest);
     store->feature_dim = (uint32_t)feature_dim;
     store->classes = (uint32_t)classes;
+    store->node_types = (uint32_t)node_types;
+    store->edge_types = (uint32_t)edge_types;
 
     const json_t *hops = json_object_get(manifest, "hop_nodes");
     bool ok = json_array_size(hops) == store->halo + 1;
@@ -68,31 +77,57 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
     return 0;
 }
 
-static int map_arrays(struct store *store, const char *dir, uint64_t edges, struct error *reterr) {
+static int map_features(struct store *store, const char *path, struct npy *file,
+                        struct error *reterr) {
+    struct npy found = {0};
+    int r = npy_open(path, &found, reterr);
+    enum npy_type type = found.type == NPY_F2 ? NPY_F2 : NPY_F4;
+    npy_close(&found);
+    if (r == 0)
+        r = npy_open_as(path, type, store->local, store->feature_dim, file, reterr);
+    if (r < 0)
+        return r;
+    store->features = type == NPY_F4 ? file->data : NULL;
+    store->half_features = type == NPY_F2 ? file->data : NULL;
+    return 0;
+}
+
+static int map_arrays(struct store *store, const json_t *manifest, const char *dir, uint64_t edges,
+                      struct error *reterr) {
     const struct {
         const char *name;
         enum npy_type type;
         uint64_t rows, cols;
         const void **to;
     } arrays[] = {
-        {"nodes", NPY_I8, store->local, 0, (const void **)&store->nodes},
-        {"degree", NPY_I4, store->local, 0, (const void **)&store->degree},
-        {"indptr", NPY_I8, store->rows + 1, 0, (const void **)&store->indptr},
-        {"indices", NPY_I4, edges, 0, (const void **)&store->indices},
-        {"features", NPY_F4, store->local, store->feature_dim, (const void **)&store->features},
-        {"labels", NPY_I4, store->local, 0, (const void **)&store->labels},
-        {"split", NPY_U1, store->local, 0, (const void **)&store->split},
+        {"nodes.npy", NPY_I8, store->local, 0, (const void **)&store->nodes},
+        {"degree.npy", NPY_I4, store->local, 0, (const void **)&store->degree},
+        {"indptr.npy", NPY_I8, store->rows + 1, 0, (const void **)&store->indptr},
+        {"indices.npy", NPY_I4, edges, 0, (const void **)&store->indices},
+        {"labels.npy", NPY_I4, store->local, 0, (const void **)&store->labels},
+        {"split.npy", NPY_U1, store->local, 0, (const void **)&store->split},
+        {"multi_labels.npy", NPY_U1, store->local, store->classes,
+         (const void **)&store->multi_labels},
+        {"node_types.npy", NPY_U1, store->local, 0, (const void **)&store->node_type},
+        {"edge_types.npy", NPY_I4, edges, 0, (const void **)&store->edge_type},
+        {"edge_weights.npy", NPY_F4, edges, 0, (const void **)&store->edge_weights},
     };
-    _Static_assert(ARRAY_LEN(arrays) <= ARRAY_LEN(store->files), "struct store has too few files");
-    for (size_t i = 0; i < ARRAY_LEN(arrays); i++) {
-        _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, arrays[i].name);
-        int r = npy_open_as(path, arrays[i].type, arrays[i].rows, arrays[i].cols, &store->files[i],
-                            reterr);
-        if (r < 0)
-            return r;
-        *arrays[i].to = store->files[i].data;
+    const size_t needed = 6; /* the others are there if the graph has them */
+    _Static_assert(ARRAY_LEN(arrays) < ARRAY_LEN(store->files), "struct store has too few files");
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(arrays); i++) {
+        if (i >= needed && !manifest_has_file(manifest, arrays[i].name))
+            continue;
+        _cleanup_(mem_free_p) char *path = mem_printf("%s/%s", dir, arrays[i].name);
+        r = npy_open_as(path, arrays[i].type, arrays[i].rows, arrays[i].cols, &store->files[i],
+                        reterr);
+        if (r == 0)
+            *arrays[i].to = store->files[i].data;
     }
-    return 0;
+    if (r < 0 || store->feature_dim == 0)
+        return r;
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/features.npy", dir);
+    return map_features(store, path, &store->files[ARRAY_LEN(arrays)], reterr);
 }
 
 /* Nodes lie in order of their distance, so a neighbour is at most one hop further out: a batch that
@@ -112,11 +147,32 @@ static int check_hops(const struct store *store, const char *dir, struct error *
     return 0;
 }
 
+static int check_types(const struct store *store, const char *dir, uint64_t edges,
+                       struct error *reterr) {
+    if ((store->node_types > 0) != (store->node_type != NULL) ||
+        (store->edge_types > 0) != (store->edge_type != NULL))
+        return error_set(reterr, ERR_FORMAT,
+                         "%s/manifest.json: there are types without their array, or an array "
+                         "without types",
+                         dir);
+    for (uint64_t l = 0; store->node_type && l < store->local; l++)
+        if (store->node_type[l] >= store->node_types)
+            return error_set(reterr, ERR_FORMAT, "%s/node_types.npy: entry %llu is out of range",
+                             dir, (unsigned long long)l);
+    for (uint64_t e = 0; store->edge_type && e < edges; e++)
+        if (store->edge_type[e] < 0 || (uint32_t)store->edge_type[e] >= store->edge_types)
+            return error_set(reterr, ERR_FORMAT, "%s/edge_types.npy: entry %llu is out of range",
+                             dir, (unsigned long long)e);
+    return 0;
+}
+
 static int check_arrays(const struct store *store, const char *dir, uint64_t edges, uint64_t nodes,
                         struct error *reterr) {
     int r = csr_check(dir, store->indptr, store->indices, store->rows, edges, store->local, reterr);
     if (r == 0)
         r = check_hops(store, dir, reterr);
+    if (r == 0)
+        r = check_types(store, dir, edges, reterr);
     uint64_t train = 0;
     for (uint64_t l = 0; r == 0 && l < store->local; l++) {
         int64_t row_len = l < store->rows ? store->indptr[l + 1] - store->indptr[l] : 0;
@@ -157,21 +213,66 @@ static int check_snapshot(const struct store *store, const char *snapshot_dir, c
     return r;
 }
 
-static void normalize_rows(struct store *store) {
+/* Divides a row by its sum. A node without any feature stays at zero. */
+static void normalize_row(float *row, size_t dim) {
+    double sum = 0;
+    for (size_t j = 0; j < dim; j++)
+        sum += row[j];
+    float factor = sum != 0 ? (float)(1 / sum) : 1;
+    for (size_t j = 0; j < dim; j++)
+        row[j] *= factor;
+}
+
+bool store_features_plain(const struct store *store) {
+    return !store->half_features && !store->normalize;
+}
+
+void store_take_features(const struct store *store, const int32_t *locals, size_t count,
+                         float *ret) {
     size_t dim = store->feature_dim;
-    store->normalized = mem_array(store->local * dim, sizeof *store->normalized);
-    for (uint64_t l = 0; l < store->local; l++) {
-        const float *from = store->features + l * dim;
-        float *to = store->normalized + l * dim;
-        double sum = 0;
-        for (size_t j = 0; j < dim; j++)
-            sum += from[j];
-        /* A node without any feature stays at zero. */
-        float factor = sum != 0 ? (float)(1 / sum) : 1;
-        for (size_t j = 0; j < dim; j++)
-            to[j] = from[j] * factor;
+    for (size_t i = 0; i < count && dim > 0; i++) {
+        size_t local = locals ? (size_t)locals[i] : i;
+        float *row = ret + i * dim;
+        if (store->half_features) {
+            memset(row, 0, dim * sizeof *row);
+            vec()->half_axpy(1, store->half_features + local * dim, dim, row);
+        } else {
+            memcpy(row, store->features + local * dim, dim * sizeof *row);
+        }
+        if (store->normalize)
+            normalize_row(row, dim);
     }
-    store->features = store->normalized;
+}
+
+/* Maps the arrays and looks at what is in them, unless the note says that somebody did. */
+static int open_arrays(struct store *store, const char *snapshot_dir, const char *dir, bool verify,
+                       struct error *reterr) {
+    _cleanup_(json_decref_p) json_t *manifest = NULL;
+    uint64_t edges = 0, nodes = 0;
+    int r = manifest_read(dir, MANIFEST_LENGTHS, &manifest, reterr);
+    if (r < 0)
+        return r;
+    enum stamp_level wanted = verify ? STAMP_VERIFIED : STAMP_CHECKED;
+    _cleanup_(mem_free_p) char *state = stamp_state(dir, manifest);
+    bool known = stamp_read(dir, state) >= wanted;
+    if (verify && !known) {
+        json_t *again = NULL;
+        r = manifest_read(dir, MANIFEST_MD5, &again, reterr);
+        json_decref(again);
+    }
+    if (r == 0)
+        r = read_counts(store, manifest, dir, &edges, &nodes, reterr);
+    if (r == 0)
+        r = check_snapshot(store, snapshot_dir, dir, reterr);
+    if (r == 0)
+        r = map_arrays(store, manifest, dir, edges, reterr);
+    if (r < 0 || known)
+        return r;
+    r = check_arrays(store, dir, edges, nodes, reterr);
+    _cleanup_(mem_free_p) char *after = stamp_state(dir, manifest);
+    if (r == 0 && strcmp(state, after) == 0)
+        stamp_write(dir, state, wanted);
+    return r;
 }
 
 int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t part, bool verify,
@@ -185,28 +286,16 @@ int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t
         return error_set(reterr, ERR_NOT_FOUND,
                          "%s is not there; make it with: graphps partition %s --parts %u --halo %u",
                          dir, snapshot_dir, parts, halo);
-    _cleanup_(json_decref_p) json_t *manifest = NULL;
-    int r = manifest_read(dir, verify ? MANIFEST_MD5 : MANIFEST_LENGTHS, &manifest, reterr);
-    if (r < 0)
-        return r;
-    uint64_t edges = 0, nodes = 0;
     struct store *store = mem_alloc(sizeof *store);
     store->part = part;
     store->parts = parts;
     store->halo = halo;
-    r = read_counts(store, manifest, dir, &edges, &nodes, reterr);
-    if (r == 0)
-        r = check_snapshot(store, snapshot_dir, dir, reterr);
-    if (r == 0)
-        r = map_arrays(store, dir, edges, reterr);
-    if (r == 0)
-        r = check_arrays(store, dir, edges, nodes, reterr);
+    store->normalize = normalize;
+    int r = open_arrays(store, snapshot_dir, dir, verify, reterr);
     if (r < 0) {
         store_close(store);
         return r;
     }
-    if (normalize)
-        normalize_rows(store);
     *ret = store;
     return 0;
 }
@@ -222,9 +311,19 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
                             .classes = snapshot->classes,
                             .indptr = snapshot->indptr.data,
                             .indices = snapshot->indices.data,
-                            .features = snapshot->features.data,
+                            .node_types = snapshot->node_types,
+                            .edge_types = snapshot->edge_types,
+                            .normalize = normalize,
+                            .multi_labels = snapshot->multi_labels.data,
+                            .node_type = snapshot->node_type.data,
+                            .edge_type = snapshot->edge_type.data,
+                            .edge_weights = snapshot->edge_weights.data,
                             .labels = snapshot->labels.data,
                             .split = snapshot->split.data};
+    if (snapshot->features.type == NPY_F2)
+        store->half_features = snapshot->features.data;
+    else
+        store->features = snapshot->features.data;
     snprintf(store->snapshot_name, sizeof store->snapshot_name, "%s", snapshot->name);
     snprintf(store->digest, sizeof store->digest, "%s", snapshot->digest);
     int64_t *nodes = store->made[0] = mem_array(snapshot->nodes, sizeof *nodes);
@@ -237,8 +336,6 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
         store->train_nodes += store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0;
     }
     store->train_nodes_max = store->train_nodes_total = store->train_nodes;
-    if (normalize)
-        normalize_rows(store);
     return store;
 }
 
@@ -247,7 +344,6 @@ struct store *store_close(struct store *store) {
         return NULL;
     for (size_t i = 0; i < ARRAY_LEN(store->files); i++)
         npy_close(&store->files[i]);
-    mem_free(store->normalized);
     mem_free(store->made[0]);
     mem_free(store->made[1]);
     mem_free(store);
