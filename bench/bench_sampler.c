@@ -2,7 +2,10 @@
  * nodes, 2,332,486 entries, both directions of every edge; expected degrees fall with the 0.65th
  * power of the rank, so the largest is near 10,000). Batches of 1024, fanout 15, 10, 5. Writes no
  * files; no test runs it.
- *     bench_sampler [-n batches] [-r rounds] [-s option=value]...
+ *     bench_sampler [-n batches] [-r rounds] [-d snapshot] [-s option=value]...
+ * With -d it is the snapshot in that directory, which has been cut into one part (graphps partition
+ * --parts 1), and the opening is timed: the first time, which verifies it unless somebody did, and
+ * the second.
  * Counted are the edges of all layers of the batches handed out, over the wall time and over the
  * processor time of the whole process; a batch is complete, with weights and transposes. Without
  * features nothing is gathered; with them 128 floats for each input node. */
@@ -59,6 +62,7 @@ static struct store *make_store(void) {
     struct store *store = mem_alloc(sizeof *store);
     store->parts = 1;
     store->owned = store->local = store->rows = store->hop_nodes[0] = NODES;
+    store->feature_dim = DIM;
     store->classes = CLASSES;
     int64_t *nodes = mem_array(NODES, sizeof *nodes), *indptr = mem_array(NODES + 1, 8);
     int32_t *degree = mem_array(NODES, sizeof *degree), *labels = mem_array(NODES, sizeof *labels);
@@ -102,6 +106,34 @@ static struct store *make_store(void) {
     return store;
 }
 
+static struct store *open_store(const char *dir, const struct config *config) {
+    struct store *store = NULL;
+    struct error err;
+    for (int time = 1; time <= 2; time++) {
+        store_close(store);
+        uint64_t begin_ns = time_now_ns();
+        if (store_open(dir, 1, (uint32_t)config->data_halo, 0, true, false, &store, &err) < 0) {
+            fprintf(stderr, "%s\n", error_text(&err));
+            exit(1);
+        }
+        printf("opened in %.2f ms\n", (double)(time_now_ns() - begin_ns) * 1e-6);
+    }
+    printf("%llu nodes, %lld entries\n", (unsigned long long)store->local,
+           (long long)store->indptr[store->rows]);
+    return store;
+}
+
+static void free_store(struct store *store) {
+    mem_free((void *)store->nodes);
+    mem_free((void *)store->degree);
+    mem_free((void *)store->indptr);
+    mem_free((void *)store->indices);
+    mem_free((void *)store->features);
+    mem_free((void *)store->labels);
+    mem_free((void *)store->split);
+    mem_free(store);
+}
+
 static double cpu_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
@@ -143,6 +175,7 @@ static int compare_double(const void *a, const void *b) {
 
 int main(int argc, char **argv) {
     int batches = 200, rounds = 5, option;
+    const char *snapshot = NULL;
     struct config *config = config_new();
     struct error err;
     const char *const defaults[] = {"train.mode=sampled", "model.layers=3", "model.hidden=256",
@@ -150,11 +183,13 @@ int main(int argc, char **argv) {
     int r = 0;
     for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
         r = r ? r : config_set(config, defaults[i], &err);
-    while (r == 0 && (option = getopt(argc, argv, "n:r:s:")) != -1) {
+    while (r == 0 && (option = getopt(argc, argv, "n:r:d:s:")) != -1) {
         if (option == 'n')
             batches = atoi(optarg);
         else if (option == 'r')
             rounds = atoi(optarg);
+        else if (option == 'd')
+            snapshot = optarg;
         else if (option == 's')
             r = config_set(config, optarg, &err);
         else
@@ -162,13 +197,16 @@ int main(int argc, char **argv) {
     }
     r = r ? r : config_finish(config, NULL, NULL, &err);
     if (r < 0 || batches < 1 || rounds < 1 || optind != argc) {
-        fprintf(stderr, "%s\nusage: bench_sampler [-n batches] [-r rounds] [-s option=value]...\n",
+        fprintf(stderr,
+                "%s\nusage: bench_sampler [-n batches] [-r rounds] [-d snapshot] "
+                "[-s option=value]...\n",
                 r < 0 ? error_text(&err) : "");
         return 2;
     }
-    struct store *store = make_store();
+    struct store *store = snapshot ? open_store(snapshot, config) : make_store();
     enum { THREADS = 2 };
-    for (int dim = 0; dim <= DIM; dim += DIM) {
+    int all = (int)store->feature_dim;
+    for (int dim = 0;; dim = all) {
         double wall[THREADS][64], cpu[THREADS][64], speedup[64];
         struct rate rate;
         store->feature_dim = (uint32_t)dim;
@@ -195,15 +233,13 @@ int main(int argc, char **argv) {
                "(best %.2f), %llu allocations after %d batches\n",
                dim, rate.edges, rate.inputs, speedup[rounds / 2], speedup[rounds - 1],
                (unsigned long long)rate.allocations, WARM_UP);
+        if (dim == all)
+            break;
     }
-    mem_free((void *)store->nodes);
-    mem_free((void *)store->degree);
-    mem_free((void *)store->indptr);
-    mem_free((void *)store->indices);
-    mem_free((void *)store->features);
-    mem_free((void *)store->labels);
-    mem_free((void *)store->split);
-    mem_free(store);
+    if (snapshot)
+        store_close(store);
+    else
+        free_store(store);
     config_free(config);
     return 0;
 }
