@@ -107,7 +107,7 @@ struct full_batch *full_batch_new(const struct store *store, int kind, size_t la
     batch->nodes = store->nodes;
     if (!store_features_plain(store)) {
         full->features = mem_array((size_t)batch->n_input * store->feature_dim, sizeof(float));
-        store_take_features(store, NULL, batch->n_input, full->features);
+        store_take_rows(store, 0, batch->n_input, full->features);
     }
     batch->features = full->features ? full->features : store->features;
     batch->labels = store->labels;

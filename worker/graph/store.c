@@ -227,21 +227,27 @@ bool store_features_plain(const struct store *store) {
     return !store->half_features && !store->normalize;
 }
 
+static void take_row(const struct store *store, size_t local, float *row) {
+    size_t dim = store->feature_dim;
+    if (store->half_features) {
+        memset(row, 0, dim * sizeof *row);
+        vec()->half_axpy(1, store->half_features + local * dim, dim, row);
+    } else {
+        memcpy(row, store->features + local * dim, dim * sizeof *row);
+    }
+    if (store->normalize)
+        normalize_row(row, dim);
+}
+
 void store_take_features(const struct store *store, const int32_t *locals, size_t count,
                          float *ret) {
-    size_t dim = store->feature_dim;
-    for (size_t i = 0; i < count && dim > 0; i++) {
-        size_t local = locals ? (size_t)locals[i] : i;
-        float *row = ret + i * dim;
-        if (store->half_features) {
-            memset(row, 0, dim * sizeof *row);
-            vec()->half_axpy(1, store->half_features + local * dim, dim, row);
-        } else {
-            memcpy(row, store->features + local * dim, dim * sizeof *row);
-        }
-        if (store->normalize)
-            normalize_row(row, dim);
-    }
+    for (size_t i = 0; i < count && store->feature_dim > 0; i++)
+        take_row(store, (size_t)locals[i], ret + i * store->feature_dim);
+}
+
+void store_take_rows(const struct store *store, uint64_t first, size_t count, float *ret) {
+    for (size_t i = 0; i < count && store->feature_dim > 0; i++)
+        take_row(store, first + i, ret + i * store->feature_dim);
 }
 
 /* Maps the arrays and looks at what is in them, unless the note says that somebody did. */

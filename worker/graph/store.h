@@ -49,9 +49,10 @@ int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t
 struct store *store_from_snapshot(const struct snapshot *snapshot, bool normalize);
 struct store *store_close(struct store *store); /* takes NULL */
 
-/* Features as a model wants them: floats, normalised if that was asked for. Of count nodes (locals
- * NULL: the first ones) to ret [count, feature_dim]. */
+/* Features as a model wants them: floats, normalised if that was asked for. Of nodes locals
+ * [count], or of count nodes from first on, to ret [count, feature_dim]. */
 void store_take_features(const struct store *store, const int32_t *locals, size_t count,
                          float *ret);
+void store_take_rows(const struct store *store, uint64_t first, size_t count, float *ret);
 /* Are the mapped features just that already? */
 bool store_features_plain(const struct store *store);

@@ -1,5 +1,6 @@
 /* Blocks of rows through a layer. Which of graph and weights comes first follows the narrower side,
- * as in training; the self term of a GCN is one more edge of its row. */
+ * as in training, but features that have to be made from what lies on disk meet the weights first:
+ * so they are made block by block. The self term of a GCN is one more edge of its row. */
 #include "worker/model/infer.h"
 
 #include <assert.h>
@@ -29,6 +30,7 @@ struct infer {
     float *outputs[2]; /* of the layer before and of the one at hand */
     float *product;    /* X W of all sources, where the weights come first */
     float *propagated; /* [BLOCK_ROWS, in], where the graph comes first */
+    float *taken;      /* [BLOCK_ROWS, in] features, where they are not mapped as they should be */
     struct block block;
 };
 
@@ -45,8 +47,14 @@ static size_t layer_out(const struct model_spec *spec, size_t l) {
     return l + 1 == spec->layers ? spec->classes : spec->hidden;
 }
 
-static bool graph_first(const struct model_spec *spec, size_t l) {
-    return spec->kind != MODEL_MLP && layer_in(spec, l) <= layer_out(spec, l);
+static bool takes_features(const struct infer *infer, size_t l) {
+    return l == 0 && !store_features_plain(infer->store);
+}
+
+static bool graph_first(const struct infer *infer, size_t l) {
+    const struct model_spec *spec = &infer->spec;
+    return spec->kind != MODEL_MLP && layer_in(spec, l) <= layer_out(spec, l) &&
+           !takes_features(infer, l);
 }
 
 /* Rows that layer l computes, and those it reads. */
@@ -60,39 +68,49 @@ static uint64_t layer_sources(const struct infer *infer, size_t l) {
                                          : nodes_within(infer->store, infer->spec.layers - l);
 }
 
-/* Floats of each of the four arrays. */
-static void plan(const struct infer *infer, size_t floats[4]) {
+enum { OUTPUTS_0, OUTPUTS_1, PRODUCT, PROPAGATED, TAKEN, ARRAYS };
+
+static void raise_to(size_t *floats, size_t at_least) {
+    *floats = *floats < at_least ? at_least : *floats;
+}
+
+/* Floats of each of the arrays. */
+static void plan(const struct infer *infer, size_t floats[ARRAYS]) {
     const struct model_spec *spec = &infer->spec;
-    memset(floats, 0, 4 * sizeof *floats);
+    memset(floats, 0, ARRAYS * sizeof *floats);
     for (size_t l = 0; l < spec->layers; l++) {
-        size_t y = layer_rows(infer, l) * layer_out(spec, l);
-        size_t first = graph_first(spec, l) ? BLOCK_ROWS * layer_in(spec, l) : 0;
-        size_t product =
-            first || spec->kind == MODEL_MLP ? 0 : layer_sources(infer, l) * layer_out(spec, l);
-        floats[l % 2] = floats[l % 2] > y ? floats[l % 2] : y;
-        floats[2] = floats[2] > product ? floats[2] : product;
-        floats[3] = floats[3] > first ? floats[3] : first;
+        size_t in = layer_in(spec, l), out = layer_out(spec, l);
+        raise_to(&floats[l % 2], layer_rows(infer, l) * out);
+        if (graph_first(infer, l))
+            raise_to(&floats[PROPAGATED], BLOCK_ROWS * in);
+        else if (spec->kind != MODEL_MLP)
+            raise_to(&floats[PRODUCT], layer_sources(infer, l) * out);
+        if (takes_features(infer, l))
+            raise_to(&floats[TAKEN], BLOCK_ROWS * in);
     }
 }
 
 size_t infer_bytes(const struct model_spec *spec, const struct store *store) {
     const struct infer infer = {.spec = *spec, .store = store};
-    size_t floats[4];
+    size_t floats[ARRAYS], all = 0;
     plan(&infer, floats);
-    return (floats[0] + floats[1] + floats[2] + floats[3]) * sizeof(float) +
-           (BLOCK_ROWS + 1) * sizeof(int64_t) + 2 * BLOCK_EDGES * sizeof(float);
+    for (size_t i = 0; i < ARRAYS; i++)
+        all += floats[i];
+    return all * sizeof(float) + (BLOCK_ROWS + 1) * sizeof(int64_t) +
+           2 * BLOCK_EDGES * sizeof(float);
 }
 
 struct infer *infer_new(const struct model_spec *spec, const struct store *store) {
     struct infer *infer = mem_alloc(sizeof *infer);
     infer->spec = *spec;
     infer->store = store;
-    size_t floats[4];
+    size_t floats[ARRAYS];
     plan(infer, floats);
-    infer->outputs[0] = mem_raw(floats[0] * sizeof(float));
-    infer->outputs[1] = mem_raw(floats[1] * sizeof(float));
-    infer->product = mem_raw(floats[2] * sizeof(float));
-    infer->propagated = mem_raw(floats[3] * sizeof(float));
+    infer->outputs[0] = mem_raw(floats[OUTPUTS_0] * sizeof(float));
+    infer->outputs[1] = mem_raw(floats[OUTPUTS_1] * sizeof(float));
+    infer->product = mem_raw(floats[PRODUCT] * sizeof(float));
+    infer->propagated = mem_raw(floats[PROPAGATED] * sizeof(float));
+    infer->taken = mem_raw(floats[TAKEN] * sizeof(float));
     infer->block.indptr = mem_raw((BLOCK_ROWS + 1) * sizeof *infer->block.indptr);
     return infer;
 }
@@ -104,6 +122,7 @@ struct infer *infer_free(struct infer *infer) {
     mem_free(infer->outputs[1]);
     mem_free(infer->product);
     mem_free(infer->propagated);
+    mem_free(infer->taken);
     mem_free(infer->block.indptr);
     mem_free(infer->block.indices);
     mem_free(infer->block.weights);
@@ -149,7 +168,7 @@ static void block_take(struct infer *infer, uint64_t first, uint64_t end) {
     block_reserve(block, edges);
     if (edges == 0)
         return;
-#pragma omp parallel for schedule(dynamic, 256)
+#pragma omp parallel for schedule(dynamic, 256) if (edges >= 16384)
     for (uint32_t k = 0; k < rows; k++) {
         uint64_t i = first + k;
         int64_t at = block->indptr[k], begin = row_edge(store, i),
@@ -172,25 +191,33 @@ static void propagate(const struct block *block, size_t d, const float *x, float
                     d);
 }
 
-/* One block of a layer: x [sources, in], y [rows of the block, out]. */
+/* Rows first .. first + rows - 1 of a layer's inputs; x NULL: of the features, made. */
+static const float *input_rows(struct infer *infer, const float *x, size_t in, uint64_t first,
+                               uint32_t rows) {
+    if (x)
+        return x + first * in;
+    store_take_rows(infer->store, first, rows, infer->taken);
+    return infer->taken;
+}
+
+/* One block of a layer: x [sources, in] or NULL, y [rows of the block, out]. */
 static void block_run(struct infer *infer, size_t l, const float *x, const float *weights,
                       const float *bias, float *y) {
     const struct model_spec *spec = &infer->spec;
     const struct block *block = &infer->block;
     size_t in = layer_in(spec, l), out = layer_out(spec, l);
-    const float *own = x + block->first * in;
     const float *w_neighbor = spec->kind == MODEL_SAGE ? weights + in * out : weights;
-    if (spec->kind == MODEL_MLP) {
-        gemm(false, false, block->rows, out, in, 1, own, in, weights, out, 0, y, out);
-    } else if (graph_first(spec, l)) {
+    if (spec->kind != MODEL_MLP && graph_first(infer, l)) {
         propagate(block, in, x, infer->propagated);
         gemm(false, false, block->rows, out, in, 1, infer->propagated, in, w_neighbor, out, 0, y,
              out);
-    } else {
+    } else if (spec->kind != MODEL_MLP) {
         propagate(block, out, infer->product, y);
     }
-    if (spec->kind == MODEL_SAGE)
-        gemm(false, false, block->rows, out, in, 1, own, in, weights, out, 1, y, out);
+    if (spec->kind != MODEL_GCN)
+        gemm(false, false, block->rows, out, in, 1,
+             input_rows(infer, x, in, block->first, block->rows), in, weights, out,
+             spec->kind == MODEL_SAGE ? 1 : 0, y, out);
     kernels()->bias_act_dropout(block->rows, out, y, bias, l + 1 < spec->layers, 0, 0, NULL, NULL);
 }
 
@@ -198,10 +225,14 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
                       const float *bias, float *y) {
     const struct model_spec *spec = &infer->spec;
     size_t in = layer_in(spec, l), out = layer_out(spec, l);
-    uint64_t rows = layer_rows(infer, l);
-    if (spec->kind != MODEL_MLP && !graph_first(spec, l))
-        gemm(false, false, layer_sources(infer, l), out, in, 1, x, in,
-             spec->kind == MODEL_SAGE ? weights + in * out : weights, out, 0, infer->product, out);
+    uint64_t rows = layer_rows(infer, l), sources = layer_sources(infer, l);
+    bool product = spec->kind != MODEL_MLP && !graph_first(infer, l);
+    for (uint64_t i = 0; product && i < sources; i += BLOCK_ROWS) {
+        uint32_t n = (uint32_t)(sources - i < BLOCK_ROWS ? sources - i : BLOCK_ROWS);
+        gemm(false, false, n, out, in, 1, input_rows(infer, x, in, i, n), in,
+             spec->kind == MODEL_SAGE ? weights + in * out : weights, out, 0,
+             infer->product + i * out, out);
+    }
     for (uint64_t i = 0; i < rows; i += infer->block.rows) {
         block_take(infer, i, rows);
         block_run(infer, l, x, weights, bias, y + i * out);
@@ -211,7 +242,7 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result) {
     const struct model_spec *spec = &infer->spec;
     const struct store *store = infer->store;
-    const float *x = store->features;
+    const float *x = store_features_plain(store) ? store->features : NULL;
     for (size_t l = 0; l < spec->layers; l++) {
         size_t count = layer_in(spec, l) * layer_out(spec, l) * (spec->kind == MODEL_SAGE ? 2 : 1);
         layer_run(infer, l, x, weights, weights + count, infer->outputs[l % 2]);

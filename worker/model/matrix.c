@@ -202,3 +202,13 @@ const struct matrix *features_prepare(struct features *features, const struct ba
     }
     return &features->matrix;
 }
+
+size_t features_bytes(size_t rows, size_t cols, uint64_t filled, bool repeated, float p,
+                      bool *ret_sparse) {
+    *ret_sparse = repeated && filled <= rows * cols / DENSE_COST;
+    size_t values = 2 * filled * sizeof(float);
+    if (*ret_sparse)
+        return (rows + cols) * sizeof(int64_t) + 2 * filled * sizeof(int32_t) + values +
+               (p > 0 ? values : 0);
+    return p > 0 ? rows * cols * sizeof(float) : 0;
+}

@@ -44,3 +44,7 @@ struct features *features_free(struct features *features);
  * call. */
 const struct matrix *features_prepare(struct features *features, const struct batch *batch,
                                       bool may_compress, float p, uint64_t key);
+/* Bytes it takes for a batch of rows of which filled numbers are not zero; repeated: the same
+ * features come again. *ret_sparse: whether they will be compressed. */
+size_t features_bytes(size_t rows, size_t cols, uint64_t filled, bool repeated, float p,
+                      bool *ret_sparse);

@@ -185,6 +185,24 @@ static void model_plan(struct model *model, const struct batch *batch, bool trai
     model->saved_version = 0;
 }
 
+size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uint64_t filled,
+                   bool train) {
+    static const struct sparse compressed;
+    struct model model = {.spec = *spec, .layer = layers_by_kind[spec->kind]};
+    size_t need[SLOTS] = {0}, dense = (size_t)batch->n_input * spec->input_dim;
+    bool sparse = false;
+    size_t total = features_bytes(batch->n_input, spec->input_dim, filled, batch->version != 0,
+                                  train ? spec->input_dropout : 0, &sparse);
+    model.inputs[0].sparse = sparse && dense > 0 ? &compressed : NULL;
+    for (size_t l = 0; l < spec->layers; l++)
+        model.graph_first[l] = decide_graph_first(&model, batch, l);
+    for (size_t l = 0; l < spec->layers; l++)
+        plan_layer(&model, batch, l, train, need);
+    for (size_t s = 0; s < SLOTS; s++)
+        total += batch->version == 0 ? need[s] + need[s] / 4 : need[s];
+    return total;
+}
+
 static struct layer_pass layer_pass(const struct model *model, const struct batch *batch,
                                     const float *weights, size_t l) {
     return (struct layer_pass){

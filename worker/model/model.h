@@ -28,6 +28,11 @@ size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret);
 struct model *model_new(const struct model_spec *spec);
 struct model *model_free(struct model *model);
 
+/* Bytes that passes over such a batch take: of the batch only counts are read (n_src, n_dst,
+ * whether t_indptr is there) and its version. filled: how many of its features are not zero. */
+size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uint64_t filled,
+                   bool train);
+
 struct model_result {
     double loss_sum[4]; /* cross-entropy summed over labelled outputs, by enum split */
     uint64_t correct[4], count[4];
