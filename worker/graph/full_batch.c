@@ -116,6 +116,50 @@ struct full_batch *full_batch_new(const struct store *store, int kind, size_t la
     return full;
 }
 
+struct batch full_batch_shape(const struct store *store, int kind, size_t layers) {
+    uint32_t rows = kind == MODEL_MLP ? (uint32_t)store->owned : nodes_within(store, layers - 1);
+    int64_t *indptr = mem_array((size_t)rows + 1, sizeof *indptr);
+    for (uint32_t i = 0; kind != MODEL_MLP && i <= rows; i++)
+        indptr[i] = store->indptr[i < store->rows ? i : store->rows];
+    struct batch shape = {
+        .version = 1, .layers = layers, .train_count = (uint32_t)store->train_nodes};
+    for (size_t l = 0; l < layers; l++)
+        shape.graphs[l] = (struct layer_graph){
+            .n_dst = kind == MODEL_MLP ? rows : nodes_within(store, layers - 1 - l),
+            .n_src = kind == MODEL_MLP ? rows : nodes_within(store, layers - l),
+            .indptr = indptr,
+            .t_indptr = indptr,
+        };
+    shape.n_input = shape.graphs[0].n_src;
+    shape.n_output = shape.graphs[layers - 1].n_dst;
+    return shape;
+}
+
+void full_batch_shape_done(struct batch *shape) {
+    mem_free((void *)shape->graphs[0].indptr);
+    *shape = (struct batch){0};
+}
+
+size_t full_batch_bytes(const struct store *store, int kind, size_t layers) {
+    struct batch shape = full_batch_shape(store, kind, layers);
+    const struct layer_graph *first = &shape.graphs[0];
+    size_t edges = (size_t)first->indptr[first->n_dst];
+    size_t bytes = ((size_t)first->n_dst + 1) * sizeof(int64_t);
+    if (kind != MODEL_MLP)
+        bytes += edges * sizeof(float) + first->n_dst * sizeof(float);
+    for (size_t l = 0; kind != MODEL_MLP && l < layers; l++) {
+        const struct layer_graph *graph = &shape.graphs[l];
+        if (l > 0 && graph[-1].n_dst == graph->n_dst && graph[-1].n_src == graph->n_src)
+            continue;
+        bytes += ((size_t)graph->n_src + 1) * sizeof(int64_t) +
+                 (size_t)graph->indptr[graph->n_dst] * (sizeof(int32_t) + sizeof(float));
+    }
+    if (!store_features_plain(store))
+        bytes += (size_t)shape.n_input * store->feature_dim * sizeof(float);
+    full_batch_shape_done(&shape);
+    return bytes;
+}
+
 const struct batch *full_batch_get(const struct full_batch *full) {
     return &full->batch;
 }

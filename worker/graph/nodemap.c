@@ -35,6 +35,10 @@ void nodemap_clear(struct nodemap *map) {
     map->count = 0;
 }
 
+size_t nodemap_bytes(const struct nodemap *map) {
+    return capacity(map) * sizeof *map->entries;
+}
+
 void nodemap_reserve(struct nodemap *map, uint32_t more) {
     uint64_t needed = 2 * ((uint64_t)map->count + more);
     if (needed <= capacity(map) || capacity(map) >= map->nodes)

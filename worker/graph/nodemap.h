@@ -5,6 +5,7 @@
  * in the order in which nodes are first seen. Inside worker/graph only. */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct nodemap {
@@ -21,6 +22,7 @@ struct nodemap {
 void nodemap_init(struct nodemap *map, uint64_t nodes);
 void nodemap_done(struct nodemap *map);
 void nodemap_clear(struct nodemap *map);
+size_t nodemap_bytes(const struct nodemap *map);
 /* Makes room for so many more nodes, of which some may be there. */
 void nodemap_reserve(struct nodemap *map, uint32_t more);
 

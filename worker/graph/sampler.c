@@ -252,6 +252,44 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
     return sampler;
 }
 
+#define BYTES(array) ((array).capacity * sizeof *(array).items)
+
+static size_t slot_bytes(const struct slot *slot) {
+    size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
+                   BYTES(slot->labels) + BYTES(slot->split);
+    for (size_t l = 0; l < LAYERS_MAX; l++) {
+        const struct slot_layer *layer = &slot->layers[l];
+        bytes += BYTES(layer->indptr) + BYTES(layer->indices) + BYTES(layer->weights) +
+                 BYTES(layer->self) + BYTES(layer->t_indptr) + BYTES(layer->t_indices) +
+                 BYTES(layer->t_weights);
+    }
+    return bytes;
+}
+
+static void stop_threads(struct sampler *sampler) {
+    lock_take(&sampler->lock);
+    bool stopped = sampler->stop;
+    sampler->stop = true;
+    pthread_cond_broadcast(&sampler->changed);
+    lock_release(&sampler->lock);
+    for (size_t m = 0; !stopped && m < sampler->maker_count; m++)
+        pthread_join(sampler->makers[m].thread, NULL);
+}
+
+size_t sampler_bytes(struct sampler *sampler) {
+    stop_threads(sampler);
+    size_t train = sampler->store->train_nodes * sizeof *sampler->train;
+    size_t bytes = train + sampler->store->local * sizeof *sampler->scales;
+    for (size_t s = 0; s < sampler->slot_count; s++)
+        bytes += slot_bytes(&sampler->slots[s]);
+    for (size_t m = 0; m < sampler->maker_count; m++) {
+        const struct maker *maker = &sampler->makers[m];
+        bytes += train + nodemap_bytes(&maker->map) + BYTES(maker->scales) +
+                 BYTES(maker->positions) + BYTES(maker->found) + sampler->row_max / 8;
+    }
+    return bytes;
+}
+
 static void slot_done(struct slot *slot) {
     for (size_t l = 0; l < LAYERS_MAX; l++) {
         struct slot_layer *layer = &slot->layers[l];
@@ -273,13 +311,7 @@ static void slot_done(struct slot *slot) {
 struct sampler *sampler_free(struct sampler *sampler) {
     if (!sampler)
         return NULL;
-    lock_take(&sampler->lock);
-    sampler->stop = true;
-    pthread_cond_broadcast(&sampler->changed);
-    lock_release(&sampler->lock);
-    for (size_t m = 0; m < sampler->maker_count; m++)
-        pthread_join(sampler->makers[m].thread, NULL);
-
+    stop_threads(sampler);
     for (size_t m = 0; m < sampler->maker_count; m++)
         maker_done(&sampler->makers[m]);
     for (size_t s = 0; s < sampler->slot_count; s++)

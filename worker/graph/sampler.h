@@ -16,6 +16,12 @@ struct full_batch;
 struct full_batch *full_batch_new(const struct store *store, int kind, size_t layers);
 const struct batch *full_batch_get(const struct full_batch *full);
 struct full_batch *full_batch_free(struct full_batch *full);
+/* Of such a batch the counts (n_src, n_dst, n_input, n_output) and indptr, without making it;
+ * t_indptr says by not being NULL that there would be transposes. And the bytes that making it
+ * takes. */
+struct batch full_batch_shape(const struct store *store, int kind, size_t layers);
+void full_batch_shape_done(struct batch *shape);
+size_t full_batch_bytes(const struct store *store, int kind, size_t layers);
 
 struct sampler;
 /* steps_per_epoch = ceil(store->train_nodes_max / batch_size): the same on every worker; a worker
@@ -25,4 +31,6 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config);
 /* The batch of the next step, in order; borrowed until the next call. Waits for the thread. */
 const struct batch *sampler_next(struct sampler *sampler);
+/* What it has allocated, all batches made ahead included. Stops it: it can only be freed then. */
+size_t sampler_bytes(struct sampler *sampler);
 struct sampler *sampler_free(struct sampler *sampler); /* stops the thread; takes NULL */

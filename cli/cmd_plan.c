@@ -1,0 +1,170 @@
+/* graphps plan: what a job will need, before it runs. */
+#include <argp.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/job_plan.h"
+#include "common/file.h"
+#include "common/mem.h"
+#include "worker/kernels/kernels.h"
+
+enum { KEY_NO_TIME = 256 };
+
+static const struct argp_option options[] = {
+    {"no-time", KEY_NO_TIME, NULL, 0, "Compute nothing: memory, wire and disk only", 0},
+    {0},
+};
+static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+
+struct arguments {
+    struct args_job job;
+    bool no_time;
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+    struct arguments *arguments = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &arguments->job;
+        return 0;
+    case KEY_NO_TIME:
+        arguments->no_time = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (arguments->job.config_path)
+            argp_error(state, "only one job file, please; \"%s\" is too many", arg);
+        arguments->job.config_path = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!arguments->job.config_path)
+            argp_error(state, "give a job file");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const char *bytes_text(uint64_t bytes, char buf[16]) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1024 && unit < 4; unit++)
+        value /= 1024;
+    snprintf(buf, 16, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return buf;
+}
+
+static void print_memory(const struct config *config, const struct job_plan *plan) {
+    char a[16], b[16], c[16], d[16], e[16], f[16];
+    printf("%-10s %10s %10s %10s %10s %10s %10s\n", "memory", "all", "files", "batches", "model",
+           "exchange", "program");
+    for (int64_t w = 0; w < config->workers_count; w++) {
+        const struct plan_worker *worker = &plan->workers[w];
+        printf("worker %-3d %10s %10s %10s %10s %10s %10s\n", (int)w,
+               bytes_text(plan_worker_bytes(worker), a), bytes_text(worker->mapped_bytes, b),
+               bytes_text(worker->batch_bytes, c), bytes_text(worker->model_bytes, d),
+               bytes_text(worker->exchange_bytes, e), bytes_text(worker->base_bytes, f));
+    }
+    printf("%-10s %10s %10s %10s %10s %10s\n", "", "all", "weights", "optimizer", "pushes",
+           "program");
+    printf("%-10s %10s %10s %10s %10s %10s\n", "each shard",
+           bytes_text(plan_shard_bytes(&plan->shard), a), bytes_text(plan->shard.weights_bytes, b),
+           bytes_text(plan->shard.state_bytes, c), bytes_text(plan->shard.pushes_bytes, d),
+           bytes_text(plan->shard.base_bytes, e));
+    printf("%-10s %10s of %s that are free here\n", "together", bytes_text(plan->memory_bytes, a),
+           bytes_text(plan->available_bytes, b));
+}
+
+/* Workers that share a machine share its processors, as graphps train starts them. */
+static int threads_each(const struct config *config) {
+    cpu_set_t cpus;
+    int count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    int each =
+        config->train_threads ? (int)config->train_threads : count / (int)config->workers_count;
+    return each < 1 ? 1 : each;
+}
+
+/* The slowest worker decides, which is the one with the most edges. */
+static int print_time(const struct config *config, const char *dir, struct job_plan *plan,
+                      struct error *reterr) {
+    uint32_t slowest = 0;
+    for (uint32_t w = 1; w < (uint32_t)config->workers_count; w++)
+        if (plan->workers[w].edges > plan->workers[slowest].edges)
+            slowest = w;
+    struct store *store = NULL;
+    int r = store_open(dir, (uint32_t)config->workers_count, (uint32_t)config->data_halo, slowest,
+                       false, config->data_normalize_features, &store, reterr);
+    if (r < 0)
+        return r;
+    kernels_set_threads(threads_each(config));
+    struct plan_worker *worker = &plan->workers[slowest];
+    plan_time(config, store, worker);
+    store_close(store);
+    double epoch = worker->step_seconds * (double)worker->steps;
+    printf("%-10s about %.3g s a step, %.3g s an epoch, %.3g s for %ld epochs (worker %u alone on "
+           "%d threads,\n           without evaluation and waiting)\n",
+           "time", worker->step_seconds, epoch, epoch * (double)config->train_epochs,
+           (long)config->train_epochs, slowest, threads_each(config));
+    return 0;
+}
+
+static int run(const struct config *config, const struct arguments *arguments,
+               struct error *reterr) {
+    _cleanup_(mem_free_p) char *dir = NULL;
+    struct snapshot *snapshot = NULL;
+    struct job_plan plan = {0};
+    int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
+    if (r == 0)
+        r = snapshot_open(dir, false, &snapshot, reterr);
+    if (r == 0)
+        r = snapshot_trainable(snapshot, reterr);
+    if (r == 0)
+        r = job_plan_make(config, dir, &plan, reterr);
+    if (r == 0) {
+        char a[16], b[16];
+        printf("job %s on %s@%s: %ld shards, %ld workers, %lu parameters\n", config->job_name,
+               snapshot->name, snapshot->version, (long)config->servers_count,
+               (long)config->workers_count, (unsigned long)plan.parameters);
+        print_memory(config, &plan);
+        printf("%-10s %s pushed and at most %s pulled by each worker in a step; %lu steps an "
+               "epoch\n",
+               "wire", bytes_text(plan.push_bytes, a), bytes_text(plan.pull_bytes, b),
+               (unsigned long)plan.workers[0].steps);
+        printf("%-10s %s for parts and %ld checkpoints\n", "disk", bytes_text(plan.disk_bytes, a),
+               (long)config->checkpoint_keep);
+        fflush(stdout);
+        r = job_plan_check(&plan, config, reterr);
+    }
+    if (r == 0 && !arguments->no_time)
+        r = print_time(config, dir, &plan, reterr);
+    job_plan_done(&plan);
+    snapshot_close(snapshot);
+    return r;
+}
+
+int cmd_plan(int argc, char **argv) {
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .children = children,
+        .args_doc = "JOB.yaml",
+        .doc = "Predict what a job needs: memory, bytes on the wire, time, disk.\v"
+               "The snapshot must have been cut into as many parts as the job has workers "
+               "(graphps partition). Memory is that of all processes on this machine at their "
+               "peaks; when there is less, the exit code is 70, and graphps train refuses with "
+               "the same sentence. Time comes from computing for some two seconds.",
+    };
+    struct arguments arguments = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    struct config *config = NULL;
+    int exit_code = error_exit_code(cli_load_job(&arguments.job, &config));
+    if (config) {
+        struct error err = {0};
+        if (run(config, &arguments, &err) < 0)
+            exit_code = cli_fail(argv[0], &err);
+    }
+    config_free(config);
+    args_job_done(&arguments.job);
+    return exit_code;
+}

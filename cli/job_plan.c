@@ -1,0 +1,89 @@
+/* Opens every part, asks for its needs, adds up. */
+#include "cli/job_plan.h"
+
+#include <stdio.h>
+
+#include "common/mem.h"
+#include "proto/codec.h"
+#include "proto/layout.h"
+#include "server/optimizer.h"
+#include "worker/model/model.h"
+
+/* The layout that the workers will declare. */
+static int make_layout(const struct config *config, const struct store *store, struct layout **ret,
+                       struct error *reterr) {
+    struct model_spec spec;
+    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    size_t count = model_tensors(&spec, &tensors);
+    return layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
+                      (size_t)config->servers_count, ret, reterr);
+}
+
+static void plan_shards(const struct config *config, const struct layout *layout,
+                        struct job_plan *ret) {
+    struct optimizer optimizer;
+    optimizer_init(&optimizer, config);
+    uint64_t most = 0;
+    for (size_t s = 0; s < layout->shard_count; s++)
+        most = most > layout->shard_floats[s] ? most : layout->shard_floats[s];
+    size_t state_floats = optimizer_state_floats(&optimizer);
+    plan_shard(config, most, state_floats, &ret->shard);
+    ret->parameters = layout->floats;
+    ret->pull_bytes = layout->floats * sizeof(float);
+    for (size_t b = 0; b < layout->block_count; b++)
+        ret->push_bytes += codec_bytes((enum codec)config->push_encoding, config->push_topk_ratio,
+                                       layout->blocks[b].floats);
+    /* Weights, the best ones, and the optimizer's numbers. */
+    ret->checkpoint_bytes = layout->floats * sizeof(float) * (2 + state_floats);
+}
+
+int job_plan_make(const struct config *config, const char *snapshot_dir, struct job_plan *ret,
+                  struct error *reterr) {
+    *ret = (struct job_plan){.available_bytes = plan_available_bytes()};
+    ret->workers = mem_array((size_t)config->workers_count, sizeof *ret->workers);
+    uint32_t parts = (uint32_t)config->workers_count;
+    for (uint32_t part = 0; part < parts; part++) {
+        struct store *store = NULL;
+        struct layout *layout = NULL;
+        int r = store_open(snapshot_dir, parts, (uint32_t)config->data_halo, part, false,
+                           config->data_normalize_features, &store, reterr);
+        if (r == 0 && part == 0)
+            r = make_layout(config, store, &layout, reterr);
+        if (r == 0 && part == 0)
+            plan_shards(config, layout, ret);
+        if (r == 0) {
+            plan_worker(config, store, ret->parameters, &ret->workers[part]);
+            ret->memory_bytes += plan_worker_bytes(&ret->workers[part]);
+            ret->disk_bytes += ret->workers[part].mapped_bytes;
+        }
+        layout_free(layout);
+        store_close(store);
+        if (r < 0) {
+            job_plan_done(ret);
+            return r;
+        }
+    }
+    ret->memory_bytes += (uint64_t)config->servers_count * plan_shard_bytes(&ret->shard);
+    /* One more while the oldest is still there. */
+    ret->disk_bytes += ret->checkpoint_bytes * ((uint64_t)config->checkpoint_keep + 1);
+    return 0;
+}
+
+void job_plan_done(struct job_plan *plan) {
+    mem_free(plan->workers);
+    *plan = (struct job_plan){0};
+}
+
+int job_plan_check(const struct job_plan *plan, const struct config *config, struct error *reterr) {
+    if (config->servers_addresses.count > 0 || plan->memory_bytes <= plan->available_bytes)
+        return 0;
+    return error_set(
+        reterr, ERR_NO_MEMORY,
+        "the job needs about %.1f GiB of memory on this machine, which has %.1f GiB free: %s; "
+        "graphps plan shows what takes it",
+        (double)plan->memory_bytes / (1 << 30), (double)plan->available_bytes / (1 << 30),
+        config->train_mode == TRAIN_SAMPLED
+            ? "a smaller train.batch_size, train.fanout, model.hidden or workers.count takes less"
+            : "train.mode sampled, a smaller model.hidden or workers.count takes less");
+}
