@@ -52,6 +52,31 @@ static int array_expect(const struct array *array, bool ok, const char *must,
                           array->path, npy_type_name(array->npy.type), shape, must);
 }
 
+/* Which nodes integers of an array are: numbers, in the order of the file that says which nodes
+ * there are; ids, where only edges and labels have named them. */
+static bool numbered(const struct build *build) {
+    return !build->open && !build->arrived;
+}
+
+static int array_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
+                         struct error *reterr) {
+    if (!numbered(build))
+        return build_resolve(build, keys, n, numbers, reterr);
+    for (size_t i = 0; i < n; i++)
+        numbers[i] = keys[i].integer >= 0 && (uint64_t)keys[i].integer < build->nodes
+                         ? (int32_t)keys[i].integer
+                         : -1;
+    return 0;
+}
+
+static int array_unknown(struct build *build, const struct place *place, const char *what,
+                         const struct id_key *key, struct error *reterr) {
+    return numbered(build)
+               ? build_reject(place, ERR_RANGE, reterr, "%s %lld is no node; nodes are 0 to %llu",
+                              what, (long long)key->integer, (unsigned long long)build->nodes - 1)
+               : build_unknown(build, place, what, key, reterr);
+}
+
 /* Rows of features as they are read from an array, dense or sparse. */
 struct feature_rows {
     const struct array *array;
@@ -207,10 +232,12 @@ int array_features(struct build *build, const char *path, struct error *reterr) 
     return r;
 }
 
-static int label_item(struct build *build, const struct array *array, uint64_t i, int64_t *ret,
-                      bool *ret_missing, struct error *reterr) {
+/* Column k of node i. */
+static int label_item(struct build *build, const struct array *array, uint64_t node, uint64_t k,
+                      int64_t *ret, bool *ret_missing, struct error *reterr) {
     const struct npy *npy = &array->npy;
-    struct place place = place_item(array->path, i);
+    struct place place = place_item(array->path, node);
+    uint64_t i = npy->dims == 2 ? node * npy->shape[1] + k : node;
     *ret_missing = false;
     if (npy_type_is_integer(npy->type) || npy->type == NPY_BOOL) {
         *ret = npy_int(npy, i);
@@ -226,7 +253,33 @@ static int label_item(struct build *build, const struct array *array, uint64_t i
     return 0;
 }
 
-/* [n, classes] of 0 and 1; a row with a nan or -1 in it has no labels. */
+/* Row i of 0 and 1; with a nan or -1 in it there are no labels. */
+static int labels_row(struct build *build, const struct array *array, uint64_t i,
+                      struct error *reterr) {
+    struct place place = place_item(array->path, i);
+    uint64_t classes = build->classes, ones = build->label_pair_count;
+    bool any_missing = false;
+    for (uint64_t k = 0; k < classes; k++) {
+        int64_t label;
+        bool missing;
+        int r = label_item(build, array, i, k, &label, &missing, reterr);
+        if (r == 0 && !missing && (label < 0 || label > 1))
+            r = build_reject(&place, ERR_RANGE, reterr, "column %llu is %lld; labels are 0 or 1",
+                             (unsigned long long)k, (long long)label);
+        if (r == 0 && !missing && label == 1)
+            r = build_label_one_more(build, &place, i, (int64_t)k, reterr);
+        if (r < 0)
+            return r;
+        any_missing |= missing;
+    }
+    if (any_missing)
+        build_unlabelled(build, i, ones);
+    else
+        build_labelled(build, i);
+    return 0;
+}
+
+/* [n, classes] */
 static int labels_matrix(struct build *build, const struct array *array, struct error *reterr) {
     uint64_t classes = array->npy.shape[1];
     if (classes < 1 || classes > LABEL_MAX)
@@ -234,27 +287,10 @@ static int labels_matrix(struct build *build, const struct array *array, struct 
                          (unsigned long long)classes, LABEL_MAX);
     build->summary->multi_label = true;
     build->classes = (uint32_t)classes;
-    for (uint64_t i = 0; i < build->nodes; i++) {
-        struct place place = place_item(array->path, i);
-        bool any_missing = false;
-        for (uint64_t k = 0; k < classes; k++) {
-            int64_t label;
-            bool missing;
-            int r = label_item(build, array, i * classes + k, &label, &missing, reterr);
-            if (r == 0 && !missing && (label < 0 || label > 1))
-                r = build_reject(&place, ERR_RANGE, reterr,
-                                 "column %llu is %lld; labels are 0 or 1", (unsigned long long)k,
-                                 (long long)label);
-            if (r == 0 && !missing && label == 1)
-                r = build_label_one_more(build, &place, i, (int64_t)k, reterr);
-            if (r < 0)
-                return r;
-            any_missing |= missing;
-        }
-        if (!any_missing)
-            build_labelled(build, i);
-    }
-    return 0;
+    int r = 0;
+    for (uint64_t i = 0; r == 0 && i < build->nodes; i++)
+        r = labels_row(build, array, i, reterr);
+    return r;
 }
 
 int array_labels(struct build *build, const char *path, struct error *reterr) {
@@ -262,7 +298,9 @@ int array_labels(struct build *build, const char *path, struct error *reterr) {
     const char *name;
     int r = array_open(build, path, &array, reterr);
     if (r == 0 && array.npz)
-        r = npz_first(array.npz, 1, &array.npy, &name, reterr);
+        r = npz_first(array.npz, 1, &array.npy, &name, NULL) < 0
+                ? npz_first(array.npz, 2, &array.npy, &name, reterr)
+                : 0;
     if (r == 0)
         r = array_expect(&array, array.npy.dims == 1 || array.npy.dims == 2,
                          "one number for each node, or [nodes, classes]", reterr);
@@ -275,7 +313,7 @@ int array_labels(struct build *build, const char *path, struct error *reterr) {
             struct place place = place_item(path, i);
             int64_t label = -1;
             bool missing;
-            r = label_item(build, &array, i, &label, &missing, reterr);
+            r = label_item(build, &array, i, 0, &label, &missing, reterr);
             if (r == 0)
                 r = build_label(build, &place, i, missing, label, reterr);
         }
@@ -283,10 +321,22 @@ int array_labels(struct build *build, const char *path, struct error *reterr) {
     return r;
 }
 
+/* For arrays that have an item for each node. */
+static int rows_are_nodes(const struct build *build, const char *path, struct error *reterr) {
+    return numbered(build) || !build->ids
+               ? 0
+               : error_set(reterr, ERR_USAGE,
+                           "%s: has an item for each node, and nothing says which node is number "
+                           "0; give a file of nodes or features, or a list of ids",
+                           path);
+}
+
 int array_split(struct build *build, const char *path, enum split split, struct error *reterr) {
     struct array array;
     int r = array_open(build, path, &array, reterr);
     bool mask = r == 0 && array.npy.type == NPY_BOOL;
+    if (r == 0 && mask)
+        r = rows_are_nodes(build, path, reterr);
     if (r == 0)
         r = array_expect(
             &array,
@@ -295,14 +345,15 @@ int array_split(struct build *build, const char *path, enum split split, struct 
             "integers of one dimension, the numbers of nodes; or a bool for each node", reterr);
     for (uint64_t i = 0; r == 0 && i < array.npy.count; i++) {
         struct place place = place_item(path, i);
-        int64_t node = mask ? (int64_t)i : npy_int(&array.npy, i);
-        if (mask && !npy_int(&array.npy, i))
+        struct id_key key = id_key_integer(npy_int(&array.npy, i));
+        int32_t node = (int32_t)i;
+        if (mask && key.integer == 0)
             continue;
-        if (node < 0 || (uint64_t)node >= build->nodes)
-            r = build_reject(&place, ERR_RANGE, reterr,
-                             "node %lld does not exist; nodes are 0 to %llu", (long long)node,
-                             (unsigned long long)build->nodes - 1);
-        else
+        if (!mask)
+            r = array_resolve(build, &key, 1, &node, reterr);
+        if (r == 0 && node < 0)
+            r = array_unknown(build, &place, "node", &key, reterr);
+        else if (r == 0)
             r = build_split(build, &place, (uint64_t)node, split, reterr);
     }
     array_done(&array);
@@ -312,6 +363,8 @@ int array_split(struct build *build, const char *path, enum split split, struct 
 int array_split_column(struct build *build, const char *path, struct error *reterr) {
     struct array array;
     int r = array_open(build, path, &array, reterr);
+    if (r == 0)
+        r = rows_are_nodes(build, path, reterr);
     if (r == 0)
         r = array_expect(&array,
                          !array.npz && array.npy.dims == 1 && npy_type_is_integer(array.npy.type) &&
@@ -363,15 +416,15 @@ static void batch_done(struct batch *batch) {
 
 static int batch_flush(struct batch *batch, struct error *reterr) {
     struct build *build = batch->build;
-    int r = build_resolve(build, batch->from, batch->n, batch->numbers[0], reterr);
+    int r = array_resolve(build, batch->from, batch->n, batch->numbers[0], reterr);
     if (r == 0)
-        r = build_resolve(build, batch->to, batch->n, batch->numbers[1], reterr);
+        r = array_resolve(build, batch->to, batch->n, batch->numbers[1], reterr);
     for (size_t i = 0; r == 0 && i < batch->n; i++) {
         struct place place = place_item(batch->path, batch->first + i);
         if (batch->numbers[0][i] < 0)
-            r = build_unknown(build, &place, "source", &batch->from[i], reterr);
+            r = array_unknown(build, &place, "source", &batch->from[i], reterr);
         else if (batch->numbers[1][i] < 0)
-            r = build_unknown(build, &place, "target", &batch->to[i], reterr);
+            r = array_unknown(build, &place, "target", &batch->to[i], reterr);
     }
     if (r < 0)
         return r;
@@ -387,10 +440,29 @@ static int batch_flush(struct batch *batch, struct error *reterr) {
 
 static int batch_add(struct batch *batch, int64_t from, int64_t to, float weight,
                      struct error *reterr) {
+    struct place place = place_item(batch->path, batch->first + batch->n);
+    if (!isfinite(weight))
+        return build_reject(&place, ERR_NOT_FINITE, reterr,
+                            "the weight is %s; every weight must be a finite number (32 bits: "
+                            "below 3.4e38)",
+                            isnan(weight) ? "nan" : "infinite");
     batch->from[batch->n] = id_key_integer(from);
     batch->to[batch->n] = id_key_integer(to);
     batch->weights[batch->n++] = weight;
     return batch->n == BATCH ? batch_flush(batch, reterr) : 0;
+}
+
+/* Are these ids rather than numbers of nodes? Numbers are not negative, not beyond 31 bits, and
+ * name more than one node in 32 of those they count. */
+static bool ids_in(const struct npy *npy, uint64_t edges) {
+    int64_t most = 0;
+    for (uint64_t i = 0; i < npy->count; i++) {
+        int64_t value = npy_int(npy, i);
+        if (value < 0)
+            return true;
+        most = value > most ? value : most;
+    }
+    return most >= CSR_NODES_MAX || (uint64_t)most >= 64 * edges + 1024;
 }
 
 static int dense_edges(struct batch *batch, const struct array *array, struct error *reterr) {
@@ -402,6 +474,8 @@ static int dense_edges(struct batch *batch, const struct array *array, struct er
         array, npy_type_is_integer(npy->type) && npy->dims == 2 && (columns || npy->shape[1] == 2),
         "integers of shape [edges, 2] or [2, edges]", reterr);
     uint64_t count = columns ? npy->shape[1] : npy->shape[0];
+    if (r == 0 && batch->build->open && !batch->build->ids && ids_in(npy, count))
+        batch->build->ids = ids_new();
     for (uint64_t e = 0; r == 0 && e < count; e++) {
         if (e % BATCH == 0)
             r = build_progress(batch->build, "edges", e * 2 * npy_item_bytes(npy->type),
@@ -421,7 +495,11 @@ static int square(struct build *build, const char *path, const uint64_t shape[2]
                          "%s: a matrix of shape [%llu, %llu]; the edges of one kind of nodes are a "
                          "square one",
                          path, (unsigned long long)shape[0], (unsigned long long)shape[1]);
-    return build->open && !build->ids ? build_nodes(build, shape[0], reterr) : 0;
+    if (!build->open || build->ids)
+        return 0;
+    build->open = false;
+    build->nodes_path = path;
+    return build_nodes(build, shape[0], reterr);
 }
 
 static int compressed_edges(struct batch *batch, struct npz *npz, struct error *reterr) {
@@ -460,9 +538,14 @@ static int coordinate_edges(struct batch *batch, struct npz *npz, struct error *
         const uint64_t shape[2] = {(uint64_t)npy_int(&sizes, 0), (uint64_t)npy_int(&sizes, 1)};
         r = square(batch->build, batch->path, shape, reterr);
     }
-    for (uint64_t e = 0; r == 0 && e < row.count; e++)
-        r = batch_add(batch, npy_int(&row, e), npy_int(&col, e), (float)npy_double(&data, e),
-                      reterr);
+    for (uint64_t e = 0; r == 0 && e < row.count; e++) {
+        if (e % BATCH == 0)
+            r = build_progress(batch->build, "edges", e * sizeof(int64_t),
+                               row.count * sizeof(int64_t), reterr);
+        if (r == 0)
+            r = batch_add(batch, npy_int(&row, e), npy_int(&col, e), (float)npy_double(&data, e),
+                          reterr);
+    }
     return r;
 }
 
@@ -472,6 +555,12 @@ int array_edges(struct build *build, const char *path, enum split kind, struct e
     const char *name;
     int r = array_open(build, path, &array, reterr);
     batch_init(&batch, build, path, kind);
+    const char *format = r == 0 && array.npz ? npz_sparse_format(array.npz) : "";
+    if (*format && strcmp(format, "csr") != 0 && strcmp(format, "csc") != 0 &&
+        strcmp(format, "coo") != 0)
+        r = error_set(reterr, ERR_FORMAT,
+                      "%s: is a sparse matrix in %s form; save it as csr (matrix.tocsr())", path,
+                      format);
     if (r == 0 && array.npz && npz_has(array.npz, "indptr"))
         r = compressed_edges(&batch, array.npz, reterr);
     else if (r == 0 && array.npz && npz_has(array.npz, "row"))

@@ -207,6 +207,11 @@ void build_labelled(struct build *build, uint64_t node) {
     build->labels[node] = 0;
 }
 
+void build_unlabelled(struct build *build, uint64_t node, uint64_t pairs) {
+    build->labels[node] = -1;
+    build->label_pair_count = pairs;
+}
+
 int build_label_one_more(struct build *build, const struct place *place, uint64_t node,
                          int64_t label, struct error *reterr) {
     int r = label_in_range(build, place, node, label, reterr);
@@ -243,13 +248,16 @@ int build_split(struct build *build, const struct place *place, uint64_t node, e
     return 0;
 }
 
-void build_split_ratio(struct build *build) {
+int build_split_ratio(struct build *build, struct error *reterr) {
     const double *ratio = build->options->ratio;
     _cleanup_(mem_free_p) int32_t *order = mem_array(build->nodes + 1, sizeof *order);
     uint64_t n = 0;
     for (uint64_t i = 0; i < build->nodes; i++)
         if (build->labels[i] >= 0)
             order[n++] = (int32_t)i;
+    if (n == 0)
+        return error_set(reterr, ERR_USAGE,
+                         "--split-ratio splits the nodes that have labels, and none has");
     uint64_t key = rng_key(build->options->split_seed, 0x73706c69); /* Fisher & Yates */
     for (uint64_t i = n; i > 1; i--) {
         uint64_t j = rng_below(rng_at(key, i), i);
@@ -257,11 +265,13 @@ void build_split_ratio(struct build *build) {
         order[i - 1] = order[j];
         order[j] = swap;
     }
+    /* Rounded where they end, so that shares of 1 together leave no node over. */
     uint64_t train = (uint64_t)llround(ratio[0] * (double)n);
-    uint64_t valid = train + (uint64_t)llround(ratio[1] * (double)n);
-    uint64_t test = valid + (uint64_t)llround(ratio[2] * (double)n);
+    uint64_t valid = (uint64_t)llround((ratio[0] + ratio[1]) * (double)n);
+    uint64_t test = (uint64_t)llround((ratio[0] + ratio[1] + ratio[2]) * (double)n);
     for (uint64_t i = 0; i < n && i < test; i++)
         build->split[order[i]] = (uint8_t)(i < train   ? SPLIT_TRAIN
                                            : i < valid ? SPLIT_VALID
                                                        : SPLIT_TEST);
+    return 0;
 }

@@ -46,6 +46,7 @@ struct build {
     /* Nodes. open: ids that no file of nodes or features has named are new nodes. */
     bool open;
     const char *nodes_path; /* the file that named them; NULL while open */
+    bool arrived;           /* splits: nodes are numbered as edges and labels brought them */
     struct ids *ids;        /* NULL: the numbers themselves are the ids, 0 .. nodes-1 */
     uint64_t nodes, cap;
     int32_t *labels;     /* [cap], LABEL_UNSEEN before build_label */
@@ -105,10 +106,12 @@ int build_label(struct build *build, const struct place *place, uint64_t node, b
 int build_label_one_more(struct build *build, const struct place *place, uint64_t node,
                          int64_t label, struct error *reterr);
 void build_labelled(struct build *build, uint64_t node);
+/* It has no labels after all: those beyond the first pairs were its. */
+void build_unlabelled(struct build *build, uint64_t node, uint64_t pairs);
 int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
                 struct error *reterr);
-/* Labelled nodes to train, valid, test by options->ratio. */
-void build_split_ratio(struct build *build);
+/* Labelled nodes to train, valid, test by options->ratio. ERR_USAGE when there are none. */
+int build_split_ratio(struct build *build, struct error *reterr);
 
 /* Edges: weights and types as they will come with every one. */
 int build_edges_begin(struct build *build, bool weights, bool types, struct error *reterr);

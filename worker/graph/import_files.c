@@ -251,7 +251,7 @@ static int read_splits(struct build *build, const struct files *files, struct er
     if (by_ratio && named)
         return error_set(reterr, ERR_USAGE, "--split-ratio, and %s too: give one of them", named);
     if (by_ratio)
-        build_split_ratio(build);
+        return build_split_ratio(build, reterr);
     if (files->split)
         return is_array(files->split) ? array_split_column(build, files->split, reterr)
                                       : text_split_column(build, files->split, reterr);
@@ -282,6 +282,7 @@ static int read_files(struct build *build, const struct files *files, struct err
     }
     /* A split names nodes that are there. */
     bool open = build->open;
+    build->arrived = open;
     build->open = false;
     if (open)
         build->nodes_path = files->edges;

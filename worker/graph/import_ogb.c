@@ -510,7 +510,7 @@ static int read_all(struct build *build, struct ogb *ogb, struct error *reterr) 
     if (r == 0 && typed)
         name_nodes(build, ogb);
     if (r == 0 && build->options->ratio[0] > 0)
-        build_split_ratio(build);
+        r = build_split_ratio(build, reterr);
     for (size_t i = 0; i < TYPES_MAX; i++) {
         mem_free(features[i]);
         mem_free(labels[i]);

@@ -324,6 +324,8 @@ static int labels_with_ids(struct build *build, const char *path, struct error *
     for (uint64_t i = 0; r == 0 && i < build->label_pair_count; i++)
         build->label_pairs[2 * i + 1] = final[build->label_pairs[2 * i + 1]];
     build->summary->multi_label = build->options->multi_label && build->classes > 0;
+    for (uint64_t i = 0; r == 0 && build->classes == 0 && i < build->nodes; i++)
+        build->labels[i] = -1; /* no row has named a class */
     ids_free(reading.texts);
     mem_free(reading.lines);
     return r;
