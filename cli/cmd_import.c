@@ -1,5 +1,6 @@
 /* graphps import: the user's files become a snapshot. */
 #include <argp.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -78,8 +79,8 @@ static const struct argp_option options[] = {
     {"self-loops", KEY_SELF_LOOPS, NULL, 0, "Keep them (default: dropped; layers add their own)",
      4},
     {"dedup", KEY_DEDUP, "first|sum|none", 0,
-     "Of edges with the same ends and type keep the first, one with the sum of weights, or all "
-     "(default: first)",
+     "Of edges with the same ends and type keep the first, one with the sum of weights (1 each "
+     "where there are none), or all (default: first)",
      4},
     {"bipartite", KEY_BIPARTITE, NULL, 0,
      "Sources and targets are nodes of two types, named as their columns: user:7 is not item:7", 4},
@@ -146,8 +147,9 @@ static void parse_ratio(const char *arg, struct argp_state *state) {
 
 static uint64_t parse_number(const char *option, const char *arg, struct argp_state *state) {
     char *end;
+    errno = 0;
     unsigned long long number = strtoull(arg, &end, 10);
-    if (*arg < '0' || *arg > '9' || *end)
+    if (*arg < '0' || *arg > '9' || *end || errno)
         argp_error(state, "--%s is a number, not \"%s\"", option, arg);
     return number;
 }

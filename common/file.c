@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -473,6 +474,56 @@ static int visit_sync(const char *path, bool is_dir, struct error *reterr) {
     int why = fsync(fd) != 0 && !(is_dir && errno == EINVAL) ? errno : 0;
     close(fd);
     return why == 0 ? 0 : file_error(reterr, why, "sync", path);
+}
+
+int dir_exchange(const char *tmp, const char *path, struct error *reterr) {
+    int r = tree_walk(tmp, visit_sync, reterr);
+    if (r == 0 && renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE) != 0)
+        r = errno == EINVAL || errno == ENOSYS
+                ? error_set(reterr, ERR_USAGE, "%s: this file system cannot exchange directories",
+                            path)
+                : file_error(reterr, errno, "exchange for a finished directory", path);
+    return r == 0 ? parent_sync(path, reterr) : r;
+}
+
+int dir_hold(const char *tmp) {
+    int fd = open(tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* "<base>.tmp-<pid>" */
+static bool is_temp_of(const char *name, const char *base) {
+    size_t len = strlen(base);
+    if (strncmp(name, base, len) != 0 || strncmp(name + len, ".tmp-", 5) != 0)
+        return false;
+    const char *pid = name + len + 5;
+    return *pid && strspn(pid, "0123456789") == strlen(pid);
+}
+
+void dir_sweep(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *parent = slash ? mem_printf("%.*s", (int)(slash - path), path) : mem_strdup(".");
+    char **names = NULL;
+    size_t count = 0;
+    if (dir_list(*parent ? parent : "/", &names, &count, NULL) < 0)
+        count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_temp_of(names[i], slash ? slash + 1 : path))
+            continue;
+        char *tmp = mem_printf("%s/%s", parent, names[i]);
+        int fd = dir_hold(tmp);
+        if (fd >= 0) {
+            (void)dir_remove(tmp, NULL);
+            close(fd);
+        }
+        mem_free(tmp);
+    }
+    dir_list_free(names, count);
+    mem_free(parent);
 }
 
 int dir_commit(const char *tmp, const char *path, struct error *reterr) {

@@ -61,3 +61,11 @@ void dir_list_free(char **names, size_t count);
  * is there already. */
 int dir_create(const char *path, char **ret_tmp, struct error *reterr);
 int dir_commit(const char *tmp, const char *path, struct error *reterr);
+/* As dir_commit for a path that is there: the two change places at once, so that tmp is what path
+ * was; it is to be removed. ERR_USAGE: this file system cannot, and nothing has changed. */
+int dir_exchange(const char *tmp, const char *path, struct error *reterr);
+/* Says that the temp directory is in use until the descriptor returned is closed; -1: the file
+ * system has no locks. dir_sweep removes temp directories of path that a crash left: those that
+ * nobody holds. */
+int dir_hold(const char *tmp);
+void dir_sweep(const char *path);

@@ -117,7 +117,9 @@ int build_finish(struct build *build, struct error *reterr) {
                                     .undirected = build->undirected,
                                     .self_loops = build->options->self_loops,
                                     .dedup = build->options->dedup};
-    int r = edges_build(build->edges, &rule, &build->csr, reterr);
+    int r = build_progress(build, "edges to rows", 0, 0, reterr);
+    if (r == 0)
+        r = edges_build(build->edges, &rule, &build->csr, reterr);
     if (r == 0 && rule.dedup == DEDUP_SUM)
         r = check_sums(build, reterr);
     if (r < 0)

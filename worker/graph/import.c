@@ -88,7 +88,7 @@ static int write_multi_labels(const struct build *build, struct error *reterr) {
                         reterr);
 }
 
-static int write_arrays(const struct build *build, struct error *reterr) {
+static int write_arrays(struct build *build, struct error *reterr) {
     const struct import_summary *summary = build->summary;
     uint64_t aside_cols = build->type_ids ? 3 : 2;
     const struct {
@@ -108,10 +108,12 @@ static int write_arrays(const struct build *build, struct error *reterr) {
         {"test_edges", NPY_I4, summary->test_edges, aside_cols, build->test_edges.items},
     };
     int r = 0;
-    for (size_t i = 0; r == 0 && i < ARRAY_LEN(columns); i++)
-        if (columns[i].items)
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(columns); i++) {
+        r = build_progress(build, "writing", 0, 0, reterr);
+        if (r == 0 && columns[i].items)
             r = write_column(build->tmp, columns[i].name, columns[i].type, columns[i].rows,
                              columns[i].cols, columns[i].items, reterr);
+    }
     if (r == 0 && summary->multi_label)
         r = write_multi_labels(build, reterr);
     return r < 0 ? r : write_ids(build, reterr);
@@ -226,17 +228,29 @@ static int fill(struct build *build, char **ret_digest, struct error *reterr) {
     int r = ogb ? import_ogb(build, reterr) : import_files(build, reterr);
     if (r < 0)
         return r;
-    build_progress(build, "writing", 0, 0, NULL);
     summarize(build);
     r = write_arrays(build, reterr);
-    return r ? r : write_manifest(build, ret_digest, reterr);
+    if (r == 0)
+        r = build_progress(build, "checksums", 0, 0, reterr);
+    if (r == 0)
+        r = write_manifest(build, ret_digest, reterr);
+    return r ? r : build_progress(build, "moving into place", 0, 0, reterr);
 }
 
-/* Into place; one that is there already steps aside first and is removed last. */
+/* Into place; one that is there already changes places with it, or, where that cannot be, steps
+ * aside first and is removed last. */
 static int commit(const char *tmp, const char *dir, struct error *reterr) {
     if (!file_exists(dir))
         return dir_commit(tmp, dir, reterr);
-    _cleanup_(mem_free_p) char *old = mem_printf("%s.old-%d", dir, (int)getpid());
+    struct error err = {0};
+    int exchanged = dir_exchange(tmp, dir, &err);
+    if (exchanged == 0)
+        return dir_remove(tmp, reterr);
+    if (exchanged != ERR_USAGE) {
+        (void)dir_remove(tmp, NULL);
+        return error_set(reterr, exchanged, "%s", err.text);
+    }
+    _cleanup_(mem_free_p) char *old = mem_printf("%s@old.tmp-%d", dir, (int)getpid());
     if (rename(dir, old) < 0) {
         int r = error_set(reterr, ERR_IO, "%s: cannot be moved aside: %m", dir);
         (void)dir_remove(tmp, NULL);
@@ -264,13 +278,20 @@ int import_run(const struct import_options *options, import_progress *progress, 
     if (file_exists(dir) && !options->overwrite)
         return error_set(reterr, ERR_EXISTS,
                          "%s: exists already; give another --version, or --overwrite", dir);
-    _cleanup_(mem_free_p) char *beside = mem_printf("%s.new", dir);
+    /* What follows a second @ is no version, so that this is taken for no snapshot. */
+    _cleanup_(mem_free_p) char *beside = mem_printf("%s@new", dir),
+                               *old = mem_printf("%s@old", dir);
     _cleanup_(mem_free_p) char *tmp = NULL;
     r = dir_make(snapshots, reterr);
-    if (r == 0)
-        r = dir_create(beside, &tmp, reterr);
     if (r < 0)
         return r;
+    dir_sweep(beside);
+    if (file_exists(dir))
+        dir_sweep(old);
+    r = dir_create(beside, &tmp, reterr);
+    if (r < 0)
+        return r;
+    int hold = dir_hold(tmp);
     strcpy(summary.dir, dir);
     summary.rejects.allowed = options->skip_bad;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -286,11 +307,12 @@ int import_run(const struct import_options *options, import_progress *progress, 
     _cleanup_(mem_free_p) char *digest = NULL;
     r = fill(&build, &digest, reterr);
     build_done(&build);
-    if (r < 0) {
+    if (r < 0)
         (void)dir_remove(tmp, NULL); /* the first error is the one to tell */
-        return r;
-    }
-    r = commit(tmp, dir, reterr);
+    else
+        r = commit(tmp, dir, reterr);
+    if (hold >= 0)
+        close(hold);
     if (r < 0)
         return r;
     r = catalog_add_snapshot(options->root, options->name, options->version, digest, summary.nodes,

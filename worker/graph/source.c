@@ -58,7 +58,7 @@ static int raw_fill(struct source *source, struct error *reterr) {
 }
 
 int source_open(const char *path, struct source **ret, struct error *reterr) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* waits for no writer of a pipe */
     if (fd < 0)
         return error_set(reterr,
                          errno == ENOENT   ? ERR_NOT_FOUND
@@ -78,6 +78,11 @@ int source_open(const char *path, struct source **ret, struct error *reterr) {
         source->total = (uint64_t)status.st_size;
         if (S_ISDIR(status.st_mode))
             r = error_set(reterr, ERR_USAGE, "%s: is a directory, where a file is needed", path);
+        else if (!S_ISREG(status.st_mode))
+            r = error_set(reterr, ERR_USAGE,
+                          "%s: is a pipe or a device; it must be a file, for it is read more than "
+                          "once",
+                          path);
     }
     if (r == 0 && (r = raw_fill(source, reterr)) < 0)
         error_prefix(reterr, "%s", path);
