@@ -488,7 +488,7 @@ static int dense_edges(struct batch *batch, const struct array *array, struct er
 }
 
 /* A square matrix says how many nodes there are. */
-static int square(struct build *build, const char *path, const uint64_t shape[2],
+static int square(struct build *build, const char *path, const uint64_t shape[2], uint64_t entries,
                   struct error *reterr) {
     if (shape[0] != shape[1])
         return error_set(reterr, ERR_FORMAT,
@@ -499,7 +499,7 @@ static int square(struct build *build, const char *path, const uint64_t shape[2]
         return 0;
     build->open = false;
     build->nodes_path = path;
-    return build_nodes(build, shape[0], reterr);
+    return build_nodes_said(build, path, shape[0], entries, reterr);
 }
 
 static int compressed_edges(struct batch *batch, struct npz *npz, struct error *reterr) {
@@ -508,7 +508,7 @@ static int compressed_edges(struct batch *batch, struct npz *npz, struct error *
     bool columns = !strcmp(npz_sparse_format(npz), "csc");
     int r = sparse_open(npz, batch->path, &indptr, &indices, &data, shape, reterr);
     if (r == 0)
-        r = square(batch->build, batch->path, shape, reterr);
+        r = square(batch->build, batch->path, shape, indices.count, reterr);
     for (uint64_t i = 0; r == 0 && i < shape[0]; i++) {
         if (i % BATCH == 0)
             r = build_progress(batch->build, "edges", i, shape[0], reterr);
@@ -536,7 +536,7 @@ static int coordinate_edges(struct batch *batch, struct npz *npz, struct error *
                       batch->path);
     if (r == 0) {
         const uint64_t shape[2] = {(uint64_t)npy_int(&sizes, 0), (uint64_t)npy_int(&sizes, 1)};
-        r = square(batch->build, batch->path, shape, reterr);
+        r = square(batch->build, batch->path, shape, row.count, reterr);
     }
     for (uint64_t e = 0; r == 0 && e < row.count; e++) {
         if (e % BATCH == 0)

@@ -95,6 +95,18 @@ int build_nodes(struct build *build, uint64_t nodes, struct error *reterr) {
     return 0;
 }
 
+int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint64_t entries,
+                     struct error *reterr) {
+    const uint64_t free = 1u << 20, each = 1024;
+    if (nodes > free && (nodes - free) / each > entries)
+        return error_set(reterr, ERR_LIMIT,
+                         "%s: says there are %llu nodes, but has %llu entries; more than %llu "
+                         "nodes for each of them cannot be right",
+                         path, (unsigned long long)nodes, (unsigned long long)entries,
+                         (unsigned long long)each);
+    return build_nodes(build, nodes, reterr);
+}
+
 int build_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
                   struct error *reterr) {
     if (build->ids && build->open) {

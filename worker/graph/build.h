@@ -83,6 +83,10 @@ int build_progress(struct build *build, const char *what, uint64_t done, uint64_
 
 /* Room for that many nodes in the columns; nodes grows to it. ERR_LIMIT above 2^31 - 1. */
 int build_nodes(struct build *build, uint64_t nodes, struct error *reterr);
+/* The same, for a file that says how many there are: ERR_LIMIT when its entries are so few that
+ * this must be wrong, so that the cost of a file is bounded by its size. */
+int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint64_t entries,
+                     struct error *reterr);
 /* The nodes' numbers of keys [n]; new ids become nodes while open. -1: there is no such node. */
 int build_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
                   struct error *reterr);

@@ -62,8 +62,9 @@ static int read_sizes(struct build *build, const char *path, int64_t sizes[3],
 }
 
 /* Nodes 1 to n, when no other file has said which there are. */
-static int add_nodes(struct build *build, const char *path, uint64_t n, struct error *reterr) {
-    int r = build_nodes(build, n, reterr);
+static int add_nodes(struct build *build, const char *path, uint64_t n, uint64_t entries,
+                     struct error *reterr) {
+    int r = build_nodes_said(build, path, n, entries, reterr);
     build->ids = ids_new();
     for (uint64_t i = 1; r == 0 && i <= n; i++) {
         struct id_key key = id_key_integer((int64_t)i);
@@ -82,7 +83,7 @@ int mtx_edges(struct build *build, const char *path, enum split kind, struct err
     if (r == 0)
         r = read_sizes(build, path, sizes, reterr);
     if (r == 0 && build->open)
-        r = add_nodes(build, path, (uint64_t)sizes[0], reterr);
+        r = add_nodes(build, path, (uint64_t)sizes[0], (uint64_t)sizes[2], reterr);
     if (r < 0)
         return r;
     build->undirected |= mtx.symmetric;

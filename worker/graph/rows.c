@@ -299,6 +299,7 @@ int rows_open(const struct rows_options *options, struct rows **ret, struct erro
     reader->threads = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
     reader->part_bytes = options->part_bytes ? options->part_bytes : PART_BYTES;
     reader->next_line = 1;
+    reader->carry = mem_raw(1);
     lock_init(&reader->lock, LOCK_ROWS, "rows");
     lock_cond_init(&reader->changed);
     uint64_t line = 1;
