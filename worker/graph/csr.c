@@ -2,6 +2,7 @@
 #include "worker/graph/csr.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/mem.h"
 
@@ -78,4 +79,34 @@ bool csr_symmetric(const int64_t *indptr, const int32_t *indices, uint64_t nodes
             cursor[j]++;
         }
     return true;
+}
+
+void csr_sort_keys(uint64_t *keys, uint64_t *spare, uint64_t n) {
+    if (n <= 48) { /* as in row_sort */
+        for (uint64_t i = 1; i < n; i++) {
+            uint64_t key = keys[i], j = i;
+            for (; j > 0 && keys[j - 1] >> 32 > key >> 32; j--)
+                keys[j] = keys[j - 1];
+            keys[j] = key;
+        }
+        return;
+    }
+    /* By one byte after the other, from the lowest; four times, so the result is in keys again. */
+    uint64_t starts[4][256] = {0};
+    for (uint64_t i = 0; i < n; i++)
+        for (int byte = 0; byte < 4; byte++)
+            starts[byte][keys[i] >> (32 + 8 * byte) & 255]++;
+    for (int byte = 0; byte < 4; byte++) {
+        uint64_t sum = 0;
+        for (int v = 0; v < 256; v++) {
+            uint64_t count = starts[byte][v];
+            starts[byte][v] = sum;
+            sum += count;
+        }
+        for (uint64_t i = 0; i < n; i++)
+            spare[starts[byte][keys[i] >> (32 + 8 * byte) & 255]++] = keys[i];
+        uint64_t *swap = keys;
+        keys = spare;
+        spare = swap;
+    }
 }

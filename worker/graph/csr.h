@@ -20,6 +20,9 @@ void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes
                    int32_t *t_indices);
 /* Does every edge have its inverse? Rows ascending, without repeats. */
 bool csr_symmetric(const int64_t *indptr, const int32_t *indices, uint64_t nodes);
+/* Sorts n keys, ascending by their upper 32 bits; equal ones stay in order. Linear in n. spare [n].
+ */
+void csr_sort_keys(uint64_t *keys, uint64_t *spare, uint64_t n);
 
 /* For qsort and bsearch of int32_t. */
 int csr_compare(const void *a, const void *b);
