@@ -99,18 +99,37 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total, uint6
     fflush(progress->out);
 }
 
-void progress_tell(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
-                   uint64_t now_ms) {
+/* Begins a stage that is new; is it time to tell something? */
+static bool is_due(struct progress *progress, const char *stage, uint64_t now_ms) {
     if (strcmp(stage, progress->stage) != 0) {
         snprintf(progress->stage, sizeof progress->stage, "%s", stage);
         progress->stage_started_ms = now_ms;
     }
     if (now_ms - progress->started_ms < SILENT_MS)
-        return;
+        return false;
     if (progress->told_ms && now_ms - progress->told_ms < (progress->terminal ? BAR_MS : LINE_MS))
-        return;
+        return false;
     progress->told_ms = now_ms;
-    draw(progress, done, total, now_ms);
+    return true;
+}
+
+void progress_tell(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                   uint64_t now_ms) {
+    if (is_due(progress, stage, now_ms))
+        draw(progress, done, total, now_ms);
+}
+
+void progress_tell_time(struct progress *progress, const char *stage, uint64_t now_ms) {
+    char seconds[32];
+    if (!is_due(progress, stage, now_ms))
+        return;
+    format_seconds((double)(now_ms - progress->stage_started_ms) / 1000, seconds, sizeof seconds);
+    if (progress->terminal)
+        fprintf(progress->out, "\r\033[K%s  %s", progress->stage, seconds);
+    else
+        fprintf(progress->out, "%s: %s  %s\n", progress->command, progress->stage, seconds);
+    progress->line_open = progress->terminal;
+    fflush(progress->out);
 }
 
 void progress_end(struct progress *progress) {

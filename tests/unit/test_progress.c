@@ -48,6 +48,23 @@ START_TEST(test_lines) {
 }
 END_TEST
 
+/* A stage that cannot tell how far it is. */
+START_TEST(test_time) {
+    FILE *file = tmpfile();
+    struct progress progress;
+    progress_begin(&progress, file, "graphps partition", "bytes", 0);
+    for (uint64_t now = 0; now <= 15000; now += 100)
+        progress_tell_time(&progress, "METIS is cutting", now);
+    for (uint64_t now = 15100; now <= 30000; now += 100)
+        progress_tell_time(&progress, "checksums", now);
+    progress_end(&progress);
+    ck_assert_str_eq(read_back(file), "graphps partition: METIS is cutting  0:02\n"
+                                      "graphps partition: METIS is cutting  0:12\n"
+                                      "graphps partition: checksums  0:07\n");
+    fclose(file);
+}
+END_TEST
+
 /* Other units, hours to go, and a count beyond what was expected. */
 START_TEST(test_numbers) {
     FILE *file = tmpfile();
@@ -68,6 +85,7 @@ int main(void) {
     TCase *tcase = tcase_create("progress");
     tcase_add_test(tcase, test_short);
     tcase_add_test(tcase, test_lines);
+    tcase_add_test(tcase, test_time);
     tcase_add_test(tcase, test_numbers);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
