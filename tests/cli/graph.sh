@@ -66,7 +66,19 @@ says "partitioning 2x1: 2 parts, halo of 1 hops, seed 1, edge cut "
 run 0 partition ring@1.1.0 --parts 2 --halo 1
 says "it was there already"
 run 78 partition ring --parts 2 --halo 1 --seed 7
-says "cut with seed 1; remove it to have it cut with seed 7"
+says "cut with seed 1; --overwrite cuts it with seed 7"
+run 78 partition ring --parts 2 --halo 1 --method random
+says "cut with method metis; --overwrite cuts it with random"
+run 0 partition ring --parts 2 --halo 1 --method random --seed 7 --overwrite
+says "seed 7, edge cut "
+says "method random; the largest part over the mean: nodes 1.000, edges 1.000, training nodes 1.200"
+run 0 partition ring --parts 2 --halo 1 --method metis --overwrite
+says "method metis; the largest part over the mean: nodes 1."
+says "halo share"
+ls graphps-data/snapshots/ring@1.1.0/partitions >out
+[ "$(cat out)" = 2x1 ] || fail "something lies beside the partitioning"
+run 78 partition ring --parts 2 --method best
+says "--method is auto, metis, fennel or random, not \"best\""
 run 78 partition ring --parts 21
 says "21 parts of ring@1.1.0: there must be 1 to 20"
 run 78 partition ring --parts two

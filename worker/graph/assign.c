@@ -1,157 +1,166 @@
-/* METIS, what it needs before and what it leaves to mend after. */
+/* Choosing a method, cutting by lot, and seeing to it that no part is left empty. */
 #include "worker/graph/assign.h"
 
-#include <metis.h>
-#include <stdbool.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/mem.h"
-#include "worker/graph/csr.h"
+#include "common/rng.h"
+#include "worker/graph/assign_metis.h"
+#include "worker/graph/balance.h"
+#include "worker/graph/stream.h"
 
-/* With fewer nodes a part METIS cuts off empty parts, and says so on standard output. */
-#define METIS_NODES_MIN 8
+enum { STREAM_LOTS = 0x6c6f7473 };
 
-_Static_assert(sizeof(idx_t) == sizeof(int32_t), "METIS is built with 32-bit indices");
+/* Nodes of about the same degree are dealt out together. */
+#define DEGREE_CLASSES 33
 
-/* METIS wants every edge from both of its ends. A row of the result is the union of the ascending
- * rows of in-edges and out-edges. */
-static int symmetrize(const struct snapshot *s, idx_t **ret_xadj, idx_t **ret_adjncy,
-                      struct error *reterr) {
-    const int64_t *indptr = s->indptr.data;
-    const int32_t *indices = s->indices.data;
-    uint64_t most = s->undirected ? s->edges : 2 * s->edges;
-    if (most > INT32_MAX)
-        return error_set(reterr, ERR_LIMIT,
-                         "%s@%s has %llu edges; METIS counts in 32 bits and takes at most 2^31 - 1 "
-                         "(an edge without its inverse counts twice). Train it as one part",
-                         s->name, s->version, (unsigned long long)s->edges);
-    idx_t *xadj = mem_array(s->nodes + 1, sizeof *xadj);
-    idx_t *adjncy = mem_array(most ? most : 1, sizeof *adjncy);
-    *ret_xadj = xadj;
-    *ret_adjncy = adjncy;
-    if (s->undirected) {
-        for (uint64_t i = 0; i <= s->nodes; i++)
-            xadj[i] = (idx_t)indptr[i];
-        if (s->edges)
-            memcpy(adjncy, indices, s->edges * sizeof *adjncy);
-        return 0;
-    }
-    _cleanup_(mem_free_p) int64_t *t_indptr = mem_array(s->nodes + 1, sizeof *t_indptr);
-    _cleanup_(mem_free_p) int32_t *t_indices =
-        mem_array(s->edges ? s->edges : 1, sizeof *t_indices);
-    csr_transpose(indptr, indices, s->nodes, t_indptr, t_indices);
-    idx_t out = 0;
-    for (uint64_t i = 0; i < s->nodes; i++) {
-        int64_t a = indptr[i], b = t_indptr[i];
-        while (a < indptr[i + 1] || b < t_indptr[i + 1]) {
-            int32_t from_a = a < indptr[i + 1] ? indices[a] : INT32_MAX;
-            int32_t from_b = b < t_indptr[i + 1] ? t_indices[b] : INT32_MAX;
-            adjncy[out++] = from_a < from_b ? from_a : from_b;
-            a += from_a <= from_b;
-            b += from_b <= from_a;
+static const char *const method_names[] = {
+    [ASSIGN_AUTO] = "auto",     [ASSIGN_NONE] = "none",     [ASSIGN_METIS] = "metis",
+    [ASSIGN_FENNEL] = "fennel", [ASSIGN_RANDOM] = "random",
+};
+
+const char *assign_method_name(enum assign_method method) {
+    return method_names[method];
+}
+
+bool assign_method_parse(const char *name, enum assign_method *ret) {
+    for (size_t i = 0; i < ARRAY_LEN(method_names); i++)
+        if (strcmp(name, method_names[i]) == 0) {
+            *ret = (enum assign_method)i;
+            return true;
         }
-        xadj[i + 1] = out;
+    return false;
+}
+
+static uint64_t read_number(const char *path, const char *key) {
+    FILE *file = fopen(path, "re");
+    char line[256];
+    uint64_t number = UINT64_MAX;
+    size_t len = strlen(key);
+    while (file && number == UINT64_MAX && fgets(line, sizeof line, file)) {
+        char *end;
+        if (strncmp(line, key, len) != 0)
+            continue;
+        unsigned long long value = strtoull(line + len, &end, 10);
+        if (end != line + len)
+            number = value;
     }
-    return 0;
+    if (file)
+        fclose(file);
+    return number;
+}
+
+/* What the kernel says it can give without swapping, or the container's share of it. */
+static uint64_t memory_available(void) {
+    uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t bytes = kib < UINT64_MAX / 1024 ? kib * 1024 : UINT64_MAX;
+    uint64_t most = read_number("/sys/fs/cgroup/memory.max", "");
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+    /* Files in the page cache count as used, but make way. */
+    uint64_t cached = read_number("/sys/fs/cgroup/memory.stat", "file ");
+    if (most == UINT64_MAX || used == UINT64_MAX)
+        return bytes;
+    if (cached != UINT64_MAX)
+        used -= cached < used ? cached : used;
+    uint64_t left = most > used ? most - used : 0;
+    return left < bytes ? left : bytes;
+}
+
+enum assign_method assign_choose(const struct snapshot *s, const struct assign_options *options,
+                                 char *why, size_t why_bytes) {
+    why[0] = 0;
+    if (options->parts == 1)
+        return ASSIGN_NONE;
+    if (options->method != ASSIGN_AUTO)
+        return options->method;
+    uint64_t entries = assign_metis_entries(s), needed = assign_metis_bytes(s);
+    uint64_t there = options->memory_bytes ? options->memory_bytes : memory_available();
+    if (entries > INT32_MAX)
+        snprintf(why, why_bytes,
+                 "METIS counts in 32 bits and takes at most 2^31 - 1 edges, not %" PRIu64, entries);
+    else if (needed > there)
+        snprintf(why, why_bytes,
+                 "METIS would need about %.1f GB of memory, and %.1f GB are available",
+                 (double)needed * 1e-9, (double)there * 1e-9);
+    return why[0] ? ASSIGN_FENNEL : ASSIGN_METIS;
 }
 
 /* METIS may leave a part without nodes, or without one of the few training nodes: a worker that
  * has none cannot contribute. Such a part gets one from the part that has most. Does nothing when
  * there are fewer than parts. */
-static void spread(uint64_t nodes, const idx_t *weights, size_t stride, uint32_t parts,
-                   int32_t *owner) {
-    _cleanup_(mem_free_p) uint64_t *count = mem_array(parts, sizeof *count);
-    uint64_t total = 0;
-    for (uint64_t i = 0; i < nodes; i++)
-        if (weights[i * stride]) {
-            count[owner[i]]++;
-            total++;
-        }
-    for (uint32_t k = 0; k < parts && total >= parts; k++) {
-        if (count[k])
+static void spread(struct balance *balance, int kind, int32_t *owner) {
+    balance_count(balance, owner);
+    for (uint32_t k = 0; k < balance->parts && balance->total[kind] >= balance->parts; k++) {
+        if (balance->load[k][kind])
             continue;
         uint32_t rich = 0;
-        for (uint32_t other = 1; other < parts; other++)
-            if (count[other] > count[rich])
+        for (uint32_t other = 1; other < balance->parts; other++)
+            if (balance->load[other][kind] > balance->load[rich][kind])
                 rich = other;
-        uint64_t i = 0;
-        while (!weights[i * stride] || (uint32_t)owner[i] != rich)
+        uint64_t i = 0, weights[BALANCE_KINDS];
+        while (balance_weigh(balance, i, weights), !weights[kind] || (uint32_t)owner[i] != rich)
             i++;
         owner[i] = (int32_t)k;
-        count[rich]--;
-        count[k]++;
+        balance_take(balance, rich, weights);
+        balance_add(balance, k, weights);
     }
 }
 
-/* Parts of a few nodes: equal pieces of a walk, breadth first, so that neighbours are near. */
-static void cut_walk(uint64_t nodes, const idx_t *xadj, const idx_t *adjncy, uint32_t parts,
-                     int32_t *owner) {
-    _cleanup_(mem_free_p) int32_t *walk = mem_array(nodes, sizeof *walk);
-    _cleanup_(mem_free_p) bool *seen = mem_array(nodes, sizeof *seen);
-    uint64_t count = 0;
-    for (uint64_t start = 0, at = 0; start < nodes; start++) {
-        if (!seen[start])
-            walk[count++] = (int32_t)start;
-        seen[start] = true;
-        for (; at < count; at++)
-            for (idx_t e = xadj[walk[at]]; e < xadj[walk[at] + 1]; e++)
-                if (!seen[adjncy[e]]) {
-                    seen[adjncy[e]] = true;
-                    walk[count++] = adjncy[e];
-                }
+/* By lot among nodes of one class: training nodes or others, with about the same number of edges.
+ * Each class goes on dealing where the one before ended. */
+static void cut_by_lot(const struct balance *balance, uint64_t seed, int32_t *owner) {
+    uint64_t n = balance->snapshot->nodes, key = rng_key(seed, STREAM_LOTS);
+    _cleanup_(mem_free_p) int32_t *dealt = mem_array(n, sizeof *dealt);
+    _cleanup_(mem_free_p) uint8_t *class_of = mem_array(n, sizeof *class_of);
+    uint64_t starts[2 * DEGREE_CLASSES + 1] = {0};
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t weights[BALANCE_KINDS];
+        balance_weigh(balance, i, weights);
+        unsigned bits =
+            weights[BALANCE_EDGES] ? 64 - (unsigned)__builtin_clzll(weights[BALANCE_EDGES]) : 0;
+        class_of[i] = (uint8_t)((weights[BALANCE_TRAIN] ? DEGREE_CLASSES : 0) +
+                                (bits < DEGREE_CLASSES ? bits : DEGREE_CLASSES - 1));
+        starts[class_of[i] + 1]++;
     }
-    for (uint64_t i = 0; i < nodes; i++)
-        owner[walk[i]] = (int32_t)(i * parts / nodes);
+    for (size_t c = 0; c < 2 * DEGREE_CLASSES; c++)
+        starts[c + 1] += starts[c];
+    uint64_t at[2 * DEGREE_CLASSES];
+    memcpy(at, starts, sizeof at);
+    for (uint64_t i = 0; i < n; i++)
+        dealt[at[class_of[i]]++] = (int32_t)i;
+    for (size_t c = 0; c < 2 * DEGREE_CLASSES; c++)
+        for (uint64_t i = starts[c + 1]; i > starts[c] + 1; i--) {
+            uint64_t j = starts[c] + rng_below(rng_at(key, i), i - starts[c]);
+            int32_t swap = dealt[i - 1];
+            dealt[i - 1] = dealt[j];
+            dealt[j] = swap;
+        }
+    for (uint64_t i = 0; i < n; i++)
+        owner[dealt[i]] = (int32_t)(i % balance->parts);
 }
 
-/* weights: per node 1, and 1 for a training node. */
-static int cut(const struct snapshot *s, uint32_t parts, uint64_t seed, idx_t *weights,
-               bool any_train, int32_t *owner, struct error *reterr) {
-    _cleanup_(mem_free_p) idx_t *xadj = NULL;
-    _cleanup_(mem_free_p) idx_t *adjncy = NULL;
-    int r = symmetrize(s, &xadj, &adjncy, reterr);
-    if (r < 0)
-        return r;
-    if (s->nodes / parts < METIS_NODES_MIN) {
-        cut_walk(s->nodes, xadj, adjncy, parts, owner);
-        return 0;
-    }
-    idx_t options[METIS_NOPTIONS];
-    METIS_SetDefaultOptions(options);
-    options[METIS_OPTION_SEED] = (idx_t)(seed & INT32_MAX);
-    options[METIS_OPTION_NUMBERING] = 0;
-    /* A weight that is 0 everywhere cannot be balanced: without training nodes only nodes count. */
-    idx_t count = (idx_t)s->nodes, constraints = any_train ? 2 : 1, k = (idx_t)parts, objective = 0;
-    r = METIS_PartGraphKway(&count, &constraints, xadj, adjncy, any_train ? weights : NULL, NULL,
-                            NULL, &k, NULL, NULL, options, &objective, owner);
-    if (r == METIS_ERROR_MEMORY)
-        return error_set(reterr, ERR_NO_MEMORY, "METIS ran out of memory cutting %s@%s", s->name,
-                         s->version);
-    if (r != METIS_OK)
-        return error_set(reterr, ERR_INTERNAL, "METIS could not cut %s@%s into %u parts (%d)",
-                         s->name, s->version, parts, r);
-    return 0;
-}
-
-int assign_owners(const struct snapshot *s, uint32_t parts, uint64_t seed, int32_t *owner,
-                  struct error *reterr) {
+int assign_owners(const struct snapshot *s, const struct assign_options *options,
+                  const struct watch *watch, int32_t *owner, struct error *reterr) {
     memset(owner, 0, s->nodes * sizeof *owner);
-    if (parts == 1)
+    if (options->parts == 1)
         return 0;
-    const int32_t *labels = s->labels.data;
-    const uint8_t *split = s->split.data;
-    _cleanup_(mem_free_p) idx_t *weights = mem_array(2 * s->nodes, sizeof *weights);
-    bool any_train = false;
-    for (uint64_t i = 0; i < s->nodes; i++) {
-        weights[2 * i] = 1;
-        weights[2 * i + 1] = split[i] == SPLIT_TRAIN && labels[i] >= 0;
-        any_train |= weights[2 * i + 1];
-        owner[i] = (int32_t)(i * parts / s->nodes); /* stays where there is no edge to cut */
+    struct balance balance;
+    balance_init(&balance, s, options->parts);
+    int r = 0;
+    if (options->method == ASSIGN_RANDOM)
+        cut_by_lot(&balance, options->seed, owner);
+    else if (options->method == ASSIGN_FENNEL)
+        r = stream_fennel(&balance, options->seed, watch, owner, reterr);
+    else
+        r = assign_metis(&balance, options->seed, watch, owner, reterr);
+    if (r == 0) {
+        spread(&balance, BALANCE_NODES, owner);
+        spread(&balance, BALANCE_TRAIN, owner);
+        stream_mend(&balance, owner);
     }
-    int r = s->edges ? cut(s, parts, seed, weights, any_train, owner, reterr) : 0;
-    if (r < 0)
-        return r;
-    spread(s->nodes, weights, 2, parts, owner);
-    spread(s->nodes, weights + 1, 2, parts, owner);
-    return 0;
+    balance_done(&balance);
+    return r;
 }
