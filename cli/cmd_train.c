@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/job_plan.h"
 #include "cli/launch.h"
 #include "cli/model_file.h"
 #include "cli/query.h"
@@ -252,6 +253,17 @@ static int run_cut(struct run *run, const struct snapshot *snapshot, struct erro
     return r;
 }
 
+/* Rather a sentence now than a process that the kernel kills. */
+static int run_check_memory(const struct run *run, const char *snapshot_dir, struct error *reterr) {
+    struct job_plan plan;
+    int r = job_plan_make(run->config, snapshot_dir, &plan, reterr);
+    if (r == 0) {
+        r = job_plan_check(&plan, run->config, reterr);
+        job_plan_done(&plan);
+    }
+    return r;
+}
+
 /* From here on the snapshot is not removed under the run. */
 static int run_prepare(struct run *run, bool fresh, struct error *reterr) {
     const struct config *config = run->config;
@@ -271,6 +283,8 @@ static int run_prepare(struct run *run, bool fresh, struct error *reterr) {
         r = run_look_at_dir(run, fresh, reterr);
     if (r == 0)
         r = run_cut(run, snapshot, reterr);
+    if (r == 0)
+        r = run_check_memory(run, dir, reterr);
     if (r == 0 && run->to_begin)
         r = run_move_aside(run, reterr);
     snapshot_close(snapshot);
