@@ -201,15 +201,20 @@ static char delimiter_of(const char *line, size_t len) {
                                                                                       : ',';
 }
 
-/* What is at the head of the file and is no row: a byte order mark, comments. line: of text. */
+/* What is at the head of the file and is no row: a byte order mark, comments, empty lines. line: of
+ * text. */
 static size_t head_length(const char *text, size_t len, uint64_t *line) {
     size_t at = *line == 1 && len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
-    while (at < len && (text[at] == '#' || text[at] == '%')) {
+    for (;;) {
+        size_t next = at;
+        while (next < len && (text[next] == ' ' || text[next] == '\r'))
+            next++;
+        if (at == len || (text[at] != '#' && text[at] != '%' && next < len && text[next] != '\n'))
+            return at;
         const char *end = memchr(text + at, '\n', len - at);
         at = end ? (size_t)(end - text) + 1 : len;
         ++*line;
     }
-    return at;
 }
 
 static void classes_set(struct rows *rows) {
