@@ -319,6 +319,8 @@ static int compare_entries(const void *a, const void *b) {
 /* Sorts a row with types or weights; returns how many entries are left. */
 static int64_t row_sort_entries(struct edges_csr *csr, enum dedup dedup, int64_t begin, int64_t end,
                                 struct entry **entries, int64_t *cap) {
+    if (end == begin)
+        return 0;
     if (end - begin > *cap) {
         mem_free(*entries);
         *cap = 2 * (end - begin);
