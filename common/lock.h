@@ -18,7 +18,7 @@ enum lock_rank {
     LOCK_TRAINER,     /* worker: how far training is, for /stats */
     LOCK_CLIENT,      /* worker: client state shared by trainer and network thread */
     LOCK_SAMPLER,     /* worker: ring of batches sampled ahead */
-    LOCK_ROWS,        /* import: parts of a text on their way from reading to use */
+    LOCK_ROWS,        /* import, generate: parts of a file on their way from making to use */
     LOCK_BUDGET,      /* proto: connections that wait until less memory is held */
     LOCK_CONN,        /* proto: frames posted to a connection's loop */
     LOCK_POOL,        /* common: one size class of the pool */
