@@ -57,12 +57,15 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
+    int r = sampler_check(store, config, reterr);
+    if (r < 0)
+        return r;
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     size_t count = model_tensors(&spec, &tensors);
     struct layout *layout;
-    int r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
+    r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
                        (size_t)config->servers_count, &layout, reterr);
     if (r < 0)
         return r;

@@ -176,6 +176,20 @@ const struct batch *sampler_next(struct sampler *sampler) {
 
 /* --- start and end --- */
 
+int sampler_check(const struct store *store, const struct config *config, struct error *reterr) {
+    if (config->train_mode != TRAIN_SAMPLED || !config->train_weighted)
+        return 0;
+    if (!store->edge_weights)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.weighted is true, but the edges of %s have no weights in part "
+                         "%u of %u; import the graph with weights and cut it again, or set "
+                         "train.weighted: false",
+                         store->snapshot_name, store->part, store->parts);
+    _cleanup_(mem_free_p) char *what = mem_printf("edge_weights.npy of %s, part %u of %u",
+                                                  store->snapshot_name, store->part, store->parts);
+    return alias_check(what, store->edge_weights, (uint64_t)store->indptr[store->rows], reterr);
+}
+
 static void make_tables(struct sampler *sampler) {
     const struct store *store = sampler->store;
     sampler->train = mem_array(store->train_nodes, sizeof *sampler->train);
@@ -239,6 +253,11 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
     assert(sampler->layers <= LAYERS_MAX && config->train_fanout.count >= sampler->layers);
     for (size_t l = 0; l < sampler->layers; l++)
         sampler->fanout[l] = (uint64_t)config->train_fanout.items[sampler->layers - 1 - l];
+    sampler->replace = config->train_replace;
+    if (config->train_weighted) {
+        assert(store->edge_weights);
+        sampler->alias = alias_new(store->indptr, store->rows, store->edge_weights);
+    }
     make_tables(sampler);
 
     lock_init(&sampler->lock, LOCK_SAMPLER, "sampler");
@@ -280,6 +299,8 @@ size_t sampler_bytes(struct sampler *sampler) {
     stop_threads(sampler);
     size_t train = sampler->store->train_nodes * sizeof *sampler->train;
     size_t bytes = train + sampler->store->local * sizeof *sampler->scales;
+    if (sampler->alias)
+        bytes += alias_bytes(sampler->store->indptr, sampler->store->rows);
     for (size_t s = 0; s < sampler->slot_count; s++)
         bytes += slot_bytes(&sampler->slots[s]);
     for (size_t m = 0; m < sampler->maker_count; m++) {
@@ -318,6 +339,7 @@ struct sampler *sampler_free(struct sampler *sampler) {
         slot_done(&sampler->slots[s]);
     pthread_cond_destroy(&sampler->changed);
     lock_done(&sampler->lock);
+    alias_free(sampler->alias);
     mem_free(sampler->makers);
     mem_free(sampler->slots);
     mem_free(sampler->train);

@@ -24,6 +24,9 @@ void full_batch_shape_done(struct batch *shape);
 size_t full_batch_bytes(const struct store *store, int kind, size_t layers);
 
 struct sampler;
+/* Can such a job sample from this store? ERR_CONFIG says what is missing. To be asked before
+ * sampler_new. */
+int sampler_check(const struct store *store, const struct config *config, struct error *reterr);
 /* steps_per_epoch = ceil(store->train_nodes_max / batch_size): the same on every worker; a worker
  * with fewer training nodes walks some of them twice. Starts the thread at step first_step. */
 struct sampler *sampler_new(const struct store *store, const struct config *config,

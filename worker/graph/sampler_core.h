@@ -8,6 +8,7 @@
 #include "common/lock.h"
 #include "common/mem.h"
 #include "common/rng.h"
+#include "worker/graph/alias.h"
 #include "worker/graph/nodemap.h"
 #include "worker/graph/sampler.h"
 
@@ -81,9 +82,11 @@ struct sampler {
     uint64_t fanout[LAYERS_MAX]; /* of each layer, 0 nearest the input */
     bool transpose_first;        /* does the model use the first layer's transpose? */
     uint64_t batch_size, steps_per_epoch, seed, first_step;
-    int32_t *train; /* [store->train_nodes] local numbers */
-    float *scales;  /* [store->local] 1 / sqrt(degree + 1) */
-    size_t row_max; /* entries of the longest row */
+    int32_t *train;      /* [store->train_nodes] local numbers */
+    bool replace;        /* neighbours are drawn with replacement */
+    struct alias *alias; /* and in proportion to the store's edge_weights; else NULL */
+    float *scales;       /* [store->local] 1 / sqrt(degree + 1) */
+    size_t row_max;      /* entries of the longest row */
     size_t maker_count, slot_count;
     struct maker *makers;
 

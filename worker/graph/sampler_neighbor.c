@@ -13,29 +13,148 @@
  * the first cache. */
 enum { PIECE = 512, AHEAD = 16 };
 
-/* Writes the positions of the neighbours drawn of a row; returns how many. R. Floyd's draw without
- * replacement (Bentley, "A sample of brilliance", CACM 1987): among the first j + 1, take a random
- * one, or the j-th itself when that one is taken already. */
-static size_t draw(struct maker *maker, int64_t begin, uint64_t degree, uint64_t fanout,
-                   uint64_t key, int64_t *ret) {
-    if (degree <= fanout) {
-        for (uint64_t k = 0; k < degree; k++)
-            ret[k] = begin + (int64_t)k;
-        return degree;
+/* A row and where the neighbours drawn of it go. */
+struct draw {
+    int64_t begin;    /* of the store's indices */
+    uint64_t degree;  /* entries from there */
+    uint64_t row;     /* its local number */
+    uint64_t count;   /* to be drawn */
+    uint64_t key;     /* of its random numbers */
+    int64_t *ret;     /* [count] positions in the store's indices */
+    float *ret_means; /* [count] factors of a mean over the row; weighted draws alone */
+};
+
+static void draw_all(const struct draw *draw) {
+    for (uint64_t k = 0; k < draw->count; k++)
+        draw->ret[k] = draw->begin + (int64_t)k;
+}
+
+static bool take(uint64_t *taken, uint64_t pick) {
+    bool before = taken[pick / 64] >> pick % 64 & 1;
+    taken[pick / 64] |= 1ULL << pick % 64;
+    return !before;
+}
+
+/* Gives back what was taken; positions were counted from the row's begin. */
+static void draw_end(struct maker *maker, const struct draw *draw) {
+    for (uint64_t k = 0; k < draw->count; k++) {
+        maker->taken[draw->ret[k] / 64] = 0;
+        draw->ret[k] += draw->begin;
     }
+}
+
+/* R. Floyd's draw without replacement (Bentley, "A sample of brilliance", CACM 1987): among the
+ * first j + 1, take a random one, or the j-th itself when that one is taken already. */
+static void draw_uniform(struct maker *maker, const struct draw *draw) {
     uint64_t *taken = maker->taken;
-    for (uint64_t k = 0; k < fanout; k++) {
-        uint64_t j = degree - fanout + k, pick = rng_below(rng_at(key, k), j + 1);
+    for (uint64_t k = 0; k < draw->count; k++) {
+        uint64_t j = draw->degree - draw->count + k, pick = rng_below(rng_at(draw->key, k), j + 1);
         bool again = taken[pick / 64] >> pick % 64 & 1;
         pick = again ? j : pick;
         taken[pick / 64] |= 1ULL << pick % 64;
-        ret[k] = (int64_t)pick;
+        draw->ret[k] = (int64_t)pick;
     }
-    for (uint64_t k = 0; k < fanout; k++) {
-        taken[ret[k] / 64] = 0;
-        ret[k] += begin;
+    draw_end(maker, draw);
+}
+
+static void draw_uniform_replace(const struct draw *draw) {
+    for (uint64_t k = 0; k < draw->count; k++)
+        draw->ret[k] = draw->begin + (int64_t)rng_below(rng_at(draw->key, k), draw->degree);
+}
+
+/* With probabilities p and replacement, x_pick / (p_pick * degree) has the mean of the row's x as
+ * its expectation (Hansen & Hurwitz 1943); so the factor of each of the count draws is that over
+ * count. */
+static void draw_weighted_replace(const struct sampler *sampler, const struct draw *draw) {
+    const struct alias *alias = sampler->alias;
+    const float *weights = sampler->store->edge_weights + draw->begin;
+    double scale = alias->total[draw->row] / ((double)draw->count * alias->positive[draw->row]);
+    for (uint64_t k = 0; k < draw->count; k++) {
+        uint64_t pick = alias_draw(alias, draw->begin, draw->degree, rng_at(draw->key, k));
+        draw->ret[k] = draw->begin + (int64_t)pick;
+        draw->ret_means[k] = (float)(scale / (double)weights[pick]);
     }
-    return fanout;
+}
+
+/* One that is not taken yet, in proportion to the weights of those: tried by the alias table, and
+ * after some tries (most of the weight is taken) found by adding up. */
+static uint64_t draw_remaining(struct maker *maker, const struct draw *draw, uint64_t *counter) {
+    const struct sampler *sampler = maker->sampler;
+    const float *weights = sampler->store->edge_weights + draw->begin;
+    for (int tries = 0; tries < 16; tries++) {
+        uint64_t pick =
+            alias_draw(sampler->alias, draw->begin, draw->degree, rng_at(draw->key, (*counter)++));
+        if (take(maker->taken, pick))
+            return pick;
+    }
+    double left = 0;
+    for (uint64_t j = 0; j < draw->degree; j++)
+        left += maker->taken[j / 64] >> j % 64 & 1 ? 0 : (double)weights[j];
+    double at = (double)(rng_at(draw->key, (*counter)++) >> 11) * 0x1p-53 * left;
+    uint64_t last = 0;
+    for (uint64_t j = 0; j < draw->degree; j++) {
+        if (maker->taken[j / 64] >> j % 64 & 1 || weights[j] == 0)
+            continue;
+        last = j;
+        at -= weights[j];
+        if (at < 0)
+            break;
+    }
+    take(maker->taken, last);
+    return last;
+}
+
+/* One after the other, each in proportion to the weights of those that are left. With P the
+ * probabilities of the draws before, the k-th draw's estimate of the row's sum is the x of those
+ * plus x_pick (1 - P) / p_pick; the mean of the draws' estimates is unbiased (Des Raj, "Some
+ * estimators in sampling with varying probabilities without replacement", JASA 1956). */
+static void draw_weighted(struct maker *maker, const struct draw *draw) {
+    const struct sampler *sampler = maker->sampler;
+    const float *weights = sampler->store->edge_weights + draw->begin;
+    double total = sampler->alias->total[draw->row], before = 0, count = (double)draw->count;
+    double scale = 1 / (count * sampler->alias->positive[draw->row]);
+    uint64_t counter = 0;
+    for (uint64_t k = 0; k < draw->count; k++) {
+        uint64_t pick = draw_remaining(maker, draw, &counter);
+        double p = weights[pick] / total, left = before < 1 ? 1 - before : 0;
+        draw->ret[k] = (int64_t)pick;
+        draw->ret_means[k] = (float)(scale * (left / p + (count - 1 - (double)k)));
+        before += p;
+    }
+    draw_end(maker, draw);
+}
+
+/* Those of a weight above 0, which are as many as are wanted. */
+static void draw_positive(const struct sampler *sampler, const struct draw *draw) {
+    uint64_t out = 0;
+    for (uint64_t k = 0; k < draw->degree && out < draw->count; k++)
+        if (sampler->store->edge_weights[(uint64_t)draw->begin + k] > 0) {
+            draw->ret[out] = draw->begin + (int64_t)k;
+            draw->ret_means[out++] = 1 / (float)draw->count;
+        }
+}
+
+/* Of how many neighbours some are drawn: those of weight 0 do not count. */
+static uint64_t candidates(const struct sampler *sampler, uint64_t row) {
+    const int64_t *indptr = sampler->store->indptr;
+    return sampler->alias ? sampler->alias->positive[row]
+                          : (uint64_t)(indptr[row + 1] - indptr[row]);
+}
+
+static void draw_row(struct maker *maker, const struct draw *draw) {
+    const struct sampler *sampler = maker->sampler;
+    if (sampler->alias && sampler->replace)
+        draw_weighted_replace(sampler, draw);
+    else if (sampler->alias && candidates(sampler, draw->row) > draw->count)
+        draw_weighted(maker, draw);
+    else if (sampler->alias)
+        draw_positive(sampler, draw);
+    else if (sampler->replace)
+        draw_uniform_replace(draw);
+    else if (draw->degree > draw->count)
+        draw_uniform(maker, draw);
+    else
+        draw_all(draw);
 }
 
 /* Counts each row's draws into the layer's indptr; returns their sum. */
@@ -50,8 +169,8 @@ static size_t count_draws(const struct sampler *sampler, const struct slot *slot
             __builtin_prefetch(&store->indptr[locals[i + AHEAD]]);
         /* The outermost nodes of a halo smaller than the layers have no row. */
         if (sampler->kind != MODEL_MLP && (uint64_t)local < store->rows) {
-            uint64_t degree = (uint64_t)(store->indptr[local + 1] - store->indptr[local]);
-            sum += (int64_t)(degree < fanout ? degree : fanout);
+            uint64_t there = candidates(sampler, (uint64_t)local);
+            sum += (int64_t)(there < fanout && (there == 0 || !sampler->replace) ? there : fanout);
         }
         indptr[i + 1] = sum;
     }
@@ -66,24 +185,31 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
     uint64_t fanout = sampler->fanout[l];
     uint64_t key = rng_key(rng_key(rng_key(sampler->seed, STREAM_NEIGHBOURS), slot->batch.step), l);
     const int64_t *indptr = layer->indptr.items;
-    int32_t *indices = layer->indices.items;
     RESERVE(&maker->positions, PIECE + fanout);
     RESERVE(&maker->found, PIECE + fanout);
     int64_t *positions = maker->positions.items;
     int32_t *found = maker->found.items;
 
     for (uint32_t i = 0; i < n_dst;) {
+        int64_t done = indptr[i];
         size_t count = 0;
         for (; i < n_dst && count < PIECE; i++) {
             if (indptr[i] == indptr[i + 1])
                 continue;
             int32_t local = slot->locals.items[i];
-            int64_t begin = store->indptr[local];
-            size_t drawn = draw(maker, begin, (uint64_t)(store->indptr[local + 1] - begin), fanout,
-                                rng_at(key, (uint64_t)store->nodes[local]), positions + count);
-            for (size_t k = 0; k < drawn; k++)
-                __builtin_prefetch(&store->indices[positions[count + k]]);
-            count += drawn;
+            struct draw draw = {
+                .begin = store->indptr[local],
+                .degree = (uint64_t)(store->indptr[local + 1] - store->indptr[local]),
+                .row = (uint64_t)local,
+                .count = (uint64_t)(indptr[i + 1] - indptr[i]),
+                .key = rng_at(key, (uint64_t)store->nodes[local]),
+                .ret = positions + count,
+                .ret_means = layer->weights.items + indptr[i],
+            };
+            draw_row(maker, &draw);
+            for (size_t k = 0; k < draw.count; k++)
+                __builtin_prefetch(&store->indices[draw.ret[k]]);
+            count += draw.count;
         }
         nodemap_reserve(&maker->map, (uint32_t)count);
         RESERVE_KEEP(&slot->locals, maker->map.count, maker->map.count + count);
@@ -94,11 +220,12 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
         for (size_t k = 0; k < count; k++) {
             uint32_t number = nodemap_add(&maker->map, found[k]);
             slot->locals.items[number] = found[k];
-            *indices++ = (int32_t)number;
+            layer->indices.items[done + (int64_t)k] = (int32_t)number;
         }
     }
 }
 
+/* The mean over the row, in a GCN times the degree and the roots of both ends' degrees. */
 static void make_weights(const struct maker *maker, struct slot *slot, size_t l, uint32_t n_dst) {
     const struct sampler *sampler = maker->sampler;
     struct slot_layer *layer = &slot->layers[l];
@@ -108,17 +235,15 @@ static void make_weights(const struct maker *maker, struct slot *slot, size_t l,
     float *weights = layer->weights.items;
     for (uint32_t i = 0; i < n_dst; i++) {
         int64_t begin = indptr[i], end = indptr[i + 1];
-        float present = (float)(end - begin);
-        if (sampler->kind == MODEL_GCN) {
-            float degree = (float)degrees[slot->locals.items[i]];
-            float factor = scales[i] * degree / present; /* not used where there are no edges */
-            layer->self.items[i] = scales[i] * scales[i];
+        if (!sampler->alias)
             for (int64_t e = begin; e < end; e++)
-                weights[e] = factor * scales[indices[e]];
-        } else {
-            for (int64_t e = begin; e < end; e++)
-                weights[e] = 1 / present;
-        }
+                weights[e] = 1 / (float)(end - begin);
+        if (sampler->kind != MODEL_GCN)
+            continue;
+        float factor = scales[i] * (float)degrees[slot->locals.items[i]];
+        layer->self.items[i] = scales[i] * scales[i];
+        for (int64_t e = begin; e < end; e++)
+            weights[e] *= factor * scales[indices[e]];
     }
 }
 
