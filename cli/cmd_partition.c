@@ -2,14 +2,13 @@
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/partition_cut.h"
 #include "cli/partition_print.h"
-#include "cli/progress.h"
 #include "common/lock.h"
 #include "common/mem.h"
 #include "worker/graph/catalog.h"
@@ -50,7 +49,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     struct arguments *arguments = state->input;
     switch (key) {
     case 'p':
-        arguments->parts = parse_number("--parts", arg, 1, 4096, state);
+        arguments->parts = parse_number("--parts", arg, 1, PARTS_MAX, state);
         return 0;
     case 'h':
         arguments->halo = parse_number("--halo", arg, 0, HALO_MAX, state);
@@ -84,31 +83,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int signal_number) {
-    interrupted = 1;
-}
-
-/* From here on Ctrl-C lets partition_run take back what it has written. */
-static void heed_signals(void) {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-        sigaction(signals[i], &action, NULL);
-}
-
-static bool tell(void *ctx, const struct watch_step *step) {
-    struct progress *progress = ctx;
-    if (step->unit) {
-        progress->unit = step->unit;
-        progress_tell(progress, step->what, step->done, step->total, time_now_ms());
-    } else {
-        progress_tell_time(progress, step->what, time_now_ms());
-    }
-    return !interrupted;
-}
-
 /* One that was there serves when nothing else was asked for. */
 static int check_existing(const struct arguments *arguments, const struct partition_info *info,
                           const char *where, struct error *reterr) {
@@ -123,23 +97,6 @@ static int check_existing(const struct arguments *arguments, const struct partit
                          "; --overwrite cuts it with seed %" PRIu64,
                          where, info->seed, arguments->seed);
     return 0;
-}
-
-static int cut(const struct arguments *arguments, const char *command,
-               const struct snapshot *snapshot, struct partition_outcome *ret,
-               struct error *reterr) {
-    struct progress progress;
-    const struct partition_options cut_options = {.parts = (uint32_t)arguments->parts,
-                                                  .halo = (uint32_t)arguments->halo,
-                                                  .seed = arguments->seed,
-                                                  .method = arguments->method,
-                                                  .overwrite = arguments->overwrite,
-                                                  .watch = {tell, &progress}};
-    progress_begin(&progress, stderr, command, "bytes", time_now_ms());
-    heed_signals();
-    int r = partition_run(snapshot, &cut_options, ret, reterr);
-    progress_end(&progress);
-    return r;
 }
 
 static int run(const struct arguments *arguments, const char *command,
@@ -159,9 +116,14 @@ static int run(const struct arguments *arguments, const char *command,
                 " part%s ...\n",
                 snapshot->name, snapshot->version, snapshot->nodes, snapshot->edges, parts,
                 parts == 1 ? "" : "s");
+    const struct partition_options cut = {.parts = parts,
+                                          .halo = halo,
+                                          .seed = arguments->seed,
+                                          .method = arguments->method,
+                                          .overwrite = arguments->overwrite};
     uint64_t started = time_now_ms();
     struct partition_outcome outcome;
-    r = cut(arguments, command, snapshot, &outcome, reterr);
+    r = partition_cut(command, snapshot, &cut, &outcome, reterr);
     if (r < 0)
         return r;
     double seconds = (double)(time_now_ms() - started) / 1000;

@@ -19,6 +19,7 @@
 #include "cli/job_plan.h"
 #include "cli/launch.h"
 #include "cli/model_file.h"
+#include "cli/partition_cut.h"
 #include "cli/query.h"
 #include "cli/train_display.h"
 #include "common/file.h"
@@ -26,7 +27,6 @@
 #include "common/mem.h"
 #include "worker/graph/catalog.h"
 #include "worker/graph/claim.h"
-#include "worker/graph/partition.h"
 
 #define POLL_MS 50
 #define STATUS_EVERY_MS 200
@@ -233,8 +233,10 @@ static void run_warn_of_halo(const struct run *run) {
 
 static int run_cut(struct run *run, const struct snapshot *snapshot, struct error *reterr) {
     const struct config *config = run->config;
-    bool existed = false;
     uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
+    const struct partition_options cut = {
+        .parts = parts, .halo = halo, .seed = (uint64_t)config->job_seed};
+    struct partition_outcome outcome;
     run_warn_of_halo(run);
     _cleanup_(mem_free_p) char *made = partition_dir(snapshot->dir, parts, halo);
     run->partition = mem_strdup(strrchr(made, '/') + 1);
@@ -243,7 +245,9 @@ static int run_cut(struct run *run, const struct snapshot *snapshot, struct erro
                snapshot->version, parts, halo);
         fflush(stdout);
     }
-    int r = partition_make(snapshot, parts, halo, (uint64_t)config->job_seed, &existed, reterr);
+    int r = partition_cut(run->command, snapshot, &cut, &outcome, reterr);
+    if (r == 0 && outcome.why[0])
+        printf("cut with %s: %s\n", assign_method_name(outcome.method), outcome.why);
     if (r == 0)
         r = claim_take(made, &run->claims[1], reterr);
     struct error catalog = {0};

@@ -23,7 +23,6 @@
 #include "worker/graph/order.h"
 #include "worker/graph/part.h"
 
-#define PARTS_MAX 4096
 #define TELL_MS 100
 #define TELL_NODES (1u << 20)
 

@@ -36,6 +36,7 @@
 #include "worker/graph/assign.h"
 
 #define HALO_MAX 8
+#define PARTS_MAX 4096
 
 struct partition_options {
     uint32_t parts, halo;

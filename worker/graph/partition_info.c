@@ -6,8 +6,6 @@
 #include "worker/graph/manifest.h"
 #include "worker/graph/partition.h"
 
-#define PARTS_MAX 4096
-
 static void json_decref_p(json_t **json) {
     json_decref(*json);
 }

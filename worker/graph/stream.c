@@ -13,6 +13,8 @@
 #define MOVED_SHARE 200
 #define MEND_PASSES 8
 #define TELL_NODES 65536
+/* Entries ahead of the one being counted whose owner is fetched from memory. */
+#define PREFETCH_ENTRIES 32
 
 enum { STREAM_START = 0x66656e6e };
 
@@ -88,7 +90,10 @@ static void look_around(struct stream *stream, uint64_t node) {
     for (uint32_t t = 0; t < stream->touched_count; t++)
         stream->near[stream->touched[t]] = 0;
     stream->touched_count = 0;
+    int64_t last = (int64_t)stream->balance->snapshot->edges - 1;
     for (int64_t e = stream->indptr[node]; e < stream->indptr[node + 1]; e++) {
+        int64_t ahead = e + PREFETCH_ENTRIES < last ? e + PREFETCH_ENTRIES : last;
+        __builtin_prefetch(&stream->owner[stream->indices[ahead]]);
         int32_t part = stream->owner[stream->indices[e]];
         if (part < 0 || (uint64_t)stream->indices[e] == node)
             continue;
