@@ -66,7 +66,7 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     size_t count = model_tensors(&spec, &tensors);
     struct layout *layout;
     r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
-                       (size_t)config->servers_count, &layout, reterr);
+                   (size_t)config->servers_count, &layout, reterr);
     if (r < 0)
         return r;
     struct trainer *trainer = mem_alloc(sizeof *trainer);

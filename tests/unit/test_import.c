@@ -368,7 +368,8 @@ START_TEST(test_npy_fault) {
         {"labels.npy", NPY_F8, 6, 0, halves, ERR_FORMAT, "labels.npy[3]: label 0.5"},
         {"labels.npy", NPY_I4, 5, 0, labels, ERR_FORMAT,
          "it must have one for each of the 6 nodes"},
-        {"train.npy", NPY_I8, 2, 0, nodes, ERR_RANGE, "train.npy[1]: node 6 is no node; nodes are 0 to 5"},
+        {"train.npy", NPY_I8, 2, 0, nodes, ERR_RANGE,
+         "train.npy[1]: node 6 is no node; nodes are 0 to 5"},
         {"valid.npy", NPY_I8, 1, 0, nodes, ERR_FORMAT, "valid.npy[0]: node 0 is in train and"},
         {"split.npy", NPY_U1, 6, 0, splits, ERR_USAGE, "split.npy and"},
     };
