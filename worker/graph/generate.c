@@ -262,21 +262,30 @@ static int write_files(const struct generate_options *options, const struct gene
     return r;
 }
 
-/* Into place; one that is there already steps aside first and is removed last. */
-static int commit(const char *tmp, const char *dir, struct error *reterr) {
-    if (!file_exists(dir))
-        return dir_commit(tmp, dir, reterr);
-    _cleanup_(mem_free_p) char *old = mem_printf("%s.old-%d", dir, (int)getpid());
-    if (rename(dir, old) < 0) {
-        int r = error_set(reterr, ERR_IO, "%s: cannot be moved aside: %m", dir);
+/* Into place; one that is there already changes places with it, or, where that cannot be, steps
+ * aside first and is removed last. */
+static int commit(const char *tmp, const char *out, const char *old, struct error *reterr) {
+    if (!file_exists(out))
+        return dir_commit(tmp, out, reterr);
+    struct error err = {0};
+    int exchanged = dir_exchange(tmp, out, &err);
+    if (exchanged == 0)
+        return dir_remove(tmp, reterr);
+    if (exchanged != ERR_USAGE) {
+        (void)dir_remove(tmp, NULL);
+        return error_set(reterr, exchanged, "%s", err.text);
+    }
+    _cleanup_(mem_free_p) char *aside = mem_printf("%s.tmp-%d", old, (int)getpid());
+    if (rename(out, aside) < 0) {
+        int r = error_set(reterr, ERR_IO, "%s: cannot be moved aside: %m", out);
         (void)dir_remove(tmp, NULL);
         return r;
     }
-    int r = dir_commit(tmp, dir, reterr);
+    int r = dir_commit(tmp, out, reterr);
     if (r == 0)
-        return dir_remove(old, reterr);
-    if (rename(old, dir) < 0)
-        return error_set(reterr, ERR_IO, "%s: cannot be moved back from %s: %m", dir, old);
+        return dir_remove(aside, reterr);
+    if (rename(aside, out) < 0)
+        return error_set(reterr, ERR_IO, "%s: cannot be moved back from %s: %m", out, aside);
     return r;
 }
 
@@ -294,12 +303,18 @@ int generate_run(const struct generate_options *options, generate_progress *prog
                          "%s: exists already; give another directory, or --overwrite", out);
     if (there)
         r = check_is_generated(out, reterr);
-    _cleanup_(mem_free_p) char *beside = mem_printf("%s%s", out, there ? ".new" : "");
-    _cleanup_(mem_free_p) char *tmp = NULL;
-    if (r == 0)
-        r = dir_create(beside, &tmp, reterr);
     if (r < 0)
         return r;
+    _cleanup_(mem_free_p) char *beside = mem_printf("%s@new", out);
+    _cleanup_(mem_free_p) char *old = mem_printf("%s@old", out);
+    _cleanup_(mem_free_p) char *tmp = NULL;
+    dir_sweep(beside);
+    if (there)
+        dir_sweep(old);
+    r = dir_create(beside, &tmp, reterr);
+    if (r < 0)
+        return r;
+    int hold = dir_hold(tmp);
     struct generated graph;
     uint64_t bytes;
     generated_init(&graph, options->kind, (uint32_t)options->nodes, options->edges,
@@ -308,11 +323,12 @@ int generate_run(const struct generate_options *options, generate_progress *prog
     if (r == 0 && atomic_load(&interrupted))
         r = error_set(reterr, ERR_INTERRUPTED,
                       "interrupted; nothing was written, the same command begins anew");
-    if (r < 0) {
+    if (r < 0)
         (void)dir_remove(tmp, NULL); /* the first error is the one to tell */
-        return r;
-    }
-    r = commit(tmp, out, reterr);
+    else
+        r = commit(tmp, out, old, reterr);
+    if (hold >= 0)
+        close(hold);
     if (r == 0)
         *ret_bytes = bytes;
     return r;
