@@ -52,7 +52,10 @@ int cmd_snapshots(int argc, char **argv) {
         }
         nearest_offer(&nearest, subcommands[i].name);
     }
-    fprintf(stderr, "%s: unknown command \"%s\"", argv[0], first);
+    if (*first == '-')
+        fprintf(stderr, "%s: unrecognized option '%s'", argv[0], first);
+    else
+        fprintf(stderr, "%s: unknown command \"%s\"", argv[0], first);
     if (nearest.best)
         fprintf(stderr, "; did you mean \"%s\"?", nearest.best);
     fprintf(stderr, "\nTry \"%s --help\".\n", argv[0]);

@@ -10,6 +10,7 @@
 
 #include "common/rng.h"
 
+/* Unless --inputs says otherwise, for targets that take milliseconds an input. */
 #define MUTATIONS 2000
 #define TRUNCATIONS_MAX 20000
 #define FILE_BYTES_MAX (1 << 20)
@@ -17,6 +18,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint64_t runs;
+static uint64_t mutations = MUTATIONS, truncations = TRUNCATIONS_MAX; /* of each file */
 
 static void run(const uint8_t *data, size_t size) {
     uint8_t *copy = malloc(size ? size : 1);
@@ -80,9 +82,9 @@ static int replay_file(const char *path) {
     fclose(file);
 
     run(data, size);
-    for (size_t len = 0; len < size && len < TRUNCATIONS_MAX; len++)
+    for (size_t len = 0; len < size; len += 1 + size / truncations)
         run(data, len);
-    for (uint64_t i = 0; i < MUTATIONS; i++)
+    for (uint64_t i = 0; i < mutations; i++)
         mutate(data, size, rng_key(size, i));
     free(data);
     return 0;
@@ -108,6 +110,10 @@ int main(int argc, char **argv) {
     int failed = 0;
     for (int i = 1; i < argc; i++) {
         struct stat st;
+        if (strncmp(argv[i], "--inputs=", 9) == 0) {
+            mutations = truncations = strtoull(argv[i] + 9, NULL, 10) | 1;
+            continue;
+        }
         failed |= stat(argv[i], &st) == 0 && S_ISDIR(st.st_mode) ? replay_dir(argv[i])
                                                                  : replay_file(argv[i]);
     }

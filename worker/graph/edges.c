@@ -142,8 +142,8 @@ int edges_add(struct edges *edges, const struct edge_batch *batch, struct error 
     return 0;
 }
 
-/* Is it worth several threads? */
-static bool is_large(const struct edges *edges) {
+/* Is it worth several threads? Without OpenMP nobody asks. */
+__attribute__((unused)) static bool is_large(const struct edges *edges) {
     return edges->count > BLOCK_EDGES;
 }
 
