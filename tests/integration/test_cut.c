@@ -16,6 +16,7 @@
 #include "tests/child.h"
 #include "tests/test.h"
 #include "worker/graph/balance.h"
+#include "worker/graph/claim.h"
 #include "worker/graph/csr.h"
 #include "worker/graph/manifest.h"
 #include "worker/graph/order.h"
@@ -548,6 +549,15 @@ START_TEST(test_auto) {
     run(s, &options, &outcome);
     ck_assert(outcome.method == ASSIGN_FENNEL && !outcome.existed);
     ck_assert_ptr_nonnull(strstr(outcome.why, "METIS would need about"));
+    /* Not under a run that reads it. */
+    char where[720];
+    struct error err = {0};
+    int claim;
+    snprintf(where, sizeof where, "%s/partitions/2x1", dir);
+    ck_assert_int_eq(claim_take(where, &claim, &err), 0);
+    ck_assert_int_eq(partition_run(s, &options, &outcome, &err), ERR_IN_USE);
+    close(claim);
+    run(s, &options, &outcome);
     /* More edges than METIS can count. */
     uint64_t edges = s->edges;
     const struct assign_options assign = {.parts = 2};

@@ -19,6 +19,7 @@
 #include "common/lock.h"
 #include "common/mem.h"
 #include "worker/graph/balance.h"
+#include "worker/graph/claim.h"
 #include "worker/graph/manifest.h"
 #include "worker/graph/order.h"
 #include "worker/graph/part.h"
@@ -327,12 +328,18 @@ int partition_run(const struct snapshot *s, const struct partition_options *opti
     struct partition_outcome outcome = {.existed = true};
     _cleanup_(mem_free_p) char *all = mem_printf("%s/partitions", s->dir);
     _cleanup_(mem_free_p) char *dir = partition_dir(s->dir, options->parts, options->halo);
-    _cleanup_(close_p) int lock = -1;
+    _cleanup_(close_p) int lock = -1, used = -1, replaced = -1;
     if (!options->overwrite && file_exists(dir)) {
         *ret = outcome;
         return 0;
     }
-    r = dir_make(all, reterr);
+    /* `graphps snapshots rm` shall not take the snapshot away, nor we a partitioning that a run
+     * reads: its workers may open it again. */
+    r = claim_take(s->dir, &used, reterr);
+    if (r == 0 && file_exists(dir))
+        r = claim_take_alone(dir, &replaced, reterr);
+    if (r == 0)
+        r = dir_make(all, reterr);
     if (r == 0)
         r = lock_partitions(all, &options->watch, &lock, reterr);
     if (r == 0 && lock >= 0)
