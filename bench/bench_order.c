@@ -126,7 +126,7 @@ static struct power_law renumber(const struct power_law *graph, const int32_t *o
             to.indices[out++] = number[graph->indices[e]];
         to.indptr[l + 1] = out;
     }
-    csr_sort_unique(to.indptr, to.indices, n);
+    power_law_sort(&to);
     mem_free(number);
     return to;
 }

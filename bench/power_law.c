@@ -83,6 +83,18 @@ static int32_t *draw_edges(const struct plan *plan, uint64_t nodes, uint64_t edg
     return ends;
 }
 
+void power_law_sort(struct power_law *graph) {
+    int64_t begin = 0, out = 0;
+    for (uint64_t i = 0; i < graph->nodes; i++) {
+        int32_t *row = graph->indices + begin;
+        uint64_t len = csr_row_sort(row, (uint64_t)(graph->indptr[i + 1] - begin), true);
+        memmove(graph->indices + out, row, len * sizeof *row);
+        begin = graph->indptr[i + 1];
+        out += (int64_t)len;
+        graph->indptr[i + 1] = out;
+    }
+}
+
 static void place_edges(struct power_law *graph, const int32_t *ends, uint64_t edges) {
     for (uint64_t e = 0; e < edges; e++)
         if (ends[2 * e] != ends[2 * e + 1]) {
@@ -99,7 +111,7 @@ static void place_edges(struct power_law *graph, const int32_t *ends, uint64_t e
             graph->indices[cursor[ends[2 * e]]++] = ends[2 * e + 1];
             graph->indices[cursor[ends[2 * e + 1]]++] = ends[2 * e];
         }
-    csr_sort_unique(graph->indptr, graph->indices, graph->nodes);
+    power_law_sort(graph);
 }
 
 struct power_law power_law_make(uint64_t nodes, uint64_t edges, uint64_t inside) {

@@ -15,4 +15,6 @@ struct power_law {
  * nodes' weights, the second from the first's community in inside of 100 cases, else from
  * everywhere. Repeats among the edges drawn are dropped. */
 struct power_law power_law_make(uint64_t nodes, uint64_t edges, uint64_t inside);
+/* Makes rows ascending and drops repeats. */
+void power_law_sort(struct power_law *graph);
 void power_law_done(struct power_law *graph);
