@@ -10,8 +10,6 @@
 
 #define CHUNK_BYTES (4u << 20)
 #define CHUNK_ENTRIES (1u << 18)
-#define AHEAD_ROWS 8
-#define AHEAD_ENTRIES 64
 
 static void json_decref_p(json_t **json) {
     json_decref(*json);
@@ -26,22 +24,6 @@ void desk_init(struct desk *desk, uint64_t nodes) {
 void desk_done(struct desk *desk) {
     mem_free(desk->local_of);
     mem_free(desk->nodes);
-}
-
-/* Rows lie anywhere, and so do the numbers of the nodes in them: what is needed soon is fetched. */
-static inline void fetch_ahead(const struct cut *cut, const struct desk *desk, uint64_t l,
-                               uint64_t end) {
-    const int64_t *indptr = cut->snapshot->indptr.data;
-    const int32_t *indices = cut->snapshot->indices.data;
-    if (l + 2 * AHEAD_ROWS < end)
-        __builtin_prefetch(&indptr[desk->nodes[l + 2 * AHEAD_ROWS]]);
-    if (l + AHEAD_ROWS < end)
-        __builtin_prefetch(&indices[indptr[desk->nodes[l + AHEAD_ROWS]]]);
-    if (l + 1 < end) {
-        int64_t from = indptr[desk->nodes[l + 1]], to = indptr[desk->nodes[l + 1] + 1];
-        for (int64_t e = from; e < to && e < from + AHEAD_ENTRIES; e++)
-            __builtin_prefetch(&desk->local_of[indices[e]]);
-    }
 }
 
 /* Halo nodes are numbered as they are met, from the rows of the nodes before them: so those that
@@ -60,14 +42,12 @@ static void collect(const struct cut *cut, struct desk *desk, uint32_t number, s
     part->owned = part->hop_nodes[0] = local;
     for (uint32_t hop = 1; hop <= cut->halo; hop++) {
         uint64_t end = local;
-        for (uint64_t l = begin; l < end; l++) {
-            fetch_ahead(cut, desk, l, end);
+        for (uint64_t l = begin; l < end; l++)
             for (int64_t e = indptr[desk->nodes[l]]; e < indptr[desk->nodes[l] + 1]; e++)
                 if (desk->local_of[indices[e]] < 0) {
                     desk->local_of[indices[e]] = (int32_t)local;
                     desk->nodes[local++] = indices[e];
                 }
-        }
         begin = end;
         part->hop_nodes[hop] = local;
     }
@@ -113,7 +93,7 @@ static int finish(struct npy_writer *writer, int r, struct error *reterr) {
 /* The three arrays that go by entries. */
 struct entries {
     struct npy_writer *indices, *weights, *types; /* NULL: the graph has none */
-    uint64_t room, count;                         /* of the arrays below */
+    uint64_t count;                               /* in the arrays below */
     int32_t *index, *type;
     float *weight;
     uint64_t *keys, *spare; /* a row being sorted */
@@ -186,21 +166,22 @@ static int write_rows(struct cut *cut, const struct desk *desk, struct part *par
     const int64_t *whole = cut->snapshot->indptr.data;
     _cleanup_(mem_free_p) int64_t *indptr = mem_array(part->rows + 1, sizeof *indptr);
     _cleanup_(mem_free_p) char *path = mem_printf("%s/indptr.npy", dir);
-    uint64_t longest = 0;
+    uint64_t longest = 0, all = 0;
     for (uint64_t l = 0; l < part->rows; l++) {
         uint64_t len = (uint64_t)(whole[desk->nodes[l] + 1] - whole[desk->nodes[l]]);
         longest = len > longest ? len : longest;
+        all += len;
     }
-    struct entries entries = {.room = CHUNK_ENTRIES + longest};
-    entries.index = mem_array(entries.room, sizeof *entries.index);
-    entries.weight = mem_array(entries.room, sizeof *entries.weight);
-    entries.type = mem_array(entries.room, sizeof *entries.type);
-    entries.keys = mem_array(longest, sizeof *entries.keys);
-    entries.spare = mem_array(longest, sizeof *entries.spare);
+    /* Full after CHUNK_ENTRIES, at the latest with the row that goes beyond. */
+    uint64_t room = all < CHUNK_ENTRIES + longest ? all : CHUNK_ENTRIES + longest;
+    struct entries entries = {.index = mem_raw(room * sizeof *entries.index),
+                              .weight = mem_raw(room * sizeof *entries.weight),
+                              .type = mem_raw(room * sizeof *entries.type),
+                              .keys = mem_raw(longest * sizeof *entries.keys),
+                              .spare = mem_raw(longest * sizeof *entries.spare)};
     int r = entries_open(cut, &entries, dir, reterr);
     for (uint64_t l = 0; r == 0 && l < part->rows; l++) {
         uint64_t before = entries.count;
-        fetch_ahead(cut, desk, l, part->rows);
         entries_add(cut, desk, &entries, desk->nodes[l]);
         indptr[l + 1] = indptr[l] + (int64_t)(entries.count - before);
         if (entries.count >= CHUNK_ENTRIES)
@@ -227,21 +208,18 @@ static int write_copy(struct cut *cut, const struct desk *desk, uint64_t local, 
     uint64_t width = cols ? cols : 1;
     size_t row_bytes = width * npy_item_bytes(from->type);
     uint64_t chunk = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
+    chunk = chunk < local ? chunk : local;
     _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, name);
-    _cleanup_(mem_free_p) char *buffer = mem_array(chunk, row_bytes);
+    _cleanup_(mem_free_p) char *buffer = mem_raw(chunk * row_bytes);
     struct npy_writer *writer = NULL;
     int r = npy_create(path, from->type, cols, &writer, reterr);
     if (r < 0)
         return r;
     for (uint64_t l = 0; r == 0 && l < local; l += chunk) {
         uint64_t count = local - l < chunk ? local - l : chunk;
-        for (uint64_t i = 0; i < count; i++) {
-            if (l + i + AHEAD_ROWS < local)
-                __builtin_prefetch((const char *)from->data +
-                                   (size_t)desk->nodes[l + i + AHEAD_ROWS] * row_bytes);
+        for (uint64_t i = 0; i < count; i++)
             memcpy(buffer + i * row_bytes,
                    (const char *)from->data + (size_t)desk->nodes[l + i] * row_bytes, row_bytes);
-        }
         r = append(cut, writer, from->type, buffer, count * width, reterr);
     }
     return finish(writer, r, reterr);
@@ -255,15 +233,16 @@ static int write_column(struct cut *cut, const struct desk *desk, uint64_t local
     const int64_t *indptr = cut->snapshot->indptr.data;
     enum npy_type type = column == COLUMN_NODES ? NPY_I8 : NPY_I4;
     _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, names[column]);
-    _cleanup_(mem_free_p) char *buffer = mem_array(CHUNK_ENTRIES, npy_item_bytes(type));
+    uint64_t chunk = local < CHUNK_ENTRIES ? local : CHUNK_ENTRIES;
+    _cleanup_(mem_free_p) char *buffer = mem_raw(chunk * npy_item_bytes(type));
     int64_t *wide = (int64_t *)(void *)buffer;
     int32_t *narrow = (int32_t *)(void *)buffer;
     struct npy_writer *writer = NULL;
     int r = npy_create(path, type, 0, &writer, reterr);
     if (r < 0)
         return r;
-    for (uint64_t l = 0; r == 0 && l < local; l += CHUNK_ENTRIES) {
-        uint64_t count = local - l < CHUNK_ENTRIES ? local - l : CHUNK_ENTRIES;
+    for (uint64_t l = 0; r == 0 && l < local; l += chunk) {
+        uint64_t count = local - l < chunk ? local - l : chunk;
         for (uint64_t i = 0; i < count; i++) {
             int32_t node = desk->nodes[l + i];
             if (column == COLUMN_NODES)
