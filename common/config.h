@@ -42,6 +42,7 @@ struct config {
 /* Indices of the ENUM options' choices. */
 enum { MODEL_GCN, MODEL_SAGE, MODEL_MLP };
 enum { TRAIN_FULL, TRAIN_SAMPLED };
+enum { SAMPLER_NEIGHBOR, SAMPLER_LAYER, SAMPLER_CLUSTER, SAMPLER_SAINT };
 enum {
     OPTIMIZER_SGD,
     OPTIMIZER_MOMENTUM,

@@ -219,11 +219,30 @@ static void finish_fanout(struct finisher *finisher, struct config *config) {
         for (size_t i = fanout->count; i < (size_t)layers; i++)
             fanout->items[i] = fanout->items[fanout->count - 1];
         fanout->count = (size_t)layers;
-    } else if (config->train_mode == TRAIN_SAMPLED && (int64_t)fanout->count != layers) {
+    } else if (config->train_mode == TRAIN_SAMPLED && config->train_sampler == SAMPLER_NEIGHBOR &&
+               (int64_t)fanout->count != layers) {
         fault_of(finisher, "train", "fanout",
                  "there are %zu numbers, but model.layers is %lld; give one for each layer",
                  fanout->count, (long long)layers);
     }
+}
+
+/* Options of one sampler are not to be believed with another. */
+static void check_sampler(struct finisher *finisher) {
+    const struct config *config = finisher->config;
+    const struct {
+        const char *name;
+        bool given;
+    } draws[] = {{"replace", config->train_replace}, {"weighted", config->train_weighted}};
+    for (size_t i = 0; i < ARRAY_LEN(draws); i++)
+        if (draws[i].given && config->train_sampler != SAMPLER_NEIGHBOR)
+            fault_of(finisher, "train", draws[i].name,
+                     "true needs train.sampler neighbor, which is %s",
+                     config_choice(config, "train.sampler"));
+    if (config->train_sampler == SAMPLER_CLUSTER &&
+        config->train_clusters_per_batch > config->train_clusters)
+        fault_of(finisher, "train", "clusters_per_batch", "%lld is more than train.clusters = %lld",
+                 (long long)config->train_clusters_per_batch, (long long)config->train_clusters);
 }
 
 int config_finish(struct config *config, const char *path, struct config_faults *faults,
@@ -239,6 +258,7 @@ int config_finish(struct config *config, const char *path, struct config_faults 
                  "true needs optimizer.kind momentum, which is %s",
                  config_choice(config, "optimizer.kind"));
     finish_fanout(&finisher, config);
+    check_sampler(&finisher);
     if (finisher.sink.count > 0)
         return ERR_CONFIG;
 

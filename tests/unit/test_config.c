@@ -383,6 +383,11 @@ START_TEST(conflicts_are_refused) {
          "f:1:23: optimizer.nesterov: true needs optimizer.kind momentum, which is adam"},
         {"train: {mode: sampled, fanout: [5, 5]}\nmodel: {layers: 3}\n",
          "f:1:32: train.fanout: there are 2 numbers, but model.layers is 3"},
+        {"train: {sampler: saint, weighted: true}\n",
+         "f:1:35: train.weighted: true needs train.sampler neighbor, which is saint"},
+        {"train: {sampler: layer, replace: true}\n", "f:1:34: train.replace: true needs"},
+        {"train: {sampler: cluster, clusters: 4}\n",
+         "train.clusters_per_batch: 5 is more than train.clusters = 4"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct config_faults faults = {0};

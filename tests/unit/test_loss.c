@@ -46,7 +46,7 @@ START_TEST(large_logits_do_not_overflow) {
 
     float dlogits[9];
     const uint8_t all[] = {SPLIT_TRAIN, SPLIT_TRAIN, SPLIT_TRAIN};
-    loss_backward(3, 3, logits, labels, all, 3, dlogits);
+    loss_backward(3, 3, logits, labels, all, NULL, 3, dlogits);
     const float third = 1.0F / 3, e = 1 / (1 + expf(-1));
     const float wanted[] = {0,         0,         0,         -third,           third * (1 - e),
                             third * e, third / 3, third / 3, third / 3 - third};
@@ -70,7 +70,7 @@ START_TEST(gradient_is_softmax_minus_onehot) {
         split[i] = (uint8_t)rng_below(rng_at(3, i), 4);
         count += labels[i] >= 0 && split[i] == SPLIT_TRAIN;
     }
-    loss_backward(N, C, logits, labels, split, count, dlogits);
+    loss_backward(N, C, logits, labels, split, NULL, count, dlogits);
     double loss = 0;
     for (size_t i = 0; i < N; i++) {
         bool trains = labels[i] >= 0 && split[i] == SPLIT_TRAIN;
@@ -83,6 +83,16 @@ START_TEST(gradient_is_softmax_minus_onehot) {
         }
         loss += trains ? log(total) - logits[i * C + (size_t)labels[i]] : 0;
     }
+    /* A row counts for what its weight says. */
+    float *weights = mem_array(N, sizeof *weights), *weighed = mem_array(N * C, sizeof *weighed);
+    for (size_t i = 0; i < N; i++)
+        weights[i] = rng_float(rng_at(4, i)) * 3;
+    loss_backward(N, C, logits, labels, split, weights, count, weighed);
+    for (size_t i = 0; i < N * C; i++)
+        ck_assert_float_eq_tol(weighed[i], weights[i / C] * dlogits[i],
+                               1e-6F * fabsf(weighed[i]) + 1e-12F);
+    mem_free(weights);
+    mem_free(weighed);
     struct model_result result;
     loss_forward(N, C, logits, labels, split, &result);
     ck_assert_double_eq_tol(result.loss_sum[SPLIT_TRAIN], loss, 1e-6 * loss);

@@ -148,6 +148,12 @@ static bool answer(struct fake_shard *shard, int fd, const struct frame_in *fram
         fake_shard_reply(fd, FRAME_EVALED, &evaled, NULL, 0);
         return true;
     }
+    case FRAME_HEARTBEAT: { /* of a run that takes a second */
+        Graphps__Alive alive = GRAPHPS__ALIVE__INIT;
+        alive.id = ((const Graphps__Heartbeat *)message)->id;
+        fake_shard_reply(fd, FRAME_ALIVE, &alive, NULL, 0);
+        return true;
+    }
     default:
         ck_abort_msg("the shard got %s", frame_type_name(frame->type));
         return false;
@@ -164,12 +170,20 @@ static void set(const char *assignment) {
     ck_assert_msg(config_set(config, assignment, &err) == 0, "%s", err.text);
 }
 
+static const char *sampler = "neighbor";
+
 static struct server server_new(const char *mode, const char *more) {
     struct error err;
     struct server server = {.stop_clock = UINT64_MAX, .interrupt_at = UINT64_MAX, .version = 1};
     config = config_new();
     set(mode);
     set(more);
+    char choice[40];
+    snprintf(choice, sizeof choice, "train.sampler=%s", sampler);
+    set(choice);
+    set("train.clusters=10");
+    set("train.clusters_per_batch=3");
+    set("train.layer_nodes=100");
     set("servers.count=1");
     set("train.epochs=30");
     set("optimizer.lr=0.05");
@@ -278,6 +292,21 @@ START_TEST(sampled_learns) {
 }
 END_TEST
 
+/* Whatever a mini-batch is made of, the model learns from it. */
+START_TEST(every_sampler_teaches) {
+    static const char *const samplers[] = {"layer", "cluster", "saint"};
+    static const uint32_t steps[] = {3, 4, 3};
+    struct error err;
+    sampler = samplers[_i];
+    struct server server = server_new("train.mode=sampled", "train.batch_size=15");
+    ck_assert_uint_eq(trainer_steps_per_epoch(trainer), steps[_i]);
+    ck_assert_msg(run(&server, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(server.pushes, steps[_i] * EPOCHS);
+    check_learnt(&server);
+    server_done(&server);
+}
+END_TEST
+
 /* A process that takes over begins at the step it is told, in the epoch that step is in. */
 START_TEST(begins_at_the_start_clock) {
     struct error err;
@@ -347,6 +376,7 @@ int main(void) {
     tcase_add_test(tcase, bsp_learns);
     tcase_add_test(tcase, async_overlaps);
     tcase_add_test(tcase, sampled_learns);
+    tcase_add_loop_test(tcase, every_sampler_teaches, 0, 3);
     tcase_add_test(tcase, begins_at_the_start_clock);
     tcase_add_test(tcase, evaluates_when_due);
     tcase_add_test(tcase, interrupt_finishes_the_step);

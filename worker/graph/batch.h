@@ -43,5 +43,8 @@ struct batch {
     const float *features; /* [n_input, feature_dim] */
     const int32_t *labels; /* [n_output] */
     const uint8_t *split;  /* [n_output] enum split */
-    uint32_t train_count;  /* outputs that are labelled training nodes: loss is their mean */
+    /* [n_output] what each output's loss counts for, where the sampler does not take all training
+     * nodes equally often; NULL: 1 */
+    const float *loss_weights;
+    uint32_t train_count; /* outputs that are labelled training nodes: loss is their mean */
 };

@@ -15,12 +15,15 @@
 #include "worker/graph/sampler_core.h"
 
 /* Batches beside those being made: one at the caller, one that waits for it. */
-enum { SLOTS_MORE = 2, AHEAD = 16 };
+enum { SLOTS_MORE = 2 };
+/* Small batches vary more. */
+enum { SPARE = 512 };
 
 void sampler_reserve(void **items, size_t *capacity, size_t kept, size_t count, size_t size_bytes) {
     if (count <= *capacity)
         return;
-    size_t grown = count + count / 2;
+    size_t grown = count + count / 2 + SPARE;
+    kept = kept < *capacity ? kept : *capacity;
     void *bigger = mem_raw(grown * size_bytes);
     if (kept > 0)
         memcpy(bigger, *items, kept * size_bytes);
@@ -29,9 +32,17 @@ void sampler_reserve(void **items, size_t *capacity, size_t kept, size_t count, 
     *capacity = grown;
 }
 
+/* Is an epoch a walk through clusters, not through training nodes? */
+static bool walks_clusters(const struct config *config) {
+    return config->train_sampler == SAMPLER_CLUSTER;
+}
+
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config) {
-    uint64_t size = (uint64_t)config->train_batch_size;
-    uint64_t steps = (store->train_nodes_max + size - 1) / size;
+    uint64_t items =
+        walks_clusters(config) ? (uint64_t)config->train_clusters : store->train_nodes_max;
+    uint64_t share = (uint64_t)(walks_clusters(config) ? config->train_clusters_per_batch
+                                                       : config->train_batch_size);
+    uint64_t steps = (items + share - 1) / share;
     return steps ? steps : 1;
 }
 
@@ -40,9 +51,9 @@ uint64_t sampler_steps_per_epoch(const struct store *store, const struct config 
 /* Fisher & Yates. */
 static void shuffle(struct maker *maker, uint64_t epoch) {
     const struct sampler *sampler = maker->sampler;
-    uint64_t n = sampler->store->train_nodes;
+    uint64_t n = sampler->item_count;
     uint64_t key = rng_key(rng_key(sampler->seed, STREAM_ORDER), epoch);
-    memcpy(maker->order, sampler->train, n * sizeof *maker->order);
+    memcpy(maker->order, sampler->items, n * sizeof *maker->order);
     for (uint64_t i = n; i > 1; i--) {
         uint64_t j = rng_below(rng_at(key, i), i);
         int32_t swap = maker->order[i - 1];
@@ -52,24 +63,21 @@ static void shuffle(struct maker *maker, uint64_t epoch) {
     maker->epoch = epoch;
 }
 
-/* A worker with fewer training nodes than another begins its order anew, so that all have the same
- * number of steps. */
-uint32_t sampler_take_outputs(struct maker *maker, struct slot *slot) {
+uint64_t sampler_take_share(struct maker *maker, uint64_t step, uint64_t *ret_begin) {
     const struct sampler *sampler = maker->sampler;
-    uint64_t n = sampler->store->train_nodes, step = slot->batch.step;
-    uint64_t begin = step % sampler->steps_per_epoch * sampler->batch_size;
-    uint64_t end = begin + sampler->batch_size;
+    uint64_t begin = step % sampler->steps_per_epoch * sampler->share, end = begin + sampler->share;
     if (maker->epoch != step / sampler->steps_per_epoch)
         shuffle(maker, step / sampler->steps_per_epoch);
-    if (end > sampler->store->train_nodes_max)
-        end = sampler->store->train_nodes_max;
-    uint64_t length = end - begin < n ? end - begin : n; /* no node twice in a batch */
-    nodemap_reserve(&maker->map, (uint32_t)length);
-    RESERVE(&slot->locals, length);
-    for (uint64_t i = 0; i < length; i++) {
-        int32_t local = maker->order[(begin + i) % n];
-        slot->locals.items[nodemap_add(&maker->map, local)] = local;
-    }
+    if (end > sampler->item_goal)
+        end = sampler->item_goal;
+    *ret_begin = begin;
+    return end - begin < sampler->item_count ? end - begin : sampler->item_count;
+}
+
+uint32_t sampler_take_outputs(struct maker *maker, struct slot *slot) {
+    uint64_t begin, length = sampler_take_share(maker, slot->batch.step, &begin);
+    for (uint64_t i = 0; i < length; i++)
+        sampler_add(maker, slot, maker->order[(begin + i) % maker->sampler->item_count]);
     return maker->map.count;
 }
 
@@ -82,10 +90,9 @@ void sampler_take_scales(struct maker *maker, const struct slot *slot, uint32_t 
 }
 
 void sampler_finish_layer(const struct sampler *sampler, struct slot *slot, size_t l,
-                          uint32_t n_dst, uint32_t n_src) {
-    struct slot_layer *layer = &slot->layers[l];
-    struct layer_graph *graph = &slot->batch.graphs[l];
-    *graph = (struct layer_graph){
+                          uint32_t n_dst, uint32_t n_src, bool transpose) {
+    const struct slot_layer *layer = &slot->layers[l];
+    slot->batch.graphs[l] = (struct layer_graph){
         .n_dst = n_dst,
         .n_src = n_src,
         .indptr = layer->indptr.items,
@@ -93,13 +100,18 @@ void sampler_finish_layer(const struct sampler *sampler, struct slot *slot, size
         .weights = layer->weights.items,
         .self = sampler->kind == MODEL_GCN ? layer->self.items : NULL,
     };
-    if (l == 0 && !sampler->transpose_first)
-        return;
-    size_t edges = (size_t)layer->indptr.items[n_dst];
-    RESERVE(&layer->t_indptr, (size_t)n_src + 1);
+    if (transpose)
+        sampler_transpose(slot, l);
+}
+
+void sampler_transpose(struct slot *slot, size_t l) {
+    struct slot_layer *layer = &slot->layers[l];
+    struct layer_graph *graph = &slot->batch.graphs[l];
+    size_t edges = (size_t)graph->indptr[graph->n_dst];
+    RESERVE(&layer->t_indptr, (size_t)graph->n_src + 1);
     RESERVE(&layer->t_indices, edges);
     RESERVE(&layer->t_weights, edges);
-    mfg_transpose(n_dst, n_src, graph->indptr, graph->indices, graph->weights,
+    mfg_transpose(graph->n_dst, graph->n_src, graph->indptr, graph->indices, graph->weights,
                   layer->t_indptr.items, layer->t_indices.items, layer->t_weights.items);
     graph->t_indptr = layer->t_indptr.items;
     graph->t_indices = layer->t_indices.items;
@@ -192,12 +204,14 @@ int sampler_check(const struct store *store, const struct config *config, struct
 
 static void make_tables(struct sampler *sampler) {
     const struct store *store = sampler->store;
-    sampler->train = mem_array(store->train_nodes, sizeof *sampler->train);
-    size_t count = 0;
-    for (uint64_t i = 0; i < store->owned; i++)
-        if (store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0)
-            sampler->train[count++] = (int32_t)i;
-    assert(count == store->train_nodes);
+    sampler->items = mem_array(sampler->item_count, sizeof *sampler->items);
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < sampler->item_count && sampler->method == &sampler_cluster; i++)
+        sampler->items[count++] = (int32_t)i;
+    for (uint64_t i = 0; i < store->owned && sampler->method != &sampler_cluster; i++)
+        if (subgraph_trains(store, (int32_t)i))
+            sampler->items[count++] = (int32_t)i;
+    assert(count == sampler->item_count);
 
     sampler->scales = mem_array(store->local, sizeof *sampler->scales);
     for (uint64_t i = 0; i < store->local; i++)
@@ -208,12 +222,16 @@ static void make_tables(struct sampler *sampler) {
     }
 }
 
-static void maker_start(struct maker *maker, struct sampler *sampler) {
+static void maker_init(struct maker *maker, struct sampler *sampler) {
     maker->sampler = sampler;
-    maker->order = mem_array(sampler->store->train_nodes, sizeof *maker->order);
+    maker->order = mem_array(sampler->item_count, sizeof *maker->order);
     maker->taken = mem_array(sampler->row_max / 64 + 1, sizeof *maker->taken);
     maker->epoch = UINT64_MAX;
     nodemap_init(&maker->map, sampler->store->local);
+    nodemap_init(&maker->other, sampler->store->local);
+}
+
+static void maker_start(struct maker *maker) {
     if (pthread_create(&maker->thread, NULL, maker_thread, maker) != 0) {
         fprintf(stderr, "graphps: the machine refused a thread for sampling\n");
         exit(70);
@@ -222,6 +240,10 @@ static void maker_start(struct maker *maker, struct sampler *sampler) {
 
 static void maker_done(struct maker *maker) {
     nodemap_done(&maker->map);
+    nodemap_done(&maker->other);
+    mem_free(maker->others.items);
+    mem_free(maker->sums.items);
+    mem_free(maker->inverses.items);
     mem_free(maker->order);
     mem_free(maker->taken);
     mem_free(maker->scales.items);
@@ -240,17 +262,32 @@ static bool needs_first_transpose(const struct sampler *sampler, const struct co
 
 struct sampler *sampler_new(const struct store *store, const struct config *config,
                             uint64_t first_step) {
+    static const struct sampler_method *const methods[] = {
+        [SAMPLER_NEIGHBOR] = &sampler_neighbor,
+        [SAMPLER_LAYER] = &sampler_layer,
+        [SAMPLER_CLUSTER] = &sampler_cluster,
+        [SAMPLER_SAINT] = &sampler_saint,
+    };
     struct sampler *sampler = mem_alloc(sizeof *sampler);
+    bool clusters = walks_clusters(config);
     sampler->store = store;
-    sampler->method = &sampler_neighbor;
+    sampler->method = methods[config->train_sampler];
     sampler->kind = config->model_kind;
     sampler->layers = (size_t)config->model_layers;
-    sampler->batch_size = (uint64_t)config->train_batch_size;
+    sampler->item_count = clusters ? (uint64_t)config->train_clusters : store->train_nodes;
+    sampler->item_goal = clusters ? sampler->item_count : store->train_nodes_max;
+    sampler->share =
+        (uint64_t)(clusters ? config->train_clusters_per_batch : config->train_batch_size);
+    sampler->layer_nodes = (uint64_t)config->train_layer_nodes;
+    sampler->walk_length = (uint64_t)config->train_walk_length;
+    sampler->walk_coverage = (uint64_t)config->train_walk_coverage;
     sampler->steps_per_epoch = sampler_steps_per_epoch(store, config);
     sampler->seed = (uint64_t)config->job_seed;
     sampler->first_step = first_step;
     sampler->transpose_first = needs_first_transpose(sampler, config);
-    assert(sampler->layers <= LAYERS_MAX && config->train_fanout.count >= sampler->layers);
+    assert(sampler->layers <= LAYERS_MAX);
+    assert(config->train_sampler != SAMPLER_NEIGHBOR ||
+           config->train_fanout.count >= sampler->layers);
     for (size_t l = 0; l < sampler->layers; l++)
         sampler->fanout[l] = (uint64_t)config->train_fanout.items[sampler->layers - 1 - l];
     sampler->replace = config->train_replace;
@@ -267,7 +304,11 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
     sampler->slots = mem_array(sampler->slot_count, sizeof *sampler->slots);
     sampler->makers = mem_array(sampler->maker_count, sizeof *sampler->makers);
     for (size_t m = 0; m < sampler->maker_count; m++)
-        maker_start(&sampler->makers[m], sampler);
+        maker_init(&sampler->makers[m], sampler);
+    if (sampler->method->prepare)
+        sampler->method->prepare(sampler, &sampler->makers[0]);
+    for (size_t m = 0; m < sampler->maker_count; m++)
+        maker_start(&sampler->makers[m]);
     return sampler;
 }
 
@@ -275,7 +316,7 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
 
 static size_t slot_bytes(const struct slot *slot) {
     size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
-                   BYTES(slot->labels) + BYTES(slot->split);
+                   BYTES(slot->labels) + BYTES(slot->split) + BYTES(slot->loss_weights);
     for (size_t l = 0; l < LAYERS_MAX; l++) {
         const struct slot_layer *layer = &slot->layers[l];
         bytes += BYTES(layer->indptr) + BYTES(layer->indices) + BYTES(layer->weights) +
@@ -297,16 +338,20 @@ static void stop_threads(struct sampler *sampler) {
 
 size_t sampler_bytes(struct sampler *sampler) {
     stop_threads(sampler);
-    size_t train = sampler->store->train_nodes * sizeof *sampler->train;
-    size_t bytes = train + sampler->store->local * sizeof *sampler->scales;
+    size_t order = sampler->item_count * sizeof *sampler->items;
+    size_t bytes = order + sampler->store->local * sizeof *sampler->scales;
+    if (sampler->method->bytes)
+        bytes += sampler->method->bytes(sampler);
     if (sampler->alias)
         bytes += alias_bytes(sampler->store->indptr, sampler->store->rows);
     for (size_t s = 0; s < sampler->slot_count; s++)
         bytes += slot_bytes(&sampler->slots[s]);
     for (size_t m = 0; m < sampler->maker_count; m++) {
         const struct maker *maker = &sampler->makers[m];
-        bytes += train + nodemap_bytes(&maker->map) + BYTES(maker->scales) +
-                 BYTES(maker->positions) + BYTES(maker->found) + sampler->row_max / 8;
+        bytes += order + nodemap_bytes(&maker->map) + nodemap_bytes(&maker->other) +
+                 BYTES(maker->others) + BYTES(maker->sums) + BYTES(maker->inverses) +
+                 BYTES(maker->scales) + BYTES(maker->positions) + BYTES(maker->found) +
+                 sampler->row_max / 8;
     }
     return bytes;
 }
@@ -327,6 +372,7 @@ static void slot_done(struct slot *slot) {
     mem_free(slot->features.items);
     mem_free(slot->labels.items);
     mem_free(slot->split.items);
+    mem_free(slot->loss_weights.items);
 }
 
 struct sampler *sampler_free(struct sampler *sampler) {
@@ -339,10 +385,12 @@ struct sampler *sampler_free(struct sampler *sampler) {
         slot_done(&sampler->slots[s]);
     pthread_cond_destroy(&sampler->changed);
     lock_done(&sampler->lock);
+    if (sampler->method->done)
+        sampler->method->done(sampler);
     alias_free(sampler->alias);
     mem_free(sampler->makers);
     mem_free(sampler->slots);
-    mem_free(sampler->train);
+    mem_free(sampler->items);
     mem_free(sampler->scales);
     mem_free(sampler);
     return NULL;

@@ -1,6 +1,7 @@
 /* Batches from a store. Full: one batch over all owned nodes, made once. Sampled: each epoch walks
- * the owned training nodes in a new seeded order; a thread samples ahead into a small ring. What is
- * sampled depends on (seed, step, layer, global node) and the node's row alone. */
+ * the owned training nodes (or clusters of nodes) in a new seeded order; threads sample ahead into
+ * a small ring. What is sampled depends on (seed, step, layer, global node) and the node's row
+ * alone. */
 #pragma once
 
 #include "common/config.h"
@@ -27,8 +28,10 @@ struct sampler;
 /* Can such a job sample from this store? ERR_CONFIG says what is missing. To be asked before
  * sampler_new. */
 int sampler_check(const struct store *store, const struct config *config, struct error *reterr);
-/* steps_per_epoch = ceil(store->train_nodes_max / batch_size): the same on every worker; a worker
- * with fewer training nodes walks some of them twice. Starts the thread at step first_step. */
+/* steps_per_epoch = ceil(store->train_nodes_max / batch_size), or ceil(clusters /
+ * clusters_per_batch): the same on every worker; a worker with fewer training nodes walks some of
+ * them twice. Starts the threads at step first_step. With train.sampler cluster or saint it first
+ * cuts the clusters or counts the walks, which takes seconds on a large part. */
 struct sampler *sampler_new(const struct store *store, const struct config *config,
                             uint64_t first_step);
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config);

@@ -2,6 +2,7 @@
  * batch. Inside worker/graph only. */
 #pragma once
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "common/config.h"
@@ -16,10 +17,12 @@
 enum {
     STREAM_ORDER = 0x6f726465,
     STREAM_NEIGHBOURS = 0x6e656967,
+    STREAM_LAYERS = 0x6c617965,
+    STREAM_WALKS = 0x77616c6b,
 };
 
-/* An array that grows, half as much again as was asked for, so that a batch a little larger than
- * the largest before it finds room. */
+/* An array that grows to more than half as much again as was asked for, so that a batch a little
+ * larger than the largest before it finds room. */
 #define GROWING(type)                                                                              \
     struct {                                                                                       \
         type *items;                                                                               \
@@ -52,6 +55,7 @@ struct slot {
     GROWING(float) features;
     GROWING(int32_t) labels;
     GROWING(uint8_t) split;
+    GROWING(float) loss_weights;
     uint64_t ready; /* the batch in it counts so many since first_step; 0: none (sampler's lock) */
 };
 
@@ -62,8 +66,12 @@ struct maker {
     struct sampler *sampler;
     pthread_t thread;
     uint64_t epoch; /* that order is for */
-    int32_t *order; /* [train_nodes] local numbers, shuffled */
+    int32_t *order; /* [item_count] the sampler's items, shuffled */
     struct nodemap map;
+    struct nodemap other;       /* of the method's own: nodes that may come into the batch */
+    GROWING(int32_t) others;    /* those nodes by their number there */
+    GROWING(double) sums;       /* by that number */
+    GROWING(float) inverses;    /* by number: 1 over the probability to be in the batch */
     GROWING(float) scales;      /* by number: 1 / sqrt(degree + 1) */
     GROWING(int64_t) positions; /* of the store's indices */
     GROWING(int32_t) found;     /* what is there */
@@ -81,12 +89,19 @@ struct sampler {
     size_t layers;
     uint64_t fanout[LAYERS_MAX]; /* of each layer, 0 nearest the input */
     bool transpose_first;        /* does the model use the first layer's transpose? */
-    uint64_t batch_size, steps_per_epoch, seed, first_step;
-    int32_t *train;      /* [store->train_nodes] local numbers */
+    uint64_t steps_per_epoch, seed, first_step;
+    /* An epoch walks these in a shuffled order, share of them in a step, item_goal in all (on the
+     * worker that has most; one that has fewer begins anew): local numbers of training nodes, or
+     * numbers of clusters. */
+    int32_t *items;
+    uint64_t item_count, item_goal, share;
     bool replace;        /* neighbours are drawn with replacement */
     struct alias *alias; /* and in proportion to the store's edge_weights; else NULL */
-    float *scales;       /* [store->local] 1 / sqrt(degree + 1) */
-    size_t row_max;      /* entries of the longest row */
+    uint64_t layer_nodes, walk_length, walk_coverage;
+    struct clusters *clusters; /* the methods' own tables; NULL in the others */
+    struct walks *walks;
+    float *scales;  /* [store->local] 1 / sqrt(degree + 1) */
+    size_t row_max; /* entries of the longest row */
     size_t maker_count, slot_count;
     struct maker *makers;
 
@@ -103,16 +118,60 @@ struct sampler {
 
 /* One way to choose what a batch computes on. */
 struct sampler_method {
-    /* Fills graphs, locals, n_input, n_output and train_count of a slot whose batch has its step
-     * and layers. */
+    /* Makes its tables before the threads start, with the help of one's scratch. May be NULL, with
+     * done and bytes. */
+    void (*prepare)(struct sampler *sampler, struct maker *maker);
+    void (*done)(struct sampler *sampler); /* also of a sampler that has none */
+    size_t (*bytes)(const struct sampler *sampler);
+    /* Fills graphs, locals, n_input, n_output, train_count and perhaps loss_weights of a slot whose
+     * batch has its step and layers; the maker's map is empty. */
     void (*make)(struct maker *maker, struct slot *slot);
 };
-extern const struct sampler_method sampler_neighbor;
+extern const struct sampler_method sampler_neighbor, sampler_layer, sampler_cluster, sampler_saint;
 
-/* Puts the step's training nodes into the empty map and the slot's locals; returns how many. */
+/* Puts items [ret_begin, + returned count) of the step's share of the epoch's order, counted modulo
+ * item_count; none comes twice. */
+uint64_t sampler_take_share(struct maker *maker, uint64_t step, uint64_t *ret_begin);
+/* Where items are training nodes: puts the step's into the empty map and the slot's locals; returns
+ * how many. */
 uint32_t sampler_take_outputs(struct maker *maker, struct slot *slot);
+/* Gives a node its number in the batch. */
+static inline uint32_t sampler_add(struct maker *maker, struct slot *slot, int32_t local) {
+    nodemap_reserve(&maker->map, 1);
+    RESERVE_KEEP(&slot->locals, maker->map.count, (size_t)maker->map.count + 1);
+    uint32_t number = nodemap_add(&maker->map, local);
+    slot->locals.items[number] = local;
+    return number;
+}
 /* Scales of the nodes numbered from to to - 1. */
 void sampler_take_scales(struct maker *maker, const struct slot *slot, uint32_t from, uint32_t to);
-/* The layer's graph from what the slot's arrays hold of it, with its transpose where it is used. */
+/* Entries of a node's row; 0 for the outermost nodes of a halo smaller than the layers, which have
+ * none, and where there are no edges at all (mlp). */
+static inline uint64_t sampler_degree(const struct sampler *sampler, int32_t local) {
+    const struct store *store = sampler->store;
+    if (sampler->kind == MODEL_MLP || (uint64_t)local >= store->rows)
+        return 0;
+    return (uint64_t)(store->indptr[local + 1] - store->indptr[local]);
+}
+/* The part of the weight of full mode that is the same for all edges into a node (with a row), of
+ * which a GCN's is to be multiplied by the scale of the edge's source. */
+static inline float sampler_row_factor(const struct sampler *sampler, int32_t local) {
+    float mean = 1 / (float)sampler_degree(sampler, local);
+    return sampler->kind == MODEL_GCN
+               ? mean * sampler->scales[local] * (float)sampler->store->degree[local]
+               : mean;
+}
+/* The layer's graph from what the slot's arrays hold of it, with its transpose or without. */
 void sampler_finish_layer(const struct sampler *sampler, struct slot *slot, size_t l,
-                          uint32_t n_dst, uint32_t n_src);
+                          uint32_t n_dst, uint32_t n_src, bool transpose);
+/* Makes the transpose of the batch's l-th graph in the arrays of the slot's l-th layer. */
+void sampler_transpose(struct slot *slot, size_t l);
+
+/* The edges among all nodes of the map, into the arrays of the slot's first layer but for the
+ * weights, for which there is room; where in the store's indices each lies goes to the maker's
+ * positions. */
+void subgraph_take_edges(struct maker *maker, struct slot *slot);
+/* All layers on that graph, the last one on its first n_output rows, once it has weights. */
+void subgraph_finish(struct maker *maker, struct slot *slot, uint32_t n_output);
+/* A node whose loss is ours to count. */
+bool subgraph_trains(const struct store *store, int32_t local);

@@ -262,7 +262,8 @@ static void make(struct maker *maker, struct slot *slot) {
         make_edges(maker, slot, l, n);
         sampler_take_scales(maker, slot, n, maker->map.count);
         make_weights(maker, slot, l, n);
-        sampler_finish_layer(sampler, slot, l, n, maker->map.count);
+        sampler_finish_layer(sampler, slot, l, n, maker->map.count,
+                             l > 0 || sampler->transpose_first);
         n = maker->map.count;
     }
     slot->batch.n_input = n;

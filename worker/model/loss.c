@@ -1,5 +1,5 @@
 /* Softmax cross-entropy and accuracy:
- *     loss_i = log(sum_c exp(z_ic)) - z_i,label          dz_i = (softmax(z_i) - onehot) / count
+ *     loss_i = log(sum_c exp(z_ic)) - z_i,label          dz_i = (softmax(z_i) - onehot) w_i / count
  * The largest logit is subtracted before exp, so nothing overflows. */
 #include "worker/model/loss.h"
 
@@ -49,7 +49,8 @@ void loss_forward(size_t n, size_t classes, const float *logits, const int32_t *
 }
 
 void loss_backward(size_t n, size_t classes, const float *logits, const int32_t *labels,
-                   const uint8_t *split, uint32_t train_count, float *dlogits) {
+                   const uint8_t *split, const float *weights, uint32_t train_count,
+                   float *dlogits) {
 #pragma omp parallel for schedule(static) if (n * classes >= 4096)
     for (size_t i = 0; i < n; i++) {
         const float *z = logits + i * classes;
@@ -62,9 +63,10 @@ void loss_backward(size_t n, size_t classes, const float *logits, const int32_t 
         double total = 0;
         for (size_t c = 0; c < classes; c++)
             total += (double)(dz[c] = expf(z[c] - top));
-        float factor = (float)(1 / (total * train_count));
+        double share = (weights ? (double)weights[i] : 1) / train_count;
+        float factor = (float)(share / total);
         for (size_t c = 0; c < classes; c++)
             dz[c] *= factor;
-        dz[labels[i]] -= 1 / (float)train_count;
+        dz[labels[i]] -= (float)share;
     }
 }

@@ -7,7 +7,8 @@
 /* Sums over all labelled outputs (label >= 0), by split. logits [n, classes]. */
 void loss_forward(size_t n, size_t classes, const float *logits, const int32_t *labels,
                   const uint8_t *split, struct model_result *ret);
-/* dlogits = (softmax - one at the label) / train_count in rows of labelled training outputs, 0 in
- * the others. */
+/* dlogits = (softmax - one at the label) * weight / train_count in rows of labelled training
+ * outputs, 0 in the others. weights [n], NULL: 1. */
 void loss_backward(size_t n, size_t classes, const float *logits, const int32_t *labels,
-                   const uint8_t *split, uint32_t train_count, float *dlogits);
+                   const uint8_t *split, const float *weights, uint32_t train_count,
+                   float *dlogits);

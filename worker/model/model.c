@@ -282,7 +282,7 @@ void model_backward(struct model *model, const struct batch *batch, const float 
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
     loss_backward(batch->n_output, spec->classes, model->slots[SLOT_Y + spec->layers - 1],
-                  batch->labels, batch->split, batch->train_count, dy);
+                  batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
 
     for (size_t l = spec->layers; l-- > 0;) {
         size_t n_dst = batch->graphs[l].n_dst, out = spec_out(spec, l);
