@@ -7,6 +7,7 @@
 #include "proto/codec.h"
 #include "proto/layout.h"
 #include "server/optimizer.h"
+#include "worker/graph/sampler.h"
 #include "worker/model/model.h"
 
 /* The layout that the workers will declare. */
@@ -48,6 +49,8 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
         struct layout *layout = NULL;
         int r = store_open(snapshot_dir, parts, (uint32_t)config->data_halo, part, false,
                            config->data_normalize_features, &store, reterr);
+        if (r == 0)
+            r = sampler_check(store, config, reterr);
         if (r == 0 && part == 0)
             r = make_layout(config, store, &layout, reterr);
         if (r == 0 && part == 0)

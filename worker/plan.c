@@ -65,7 +65,7 @@ static void plan_full(const struct config *config, const struct store *store,
 /* The largest of some batches stands for all. */
 static void plan_sampled(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct plan_worker *ret) {
-    struct sampler *sampler = sampler_new(store, config, 0);
+    struct sampler *sampler = sampler_new_trial(store, config);
     uint64_t begun_ms = time_now_ms();
     ret->steps = sampler_steps_per_epoch(store, config);
     for (size_t i = 0; i < TRY_BATCHES && (i < 2 || time_now_ms() - begun_ms < TRY_MS); i++) {
@@ -193,7 +193,7 @@ static double sampled_seconds(const struct config *config, const struct store *s
     _cleanup_(mem_free_p) float *weights = mem_array(floats, sizeof *weights);
     _cleanup_(mem_free_p) float *gradient = mem_array(floats, sizeof *gradient);
     struct model *model = model_new(&spec);
-    struct sampler *sampler = sampler_new(store, config, 0);
+    struct sampler *sampler = sampler_new_trial(store, config);
     struct model_result result;
     uint64_t begun_ns = 0;
     size_t steps = 0;
@@ -201,6 +201,8 @@ static double sampled_seconds(const struct config *config, const struct store *s
         if (steps == 1)
             begun_ns = time_now_ns();
         const struct batch *batch = sampler_next(sampler);
+        if (batch->train_count == 0) /* nothing to compute */
+            continue;
         model_forward(model, batch, weights, true, &result);
         model_backward(model, batch, weights, gradient);
     }

@@ -308,6 +308,10 @@ static int train(struct trainer *trainer, struct client *client, uint64_t *clock
         if (first || *clock != before) {
             epoch_begin(trainer, *clock);
             sampler_free(trainer->sampler);
+            if (trainer->config->train_mode == TRAIN_SAMPLED &&
+                trainer->config->train_sampler >= SAMPLER_CLUSTER) /* it may take a while */
+                log_info("preparing the sampler", "sampler=%s",
+                         config_choice(trainer->config, "train.sampler"));
             trainer->sampler = trainer->config->train_mode == TRAIN_SAMPLED
                                    ? sampler_new(trainer->store, trainer->config, *clock)
                                    : NULL;

@@ -260,8 +260,8 @@ static bool needs_first_transpose(const struct sampler *sampler, const struct co
     return sampler->store->feature_dim >= width;
 }
 
-struct sampler *sampler_new(const struct store *store, const struct config *config,
-                            uint64_t first_step) {
+static struct sampler *make_sampler(const struct store *store, const struct config *config,
+                                    uint64_t first_step, bool trial) {
     static const struct sampler_method *const methods[] = {
         [SAMPLER_NEIGHBOR] = &sampler_neighbor,
         [SAMPLER_LAYER] = &sampler_layer,
@@ -280,7 +280,8 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
         (uint64_t)(clusters ? config->train_clusters_per_batch : config->train_batch_size);
     sampler->layer_nodes = (uint64_t)config->train_layer_nodes;
     sampler->walk_length = (uint64_t)config->train_walk_length;
-    sampler->walk_coverage = (uint64_t)config->train_walk_coverage;
+    sampler->walk_coverage = trial ? 1 : (uint64_t)config->train_walk_coverage;
+    sampler->trial = trial;
     sampler->steps_per_epoch = sampler_steps_per_epoch(store, config);
     sampler->seed = (uint64_t)config->job_seed;
     sampler->first_step = first_step;
@@ -310,6 +311,15 @@ struct sampler *sampler_new(const struct store *store, const struct config *conf
     for (size_t m = 0; m < sampler->maker_count; m++)
         maker_start(&sampler->makers[m]);
     return sampler;
+}
+
+struct sampler *sampler_new(const struct store *store, const struct config *config,
+                            uint64_t first_step) {
+    return make_sampler(store, config, first_step, false);
+}
+
+struct sampler *sampler_new_trial(const struct store *store, const struct config *config) {
+    return make_sampler(store, config, 0, true);
 }
 
 #define BYTES(array) ((array).capacity * sizeof *(array).items)

@@ -34,6 +34,9 @@ int sampler_check(const struct store *store, const struct config *config, struct
  * cuts the clusters or counts the walks, which takes seconds on a large part. */
 struct sampler *sampler_new(const struct store *store, const struct config *config,
                             uint64_t first_step);
+/* The same for a look at the sizes of some batches and the time they take: clusters are cut in a
+ * simpler way, and walks are counted for one epoch. */
+struct sampler *sampler_new_trial(const struct store *store, const struct config *config);
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config);
 /* The batch of the next step, in order; borrowed until the next call. Waits for the thread. */
 const struct batch *sampler_next(struct sampler *sampler);

@@ -125,7 +125,8 @@ static void prepare(struct sampler *sampler, struct maker *maker) {
     clusters->begin = mem_array(clusters->count + 1, sizeof *clusters->begin);
     clusters->nodes = mem_array(store->owned, sizeof *clusters->nodes);
     clusters->train = mem_array(clusters->count, sizeof *clusters->train);
-    if (clusters->count > 1 && !cut_metis(store, clusters->count, sampler->seed, cluster))
+    if (clusters->count > 1 &&
+        (sampler->trial || !cut_metis(store, clusters->count, sampler->seed, cluster)))
         cut_walk(store, clusters->count, cluster);
     sort_nodes(clusters, store, cluster);
 }

@@ -97,6 +97,7 @@ struct sampler {
     uint64_t item_count, item_goal, share;
     bool replace;        /* neighbours are drawn with replacement */
     struct alias *alias; /* and in proportion to the store's edge_weights; else NULL */
+    bool trial;          /* see sampler_new_trial */
     uint64_t layer_nodes, walk_length, walk_coverage;
     struct clusters *clusters; /* the methods' own tables; NULL in the others */
     struct walks *walks;
