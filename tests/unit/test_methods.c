@@ -118,6 +118,8 @@ static void check_same(const struct batch *a, const struct batch *b) {
         const struct layer_graph *x = &a->graphs[l], *y = &b->graphs[l];
         size_t edges = (size_t)x->indptr[x->n_dst];
         ck_assert_mem_eq(x->indptr, y->indptr, (x->n_dst + 1) * sizeof *x->indptr);
+        if (edges == 0) /* mlp: there may be no arrays */
+            continue;
         ck_assert_mem_eq(x->indices, y->indices, edges * sizeof *x->indices);
         ck_assert_mem_eq(x->weights, y->weights, edges * sizeof *x->weights);
     }

@@ -28,9 +28,10 @@ static void take_candidates(struct maker *maker, const struct slot *slot, uint32
             continue;
         const int32_t *row = store->indices + store->indptr[local];
         double factor = (double)sampler_row_factor(sampler, local);
-        nodemap_reserve(other, (uint32_t)degree);
-        RESERVE_KEEP(&maker->others, other->count, other->count + degree);
-        RESERVE_KEEP(&maker->sums, other->count, other->count + degree);
+        /* Room for the longest row, not for this one: or memory grew when a hub comes late. */
+        nodemap_reserve(other, (uint32_t)sampler->row_max);
+        RESERVE_KEEP(&maker->others, other->count, other->count + sampler->row_max);
+        RESERVE_KEEP(&maker->sums, other->count, other->count + sampler->row_max);
         for (uint64_t k = 0; k < degree; k++) {
             if (nodemap_find(&maker->map, row[k]) != UINT32_MAX)
                 continue;
@@ -101,8 +102,8 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
     for (uint32_t i = 0; i < n_dst; i++) {
         int32_t local = slot->locals.items[i];
         uint64_t degree = sampler_degree(sampler, local);
-        RESERVE_KEEP(&layer->indices, edges, edges + degree);
-        RESERVE_KEEP(&layer->weights, edges, edges + degree);
+        RESERVE_KEEP(&layer->indices, edges, edges + sampler->row_max);
+        RESERVE_KEEP(&layer->weights, edges, edges + sampler->row_max);
         float factor = degree > 0 ? sampler_row_factor(sampler, local) : 0;
         for (uint64_t k = 0; k < degree; k++) {
             int32_t neighbour = store->indices[(uint64_t)store->indptr[local] + k];

@@ -37,8 +37,9 @@ void subgraph_take_edges(struct maker *maker, struct slot *slot) {
     for (uint32_t i = 0; i < n; i++) {
         int32_t local = slot->locals.items[i];
         uint64_t degree = sampler_degree(sampler, local);
-        RESERVE_KEEP(&layer->indices, edges, edges + degree);
-        RESERVE_KEEP(&maker->positions, edges, edges + degree);
+        /* Room for the longest row, not for this one: or memory grew when a hub comes late. */
+        RESERVE_KEEP(&layer->indices, edges, edges + sampler->row_max);
+        RESERVE_KEEP(&maker->positions, edges, edges + sampler->row_max);
         if (degree > 0)
             edges += take_row(maker, local, layer->indices.items + edges,
                               maker->positions.items + edges);
