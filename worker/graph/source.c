@@ -128,11 +128,6 @@ static int unpack(struct source *source, struct error *reterr) {
             return r;
         /* What came before the damage goes first; the same is found again at the next call. */
         bool first = packed->avail_out == wanted;
-        if (r == 0)
-            return first
-                       ? error_set(reterr, ERR_FORMAT,
-                                   "the gzip file ends too early; it is truncated, fetch it again")
-                       : 0;
         if (reader->between && *packed->next_in == 0) {
             packed->next_in++;
             packed->avail_in--;
@@ -144,8 +139,14 @@ static int unpack(struct source *source, struct error *reterr) {
         }
         if (reader->between)
             inflateReset(packed);
+        /* Also without input: it may have more to give than there was room for last time. */
         int code = inflate(packed, Z_NO_FLUSH);
         reader->between = code == Z_STREAM_END;
+        if (r == 0 && code == Z_BUF_ERROR)
+            return first
+                       ? error_set(reterr, ERR_FORMAT,
+                                   "the gzip file ends too early; it is truncated, fetch it again")
+                       : 0;
         if (code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR)
             return packed->avail_out == wanted
                        ? error_set(reterr, code == Z_MEM_ERROR ? ERR_NO_MEMORY : ERR_FORMAT,
