@@ -254,9 +254,9 @@ int file_read_whole(const char *path, size_t max_bytes, char **ret, size_t *ret_
 }
 
 int file_map(const char *path, struct file_map *ret, struct error *reterr) {
-    int fd = file_open_read(path, reterr);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* waits for no writer of a pipe */
     if (fd < 0)
-        return fd;
+        return file_error(reterr, errno, "open", path);
 
     struct stat st;
     int r = 0;

@@ -311,7 +311,7 @@ void imports_check(const struct imports_case *wanted) {
     options.root = root;
     options.name = "g";
     options.version = "1.0.0";
-    if (!options.edges)
+    if (!options.edges || options.source)
         options.source = options.source ? test_path(dir, options.source) : dir;
     const char **paths[] = {&options.edges, &options.valid_edges, &options.test_edges,
                             &options.nodes, &options.features,    &options.labels,

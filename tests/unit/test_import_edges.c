@@ -1,6 +1,7 @@
 /* Imports of edges as texts: how rows are cut, which columns are what, ids of every kind, repeats,
  * self-loops, inverses, two kinds of nodes, edges set aside, rows that are left out. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/mem.h"
 #include "tests/test.h"
@@ -59,6 +60,21 @@ static const struct imports_case forms[] = {
      .files = {{"links.tsv", "a\tb\n"}},
      .options = {.source = "links.tsv"},
      .edges = "a>b"},
+    {.about = "the file alone, and another",
+     .files = {{"links.tsv", "a\tb\n"}, {"edges.csv", "a,b\n"}},
+     .options = {.source = "links.tsv", .edges = "edges.csv"},
+     .code = ERR_USAGE,
+     .message = "links.tsv is a file of edges, and --edges names one too"},
+    {.about = "a text where arrays are asked for",
+     .files = EDGES("a,b\n"),
+     .options = {.edges = "edges.csv", .format = IMPORT_NPY},
+     .code = ERR_USAGE,
+     .message = "edges.csv: is no file of the kind that --format names"},
+    {.about = "a text where a matrix is asked for",
+     .files = EDGES("a,b\n"),
+     .options = {.source = "edges.csv", .format = IMPORT_MTX},
+     .code = ERR_USAGE,
+     .message = "edges.csv: is no file of the kind that --format names"},
     {.about = "header asked for",
      .files = EDGES("one,two\na,b\n"),
      .options = {.header = HEADER_YES},
@@ -339,6 +355,25 @@ CASES(rules)
 CASES(kinds)
 CASES(bad_rows)
 
+/* A pipe is refused at once, not waited for. */
+START_TEST(test_pipes) {
+    static const char *const names[] = {"edges.csv", "edges.csv.gz", "edges.npy", "edges.npz",
+                                        "edges.mtx"};
+    const char *dir = test_tmpdir();
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct import_options options = {.source = test_path(dir, names[i]),
+                                         .root = test_path(dir, "out"),
+                                         .name = "g",
+                                         .version = "1.0.0"};
+        static struct import_summary summary;
+        struct error err = {0};
+        ck_assert_int_eq(mkfifo(options.source, 0600), 0);
+        ck_assert_int_lt(import_run(&options, NULL, NULL, &summary, &err), 0);
+        ck_assert_msg(strstr(err.text, names[i]) != NULL, "%s", err.text);
+    }
+}
+END_TEST
+
 /* What was left out is told: each row with its place, the first five. */
 START_TEST(test_told) {
     const struct imports_file files[] = {
@@ -370,6 +405,7 @@ int main(void) {
     tcase_add_loop_test(tcase, test_rules, 0, ARRAY_LEN(rules));
     tcase_add_loop_test(tcase, test_kinds, 0, ARRAY_LEN(kinds));
     tcase_add_loop_test(tcase, test_bad_rows, 0, ARRAY_LEN(bad_rows));
+    tcase_add_test(tcase, test_pipes);
     tcase_add_test(tcase, test_told);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

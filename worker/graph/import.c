@@ -229,6 +229,12 @@ static int fill(struct build *build, char **ret_digest, struct error *reterr) {
     if (r < 0)
         return r;
     summarize(build);
+    const char *where = options->source ? options->source : options->edges;
+    if (options->half && build->feature_dim == 0)
+        build_remark(build, where, "--fp16 has changed nothing: there are no features");
+    if (options->multi_label && !build->summary->multi_label)
+        build_remark(build, where,
+                     "--multi-label has changed nothing: there are no labels in a text");
     r = write_arrays(build, reterr);
     if (r == 0)
         r = build_progress(build, "checksums", 0, 0, reterr);

@@ -92,6 +92,10 @@ static unsigned kinds_of(enum import_format format) {
     }
 }
 
+static unsigned kind_of(const char *path) {
+    return is_array(path) ? ARRAYS : is_matrix(path) ? MATRICES : TEXTS;
+}
+
 static int find_in_directory(const struct import_options *options, struct files *files,
                              struct error *reterr) {
     const char *dir = options->source;
@@ -126,6 +130,9 @@ static int find_files(const struct import_options *options, struct files *files,
         options->source && stat(options->source, &status) == 0 && S_ISDIR(status.st_mode);
     if (directory)
         r = find_in_directory(options, files, reterr);
+    else if (options->source && options->edges)
+        r = error_set(reterr, ERR_USAGE, "%s is a file of edges, and --edges names one too",
+                      options->source);
     else if (options->source)
         r = wanted("edges", options->source, &files->edges, reterr);
     const struct {
@@ -144,6 +151,11 @@ static int find_files(const struct import_options *options, struct files *files,
     };
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(named); i++)
         r = wanted(named[i].option, named[i].path, named[i].to, reterr);
+    if (r == 0 && files->edges && options->format != IMPORT_AUTO &&
+        kind_of(files->edges) !=
+            (options->format == IMPORT_MTX ? MATRICES : kinds_of(options->format)))
+        r = error_set(reterr, ERR_USAGE, "%s: is no file of the kind that --format names",
+                      files->edges);
     if (r == 0 && !files->edges)
         r = error_set(
             reterr, ERR_NOT_FOUND,

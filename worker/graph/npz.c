@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zip.h>
 
 #include "common/mem.h"
@@ -22,6 +23,9 @@ struct npz {
 
 int npz_open(const char *path, struct npz **ret, struct error *reterr) {
     int code = 0;
+    struct stat status;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+        return error_set(reterr, ERR_FORMAT, "%s is no ordinary file", path);
     zip_t *zip = zip_open(path, ZIP_RDONLY, &code);
     if (!zip) {
         zip_error_t error;
