@@ -13,8 +13,8 @@
 #include "tests/test.h"
 #include "worker/graph/snapshot.h"
 
-#define EDGES 1400000 /* 20 MB of text */
-#define KILLS 12
+#define EDGES TEST_REPEATS(1400000) /* 20 MB of text */
+#define KILLS TEST_REPEATS(12)
 
 static char source[512], root[512];
 static uint64_t entries; /* of the whole snapshot */

@@ -420,8 +420,8 @@ END_TEST
 START_TEST(silent_from_the_start) {
     limits.first_ms = 60;
     limits.idle_ms = 600000;
-    int fd = raw_connect();
     uint64_t start = time_now_ms();
+    int fd = raw_connect();
     raw_write(fd, "GPS1", 4, 1);
     RUN_UNTIL(server.closed);
     ck_assert_int_eq(server.why.code, ERR_TIMEOUT);
@@ -433,9 +433,9 @@ END_TEST
 START_TEST(silent_later) {
     limits.first_ms = 60000;
     limits.idle_ms = 60;
+    uint64_t start = time_now_ms();
     connect_client();
     conn_send(client.conn, goodbye(1));
-    uint64_t start = time_now_ms();
     RUN_UNTIL(server.closed || client.closed);
     ck_assert_uint_ge(time_now_ms() - start, 50);
     ck_assert_uint_eq(server.frames, 1);

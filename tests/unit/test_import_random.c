@@ -10,7 +10,7 @@
 #include "tests/test.h"
 #include "tests/unit/imports.h"
 
-#define GRAPHS 200
+#define GRAPHS TEST_REPEATS(200)
 #define STRIDE 5
 #define NODES_MAX 14
 #define EDGES_MAX 60

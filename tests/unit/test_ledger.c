@@ -228,7 +228,7 @@ static void random_life(uint64_t seed) {
 /* Promise: over thousands of lives with repeats, reordering, restores and new processes the window
  * says what plain sets say. */
 START_TEST(random_lives) {
-    for (uint64_t seed = 0; seed < 5000; seed++)
+    for (uint64_t seed = 0; seed < TEST_REPEATS(5000); seed++)
         random_life(seed);
 }
 END_TEST
