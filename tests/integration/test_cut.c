@@ -417,7 +417,7 @@ static const enum assign_method methods[] = {ASSIGN_METIS, ASSIGN_FENNEL, ASSIGN
 /* Random graphs of every kind, cut by every method into few and many parts. */
 START_TEST(test_reassembly) {
     const char *root = test_tmpdir();
-    for (uint64_t seed = 0; seed < 30; seed++) {
+    for (uint64_t seed = 0; seed < TEST_REPEATS(30); seed++) {
         struct random random = {.key = rng_key(seed, 1)};
         uint64_t bits = rng_at(random.key, 1000);
         const struct recipe recipe = {
@@ -625,7 +625,7 @@ START_TEST(test_interrupted) {
             }
         } while (r < 0 && calls < 1000);
         ck_assert_int_eq(r, 0);
-        ck_assert_int_ge(stopped, TEST_REPEATS(3));
+        ck_assert_int_gt(stopped, 2);
     }
     check_partitioning(s, 2, 2);
     snapshot_close(s);
@@ -784,7 +784,7 @@ START_TEST(test_ctrl_c) {
         stopped += !there;
         ck_assert_int_eq(dir_remove(victim.where, NULL), 0);
     }
-    ck_assert_int_gt(stopped, 2);
+    ck_assert_int_ge(stopped, TEST_REPEATS(3));
     snapshot_close(victim.snapshot);
 }
 END_TEST
