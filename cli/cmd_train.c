@@ -1,5 +1,6 @@
 /* graphps train: one job on this machine, from the snapshot to the exported model. Prepares the
- * run's directory, supervises the processes (launch.c), shows progress (train_display.c), sums up.
+ * run's directory (run_place.c), supervises the processes (launch.c), shows progress
+ * (train_display.c), sums up.
  */
 #include <argp.h>
 #include <errno.h>
@@ -11,22 +12,18 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/job_plan.h"
 #include "cli/launch.h"
 #include "cli/model_file.h"
-#include "cli/partition_cut.h"
 #include "cli/query.h"
+#include "cli/run_place.h"
 #include "cli/train_display.h"
 #include "common/file.h"
 #include "common/lock.h"
 #include "common/mem.h"
 #include "worker/graph/catalog.h"
-#include "worker/graph/claim.h"
 
 #define POLL_MS 50
 #define STATUS_EVERY_MS 200
@@ -50,21 +47,15 @@ struct arguments {
 struct run {
     const struct config *config;
     const char *command; /* "graphps train" */
+    struct run_place place;
     struct launch launch;
     struct train_display display;
-    char *snapshot;          /* "cora@1.0.0", once it is found */
-    char *digest;            /* its contents' */
-    char *partition;         /* "2x1", its directory's name */
     Graphps__Status *status; /* the newest one, or NULL */
     uint64_t started_ms, asked_ms;
     uint64_t answered_ms, silent_ms; /* shard 0: its newest answer, and how long it owes one */
     uint64_t ending_ms;              /* when the end of an undone run began; 0: it did not */
     sig_atomic_t ending_signals;     /* one more than these, and it ends at once */
     struct error failure;            /* why it ends; code 0: for a signal */
-    bool resumed;                    /* earlier launches have done a part of it */
-    bool to_begin;                   /* what the directory holds is moved aside first */
-    int lock_fd;
-    int claims[2]; /* on the snapshot and the partitioning, or -1 */
 };
 
 static volatile sig_atomic_t signals_seen;
@@ -102,214 +93,6 @@ static void note(void *ctx, const char *text) {
     train_display_break(&run->display);
     printf("%s\n", text);
     fflush(stdout);
-}
-
-/* A disk that fails or is full is one thing, a directory that cannot be ours another. */
-static int run_lock_fault(const char *dir, int why, const char *text, struct error *reterr) {
-    if (why == EIO || why == ENOSPC || why == EDQUOT || why == ENOMEM || why == EMFILE ||
-        why == ENFILE)
-        return error_set(reterr, ERR_IO, "%s", text);
-    return error_set(reterr, ERR_CONFIG,
-                     "%s; the run's directory is %s: set job.dir to one that you can write to, "
-                     "with room for a .lock file beside it",
-                     text, dir);
-}
-
-/* An exclusive lock on the run's directory: two launchers would restart each other's shards. */
-static int run_lock(struct run *run, struct error *reterr) {
-    const char *dir = run->config->job_dir;
-    struct error err = {0};
-    errno = 0;
-    if (dir_make(dir, &err) < 0)
-        return run_lock_fault(dir, errno, error_text(&err), reterr);
-    _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", dir);
-    run->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (run->lock_fd < 0 || access(dir, W_OK | X_OK) < 0) {
-        int why = errno;
-        error_set(&err, ERR_IO, "cannot write %s: %s", run->lock_fd < 0 ? path : dir,
-                  strerror(why));
-        return run_lock_fault(dir, why, error_text(&err), reterr);
-    }
-    if (flock(run->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return error_set(reterr, ERR_IN_USE, "another graphps train runs this job (%s is locked)",
-                         path);
-    return 0;
-}
-
-/* A run knows the contents it was trained on, not only their name. */
-static int run_check_resumed(const struct run *run, const char *digest, struct error *reterr) {
-    const struct config *config = run->config;
-    struct catalog catalog;
-    char was[128] = "";
-    if (!digest[0] || strcmp(digest, run->digest) == 0)
-        return 0;
-    char *dir = realpath(config->job_dir, NULL);
-    if (catalog_read(config->data_root, &catalog, NULL) == 0) {
-        for (size_t i = 0; i < catalog.run_count; i++) {
-            const struct catalog_run *row = &catalog.runs[i];
-            char *at = realpath(row->dir, NULL);
-            if (dir && at && strcmp(at, dir) == 0 && row->digest &&
-                strcmp(row->digest, digest) == 0)
-                snprintf(was, sizeof was, "%s, ", row->snapshot);
-            free(at);
-        }
-        catalog_done(&catalog);
-    }
-    free(dir);
-    return error_set(reterr, ERR_CONFIG,
-                     "the interrupted run in %s was trained on another snapshot (%sdigest %s) than "
-                     "data.snapshot \"%s\" is now (%s, digest %s); name the one it began with, or "
-                     "give --fresh to begin anew",
-                     config->job_dir, was, digest, config->data_snapshot, run->snapshot,
-                     run->digest);
-}
-
-/* Goes an earlier run on, or is what it left in the way? */
-static int run_look_at_dir(struct run *run, bool fresh, struct error *reterr) {
-    const char *dir = run->config->job_dir;
-    _cleanup_(mem_free_p) char *result = mem_printf("%s/result.json", dir);
-    _cleanup_(mem_free_p) char *checkpoints = mem_printf("%s/checkpoints", dir);
-    if (!file_exists(checkpoints) && !file_exists(result))
-        return 0;
-    if (file_exists(result) || fresh) {
-        run->to_begin = true;
-        return 0;
-    }
-    uint64_t generation = 0;
-    char digest[64] = "";
-    struct error why = {0};
-    int r = model_file_generation(dir, &generation, digest, &why);
-    if (r == 0 && (r = run_check_resumed(run, digest, reterr)) < 0)
-        return r;
-    if (r == ERR_NOT_FOUND)
-        printf("the interrupted run in %s left no complete checkpoint to resume\n", dir);
-    else if (r < 0)
-        fprintf(stderr, "%s: warning: no checkpoint of the interrupted run in %s can be used: %s\n",
-                run->command, dir, error_text(&why));
-    else
-        printf("resuming the interrupted run in %s from checkpoint %lu (--fresh starts anew)\n",
-               dir, (unsigned long)generation);
-    run->resumed = r == 0;
-    if (r == 0)
-        model_file_warn(run->command, dir, false, generation);
-    return 0;
-}
-
-/* A run that has a result, or one that shall not be resumed, is moved aside, never deleted; the
- * catalog's record goes with it. */
-static int run_move_aside(const struct run *run, struct error *reterr) {
-    const char *dir = run->config->job_dir;
-    char stamp[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%S", gmtime_r(&now, &utc));
-    _cleanup_(mem_free_p) char *aside = NULL;
-    for (int i = 0; !aside || file_exists(aside); i++) {
-        mem_free(aside);
-        aside = i == 0 ? mem_printf("%s.%s", dir, stamp) : mem_printf("%s.%s.%d", dir, stamp, i);
-    }
-    if (rename(dir, aside) < 0)
-        return error_set(reterr, ERR_IO, "cannot move %s to %s: %s", dir, aside, strerror(errno));
-    printf("the previous run was moved to %s\n", aside);
-    int r = dir_make(dir, reterr);
-    struct error catalog = {0};
-    if (r == 0 && catalog_move_run(run->config->data_root, dir, aside, &catalog) < 0)
-        fprintf(stderr, "%s: warning: the catalog was not updated: %s\n", run->command,
-                error_text(&catalog));
-    return r;
-}
-
-/* Each worker logs it too, but who reads that while the run does well? */
-static void run_warn_of_halo(const struct run *run) {
-    const struct config *config = run->config;
-    if (config->model_kind == MODEL_MLP || config->workers_count == 1 ||
-        config->data_halo >= config->model_layers)
-        return;
-    fprintf(stderr,
-            "%s: warning: data.halo is %ld, but the model has %ld layers: nodes at the border of a "
-            "part see only some of their neighbours\n",
-            run->command, (long)config->data_halo, (long)config->model_layers);
-}
-
-static int run_cut(struct run *run, const struct snapshot *snapshot, struct error *reterr) {
-    const struct config *config = run->config;
-    uint32_t parts = (uint32_t)config->workers_count, halo = (uint32_t)config->data_halo;
-    const struct partition_options cut = {
-        .parts = parts, .halo = halo, .seed = (uint64_t)config->job_seed};
-    struct partition_outcome outcome;
-    run_warn_of_halo(run);
-    _cleanup_(mem_free_p) char *made = partition_dir(snapshot->dir, parts, halo);
-    run->partition = mem_strdup(strrchr(made, '/') + 1);
-    if (!file_exists(made)) {
-        printf("cutting %s@%s into %u parts with %u hops of halo\n", snapshot->name,
-               snapshot->version, parts, halo);
-        fflush(stdout);
-    }
-    int r = partition_cut(run->command, snapshot, &cut, &outcome, reterr);
-    if (r == 0 && outcome.why[0])
-        printf("cut with %s: %s\n", assign_method_name(outcome.method), outcome.why);
-    if (r == 0)
-        r = claim_take(made, &run->claims[1], reterr);
-    struct error catalog = {0};
-    if (r == 0 && catalog_add_partition(config->data_root, made, &catalog) < 0)
-        fprintf(stderr, "%s: warning: the catalog was not updated: %s\n", run->command,
-                error_text(&catalog));
-    return r;
-}
-
-/* Rather a sentence now than a process that the kernel kills. */
-static int run_check_memory(const struct run *run, const char *snapshot_dir, struct error *reterr) {
-    struct job_plan plan;
-    int r = job_plan_make(run->config, snapshot_dir, &plan, reterr);
-    if (r == 0) {
-        r = job_plan_check(&plan, run->config, reterr);
-        job_plan_done(&plan);
-    }
-    return r;
-}
-
-/* From here on the snapshot is not removed under the run. */
-static int run_prepare(struct run *run, bool fresh, struct error *reterr) {
-    const struct config *config = run->config;
-    _cleanup_(mem_free_p) char *dir = NULL;
-    struct snapshot *snapshot = NULL;
-    int r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
-    if (r == 0)
-        r = claim_take(dir, &run->claims[0], reterr);
-    if (r == 0)
-        r = snapshot_open(dir, false, &snapshot, reterr);
-    if (r < 0)
-        return r;
-    run->snapshot = mem_printf("%s@%s", snapshot->name, snapshot->version);
-    run->digest = mem_strdup(snapshot->digest);
-    r = snapshot_trainable(snapshot, reterr);
-    if (r == 0)
-        r = run_look_at_dir(run, fresh, reterr);
-    if (r == 0)
-        r = run_cut(run, snapshot, reterr);
-    if (r == 0)
-        r = run_check_memory(run, dir, reterr);
-    if (r == 0 && run->to_begin)
-        r = run_move_aside(run, reterr);
-    snapshot_close(snapshot);
-    return r;
-}
-
-/* For people only: a run does not fail for want of a catalog. */
-static int run_record(const struct run *run, const char *state, double valid, double test,
-                      struct error *reterr) {
-    const struct config *config = run->config;
-    const struct catalog_run record = {
-        .job = config->job_name,
-        .dir = config->job_dir,
-        .snapshot = run->snapshot ? run->snapshot : config->data_snapshot,
-        .digest = run->digest,
-        .partition = run->partition,
-        .state = state,
-        .valid_accuracy = valid,
-        .test_accuracy = test,
-    };
-    return catalog_put_run(config->data_root, &record, reterr);
 }
 
 static void run_ask(struct run *run, uint64_t now_ms) {
@@ -467,7 +250,7 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
         printf("test accuracy    %.2f %% (best validation epoch %u: %.2f %%; %s)\n",
                100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy, stop);
     printf("wall time        %.1f s%s\n", (double)(time_now_ms() - run->started_ms) / 1000,
-           run->resumed ? " since it was resumed" : "");
+           run->place.resumed ? " since it was resumed" : "");
     printf("peak memory    ");
     for (size_t i = 0; i < run->launch.shards + run->launch.workers; i++) {
         printf("%s %s ", i ? "," : "", run->launch.processes[i].name);
@@ -499,11 +282,12 @@ static int run_finish(struct run *run, struct error *reterr) {
     const struct catalog_model record = {.path = model,
                                          .job = config->job_name,
                                          .md5 = md5,
-                                         .snapshot = run->snapshot,
-                                         .digest = run->digest,
+                                         .snapshot = run->place.snapshot,
+                                         .digest = run->place.digest,
                                          .valid_accuracy = facts.valid_accuracy,
                                          .test_accuracy = facts.test_accuracy};
-    if (run_record(run, "done", facts.valid_accuracy, facts.test_accuracy, &catalog) < 0 ||
+    if (run_place_record(&run->place, "done", facts.valid_accuracy, facts.test_accuracy, &catalog) <
+            0 ||
         catalog_add_model(config->data_root, &record, &catalog) < 0)
         fprintf(stderr, "%s: the catalog was not updated: %s\n", run->command,
                 error_text(&catalog));
@@ -511,10 +295,10 @@ static int run_finish(struct run *run, struct error *reterr) {
     _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
     json_t *result = json_pack(
         "{s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:b, s:I, s:I, s:s, s:s}", "job",
-        config->job_name, "snapshot", run->snapshot, "snapshot_digest", run->digest, "best_epoch",
-        (int)facts.best_epoch, "last_epoch", (int)facts.last_epoch, "valid_accuracy",
+        config->job_name, "snapshot", run->place.snapshot, "snapshot_digest", run->place.digest,
+        "best_epoch", (int)facts.best_epoch, "last_epoch", (int)facts.last_epoch, "valid_accuracy",
         json_number(facts.valid_accuracy), "test_accuracy", json_number(facts.test_accuracy),
-        "wall_s", (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->resumed,
+        "wall_s", (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->place.resumed,
         "bytes_pushed", (json_int_t)facts.bytes_pushed, "bytes_pulled",
         (json_int_t)facts.bytes_pulled, "model", model, "stop_reason", facts.stop_reason);
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
@@ -557,17 +341,14 @@ static int run_interrupted(const struct run *run, struct error *reterr) {
 
 static int run_train(const struct config *config, const struct arguments *arguments,
                      const char *command, struct error *reterr) {
-    struct run run = {.config = config,
-                      .command = command,
-                      .started_ms = time_now_ms(),
-                      .lock_fd = -1,
-                      .claims = {-1, -1}};
+    struct run run = {.config = config, .command = command, .started_ms = time_now_ms()};
     char config_path[PATH_MAX];
     if (!realpath(arguments->job.config_path, config_path))
         return error_set(reterr, ERR_IO, "%s: %s", arguments->job.config_path, strerror(errno));
-    int r = run_lock(&run, reterr);
+    run_place_init(&run.place, config, command);
+    int r = run_place_lock(&run.place, reterr);
     if (r == 0)
-        r = run_prepare(&run, arguments->fresh, reterr);
+        r = run_place_prepare(&run.place, arguments->fresh, reterr);
     bool prepared = r == 0;
     if (r == 0)
         r = launch_init(&run.launch, config, config_path, arguments->job.sets,
@@ -577,7 +358,7 @@ static int run_train(const struct config *config, const struct arguments *argume
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGHUP, &action, NULL);
-        run_record(&run, "running", NAN, NAN, NULL);
+        run_place_record(&run.place, "running", NAN, NAN, NULL);
         printf("training %s: %ld shards, %ld workers, %s; logs in %s/logs\n", config->job_name,
                (long)config->servers_count, (long)config->workers_count,
                config_choice(config, "consistency.mode"), config->job_dir);
@@ -593,21 +374,14 @@ static int run_train(const struct config *config, const struct arguments *argume
             r = run_interrupted(&run, reterr);
     }
     if (r < 0 && prepared) /* else it did not begin, and what is recorded of an earlier one stays */
-        run_record(&run, run.ending_ms && !run.failure.code ? "interrupted" : "failed", NAN, NAN,
-                   NULL);
+        run_place_record(&run.place, run.ending_ms && !run.failure.code ? "interrupted" : "failed",
+                         NAN, NAN, NULL);
     launch_done(&run.launch);
     fflush(stdout);
     run_heed_output(&run);
     if (run.status)
         wire_free(&run.status->base);
-    mem_free(run.snapshot);
-    mem_free(run.digest);
-    mem_free(run.partition);
-    for (size_t i = 0; i < ARRAY_LEN(run.claims); i++)
-        if (run.claims[i] >= 0)
-            close(run.claims[i]);
-    if (run.lock_fd >= 0)
-        close(run.lock_fd);
+    run_place_done(&run.place);
     return r;
 }
 
