@@ -4,13 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "common/mem.h"
 #include "tests/test.h"
-#include "worker/graph/text.h"
+#include "worker/graph/claim.h"
 #include "worker/graph/import.h"
 #include "worker/graph/snapshot.h"
+#include "worker/graph/text.h"
 
 /* A file of a source directory; text NULL: there is none. */
 struct source_file {
@@ -456,6 +458,44 @@ START_TEST(test_overwrite) {
 }
 END_TEST
 
+/* Another process has finished the same snapshot while this import was under way. */
+static void made_meanwhile(void *dir, const char *what, uint64_t done, uint64_t total) {
+    (void)what, (void)done, (void)total;
+    ck_assert_int_eq(dir_make(dir, NULL), 0);
+}
+
+/* A snapshot never changes: neither one that another import has made since this one began, nor one
+ * that is in use. */
+START_TEST(test_immutable) {
+    const char *root = test_tmpdir(), *dir = test_path(root, "snapshots/g@1.0.0");
+    struct import_options options = {.format = IMPORT_CSV,
+                                     .source =
+                                         make_source(csv_files, ARRAY_LEN(csv_files), NULL, false),
+                                     .root = root,
+                                     .name = "g",
+                                     .version = "1.0.0"};
+    struct import_summary summary;
+    struct error err = {0};
+    ck_assert_int_eq(import_run(&options, made_meanwhile, (void *)(uintptr_t)dir, &summary, &err),
+                     ERR_EXISTS);
+    ck_assert_ptr_nonnull(strstr(err.text, "another process has made it meanwhile"));
+    ck_assert_int_eq(rmdir(dir), 0); /* it is empty, as it was made */
+    ck_assert_msg(import_run(&options, NULL, NULL, &summary, &err) == 0, "%s", err.text);
+
+    int claim;
+    ck_assert_int_eq(claim_take(dir, &claim, &err), 0);
+    options.overwrite = true;
+    ck_assert_int_eq(import_run(&options, NULL, NULL, &summary, &err), ERR_IN_USE);
+    char **names;
+    size_t count;
+    ck_assert_int_eq(dir_list(test_path(root, "snapshots"), &names, &count, &err), 0);
+    ck_assert_uint_eq(count, 1);
+    dir_list_free(names, count);
+    close(claim);
+    ck_assert_msg(import_run(&options, NULL, NULL, &summary, &err) == 0, "%s", err.text);
+}
+END_TEST
+
 /* The published set: its counts are the published ones. */
 START_TEST(test_cora) {
     const char *data = test_data_dir("test_cora");
@@ -549,6 +589,7 @@ int main(void) {
     tcase_add_test(tcase, test_remarks);
     tcase_add_test(tcase, test_printable);
     tcase_add_test(tcase, test_overwrite);
+    tcase_add_test(tcase, test_immutable);
     tcase_add_test(tcase, test_cora);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

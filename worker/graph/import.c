@@ -12,6 +12,7 @@
 #include "common/mem.h"
 #include "worker/graph/build.h"
 #include "worker/graph/catalog.h"
+#include "worker/graph/claim.h"
 #include "worker/graph/manifest.h"
 #include "worker/graph/text.h"
 #include "worker/graph/version.h"
@@ -243,11 +244,9 @@ static int fill(struct build *build, char **ret_digest, struct error *reterr) {
     return r ? r : build_progress(build, "moving into place", 0, 0, reterr);
 }
 
-/* Into place; one that is there already changes places with it, or, where that cannot be, steps
- * aside first and is removed last. */
-static int commit(const char *tmp, const char *dir, struct error *reterr) {
-    if (!file_exists(dir))
-        return dir_commit(tmp, dir, reterr);
+/* Into place; with overwrite one that is there already changes places with it, or, where that
+ * cannot be, steps aside first and is removed last. One that was made since the beginning stays. */
+static int replace(const char *tmp, const char *dir, struct error *reterr) {
     struct error err = {0};
     int exchanged = dir_exchange(tmp, dir, &err);
     if (exchanged == 0)
@@ -270,6 +269,36 @@ static int commit(const char *tmp, const char *dir, struct error *reterr) {
     return r;
 }
 
+static int in_use(const char *dir, struct error *reterr) {
+    return error_set(reterr, ERR_IN_USE,
+                     "%s: a running process uses it; try again when it has ended, or give another "
+                     "--version",
+                     dir);
+}
+
+static int commit(const char *tmp, const char *dir, bool overwrite, struct error *reterr) {
+    if (!overwrite || !file_exists(dir)) {
+        int r = dir_commit(tmp, dir, reterr);
+        return r == ERR_EXISTS ? error_set(reterr, r,
+                                           "%s: another process has made it meanwhile; give "
+                                           "another --version, or --overwrite",
+                                           dir)
+                               : r;
+    }
+    int claim = -1;
+    int r = claim_take_alone(dir, &claim, reterr);
+    if (r == 0) {
+        r = replace(tmp, dir, reterr);
+    } else {
+        (void)dir_remove(tmp, NULL);
+        if (r == ERR_IN_USE)
+            r = in_use(dir, reterr);
+    }
+    if (claim >= 0)
+        close(claim);
+    return r;
+}
+
 int import_run(const struct import_options *options, import_progress *progress, void *ctx,
                struct import_summary *ret, struct error *reterr) {
     int r = check_options(options, reterr);
@@ -284,6 +313,8 @@ int import_run(const struct import_options *options, import_progress *progress, 
     if (file_exists(dir) && !options->overwrite)
         return error_set(reterr, ERR_EXISTS,
                          "%s: exists already; give another --version, or --overwrite", dir);
+    if (claim_held(dir)) /* asked again at the end, but nobody shall wait until then for a no */
+        return in_use(dir, reterr);
     /* What follows a second @ is no version, so that this is taken for no snapshot. */
     _cleanup_(mem_free_p) char *beside = mem_printf("%s@new", dir),
                                *old = mem_printf("%s@old", dir);
@@ -316,7 +347,7 @@ int import_run(const struct import_options *options, import_progress *progress, 
     if (r < 0)
         (void)dir_remove(tmp, NULL); /* the first error is the one to tell */
     else
-        r = commit(tmp, dir, reterr);
+        r = commit(tmp, dir, options->overwrite, reterr);
     if (hold >= 0)
         close(hold);
     if (r < 0)
