@@ -262,11 +262,17 @@ static int write_files(const struct generate_options *options, const struct gene
     return r;
 }
 
-/* Into place; one that is there already changes places with it, or, where that cannot be, steps
- * aside first and is removed last. */
-static int commit(const char *tmp, const char *out, const char *old, struct error *reterr) {
-    if (!file_exists(out))
+/* Into place; with overwrite one that is there already changes places with it, or, where that
+ * cannot be, steps aside first and is removed last. One that was made since the beginning stays. */
+static int commit(const char *tmp, const char *out, const char *old, bool overwrite,
+                  struct error *reterr) {
+    if (!overwrite || !file_exists(out))
         return dir_commit(tmp, out, reterr);
+    int checked = check_is_generated(out, reterr);
+    if (checked < 0) {
+        (void)dir_remove(tmp, NULL);
+        return checked;
+    }
     struct error err = {0};
     int exchanged = dir_exchange(tmp, out, &err);
     if (exchanged == 0)
@@ -326,7 +332,7 @@ int generate_run(const struct generate_options *options, generate_progress *prog
     if (r < 0)
         (void)dir_remove(tmp, NULL); /* the first error is the one to tell */
     else
-        r = commit(tmp, out, old, reterr);
+        r = commit(tmp, out, old, options->overwrite, reterr);
     if (hold >= 0)
         close(hold);
     if (r == 0)
