@@ -28,6 +28,7 @@ struct reading {
     const struct text_edges *edges;
     struct rows *rows;
     uint64_t seen, refused; /* rows used, and those of them that were left out */
+    bool guessed;           /* nobody said whether there is a header; it has none of the names */
 };
 
 static void *parsed_make(void *ctx) {
@@ -192,6 +193,24 @@ static int fill_columns(struct reading *reading, struct parsed *parsed, struct e
     return 0;
 }
 
+/* Two words above integers are a header of other names, which would become an edge between two
+ * nodes that nobody has. */
+static int first_rows_check(struct reading *reading, const struct parsed *parsed,
+                            struct error *reterr) {
+    const struct id_key *ends = parsed->ends;
+    bool guessed = reading->guessed;
+    reading->guessed = false;
+    if (!guessed || parsed->n < 2 || parsed->lines[0] != reading->rows->first.line ||
+        !ends[0].text || !ends[1].text || ends[2].text || ends[3].text)
+        return 0;
+    char from[64], to[64];
+    return rows_fault(reading->rows, parsed->lines[0], 0, ERR_FORMAT, reterr,
+                      "\"%s\" and \"%s\" look like a header, for integers follow; say --header "
+                      "yes, or --header no if they are nodes",
+                      text_printable(ends[0].text, from, sizeof from),
+                      text_printable(ends[1].text, to, sizeof to));
+}
+
 /* Both ends known? Else the edge is refused, or left out. */
 static int ends_there(struct reading *reading, struct parsed *parsed, size_t i,
                       struct error *reterr) {
@@ -212,7 +231,9 @@ static int use(void *ctx, void *item, struct error *reterr) {
     int r = build_progress(build, "edges", reading->rows->done, reading->rows->total, reterr);
     if (r < 0 || parsed->n == 0)
         return r;
-    r = build_resolve(build, parsed->ends, 2 * parsed->n, parsed->end_numbers, reterr);
+    r = first_rows_check(reading, parsed, reterr);
+    if (r == 0)
+        r = build_resolve(build, parsed->ends, 2 * parsed->n, parsed->end_numbers, reterr);
     if (r == 0)
         r = fill_columns(reading, parsed, reterr);
     if (r < 0)
@@ -257,7 +278,11 @@ int text_edges(struct build *build, const struct text_edges *edges, struct error
     struct rows_options options = rows_options(build, edges->path);
     if (edges->delimiter)
         options.delimiter = edges->delimiter;
-    struct reading reading = {.build = build, .edges = edges};
+    struct reading reading = {.build = build,
+                              .edges = edges,
+                              .guessed = build->ids && !edges->columns.header &&
+                                         !edges->columns.kinds[0][0] &&
+                                         build->options->header == HEADER_AUTO};
     int r = rows_open(&options, &reading.rows, reterr);
     if (r < 0)
         return r;

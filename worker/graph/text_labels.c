@@ -29,6 +29,7 @@ struct reading {
     struct rows *rows;
     const char *what; /* for progress */
     bool ids;         /* fields[0] is the node */
+    bool guessed;     /* a first row that has none of a header's names */
     size_t columns;   /* 0: any */
     uint64_t first, limit, count, seen;
     const char *why;
@@ -131,12 +132,22 @@ static int shift(struct reading *reading, struct parsed *parsed, struct error *r
     return 0;
 }
 
+/* A word above integers may be a header of another name, which has become a node. */
+static void first_rows_check(struct reading *reading, const struct parsed *parsed) {
+    if (reading->guessed && reading->seen == 0 && parsed->n > 1 && parsed->nodes[0].text &&
+        !parsed->nodes[1].text)
+        build_remark(reading->build, reading->rows->path,
+                     "the first row was taken for a node, though integers follow; if it is a "
+                     "header, call its first column id");
+}
+
 static int use(void *ctx, void *parsed_p, struct error *reterr) {
     struct reading *reading = ctx;
     struct parsed *parsed = parsed_p;
     struct build *build = reading->build;
     int r = build_progress(build, reading->what, reading->rows->done, reading->rows->total, reterr);
     if (r == 0 && reading->ids && parsed->n > 0) {
+        first_rows_check(reading, parsed);
         if (reading->limit)
             r = shift(reading, parsed, reterr);
         if (r == 0)
@@ -184,6 +195,7 @@ static int run(struct reading *reading, const char *path, const char *const *sec
         header |= !strcasecmp(first->fields[0].text, *name);
     for (const char *const *name = second_names; name && first->count > 1 && *name; name++)
         header |= !strcasecmp(first->fields[1].text, *name);
+    reading->guessed = reading->ids && !header;
     r = rows_run(reading->rows, header, &ops, reading, reterr);
     if (r == 0 && reading->count != UINT64_MAX && reading->seen != reading->count)
         r = error_set(reterr, ERR_FORMAT, "%s: the file has %llu rows where %s says %llu", path,
