@@ -229,6 +229,17 @@ static void classes_set(struct rows *rows) {
 
 /* The first row, on a copy, for the walk changes what it walks over. What the file is like is told
  * from it, so it is never one that may be left out. */
+/* Lines that end with a carriage return alone, as some spreadsheets write them, would all be one.
+ */
+static bool has_lone_returns(const char *text, size_t len) {
+    if (memchr(text, '"', len))
+        return false;
+    for (size_t i = 0; i + 1 < len; i++)
+        if (text[i] == '\r' && text[i + 1] != '\r' && text[i + 1] != '\n')
+            return true;
+    return false;
+}
+
 static int first_row(struct rows *rows, const struct rows_part *part, struct error *reterr) {
     struct rows_part copy = *part;
     copy.text = rows->text_p = mem_raw(part->len + 1);
@@ -239,6 +250,9 @@ static int first_row(struct rows *rows, const struct rows_part *part, struct err
     if (!found)
         row.count = 0;
     rows->first = row;
+    if (found && has_lone_returns(part->text, (size_t)(row.walk_p->at - copy.text)))
+        return rows_fault(rows, row.line, 0, ERR_FORMAT, reterr,
+                          "lines end with a carriage return alone; save it with line feeds");
     const struct rows_fault *fault = &copy.told[0];
     return found || copy.faults == 0 ? 0
                                      : rows_fault(rows, fault->line, fault->column, fault->code,
