@@ -399,8 +399,10 @@ static int use_split(struct reading *reading, const struct parsed *parsed, const
     static const struct {
         const char *name;
         enum split split;
-    } names[] = {{"train", SPLIT_TRAIN}, {"valid", SPLIT_VALID}, {"val", SPLIT_VALID},
-                 {"test", SPLIT_TEST},   {"none", SPLIT_NONE},   {"", SPLIT_NONE}};
+    } names[] = {{"train", SPLIT_TRAIN}, {"valid", SPLIT_VALID},
+                 {"val", SPLIT_VALID},   {"validation", SPLIT_VALID},
+                 {"test", SPLIT_TEST},   {"none", SPLIT_NONE},
+                 {"", SPLIT_NONE}};
     struct place place = place_line(reading->rows, item->line, 1);
     enum split split = reading->split;
     if (reading->split_column) {
