@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "common/lock.h"
+#include "common/mem.h"
 #include "worker/graph/import.h"
 
 enum {
@@ -307,10 +308,9 @@ static void print_remarks(const char *command, struct import_summary *sum) {
     const struct rejects *rejects = &sum->rejects;
     if (rejects->count == 0)
         return;
-    fprintf(stderr, "%s: warning: %" PRIu64 " rows were wrong and left out:\n", command,
-            rejects->count);
-    for (uint64_t i = 0; i < rejects->count && i < sizeof rejects->told / sizeof *rejects->told;
-         i++)
+    fprintf(stderr, "%s: warning: %" PRIu64 " rows were wrong and left out%s:\n", command,
+            rejects->count, rejects->count > ARRAY_LEN(rejects->told) ? "; the first of them" : "");
+    for (uint64_t i = 0; i < rejects->count && i < ARRAY_LEN(rejects->told); i++)
         fprintf(stderr, "  %s\n", rejects->told[i]);
 }
 
