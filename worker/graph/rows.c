@@ -227,8 +227,6 @@ static void classes_set(struct rows *rows) {
     classes[0] = CLASS_ZERO;
 }
 
-/* The first row, on a copy, for the walk changes what it walks over. What the file is like is told
- * from it, so it is never one that may be left out. */
 /* Lines that end with a carriage return alone, as some spreadsheets write them, would all be one.
  */
 static bool has_lone_returns(const char *text, size_t len) {
@@ -240,6 +238,8 @@ static bool has_lone_returns(const char *text, size_t len) {
     return false;
 }
 
+/* The first row, on a copy, for the walk changes what it walks over. What the file is like is told
+ * from it, so it is never one that may be left out. */
 static int first_row(struct rows *rows, const struct rows_part *part, struct error *reterr) {
     struct rows_part copy = *part;
     copy.text = rows->text_p = mem_raw(part->len + 1);
