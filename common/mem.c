@@ -27,6 +27,7 @@ void mem_count_allocation(void) {
  * for pages, and fresh memory much in page faults: large pages make both rare. */
 #define HUGE_FROM_BYTES (4u << 20)
 #define PAGE_BYTES 4096u
+#define LARGE_PAGE_BYTES (2u << 20)
 
 static void ask_for_large_pages(void *pointer, size_t size_bytes) {
     uintptr_t begin = ((uintptr_t)pointer + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
@@ -45,6 +46,12 @@ void *mem_raw(size_t size_bytes) {
     if (rounded >= HUGE_FROM_BYTES)
         ask_for_large_pages(pointer, rounded);
     return pointer;
+}
+
+/* Where in a large page the touched part ends is chance: in the middle, on average. */
+size_t mem_touched_bytes(size_t capacity_bytes, size_t used_bytes) {
+    size_t bytes = used_bytes + (capacity_bytes >= HUGE_FROM_BYTES ? LARGE_PAGE_BYTES / 2 : 0);
+    return used_bytes == 0 ? 0 : bytes < capacity_bytes ? bytes : capacity_bytes;
 }
 
 void *mem_alloc(size_t size_bytes) {

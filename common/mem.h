@@ -24,6 +24,9 @@ void *mem_resize(void *array, size_t old_bytes, size_t new_bytes);
 char *mem_strdup(const char *text);
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mem_free(void *pointer);
+/* Of an array made by mem_raw of whose capacity only the first used_bytes were ever touched: the
+ * memory that it takes, about. */
+size_t mem_touched_bytes(size_t capacity_bytes, size_t used_bytes);
 /* How often this process has asked the system's allocator, by way of this file or of a library that
  * was told to count (mem_count_allocation). */
 uint64_t mem_allocations(void);

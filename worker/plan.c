@@ -22,8 +22,10 @@
 #define RATE_ROWS 65536u
 
 uint64_t plan_worker_bytes(const struct plan_worker *worker) {
-    return worker->mapped_bytes + worker->batch_bytes + worker->model_bytes +
-           worker->exchange_bytes + worker->base_bytes;
+    uint64_t training = worker->feature_bytes + worker->batch_bytes + worker->model_bytes;
+    return worker->mapped_bytes - worker->feature_bytes + worker->exchange_bytes +
+           worker->base_bytes +
+           (training > worker->prepare_bytes ? training : worker->prepare_bytes);
 }
 
 uint64_t plan_shard_bytes(const struct plan_shard *shard) {
@@ -62,21 +64,26 @@ static void plan_full(const struct config *config, const struct store *store,
     full_batch_shape_done(&shape);
 }
 
-/* The largest of some batches stands for all. */
+/* The largest of some batches stands for all. The model grows as it meets them: a batch larger than
+ * its arrays makes those a quarter larger than itself. */
 static void plan_sampled(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct plan_worker *ret) {
     struct sampler *sampler = sampler_new_trial(store, config);
     uint64_t begun_ms = time_now_ms();
     ret->steps = sampler_steps_per_epoch(store, config);
-    for (size_t i = 0; i < TRY_BATCHES && (i < 2 || time_now_ms() - begun_ms < TRY_MS); i++) {
+    /* Each thread's first and those that wait for us: so many are made ahead at once. */
+    size_t ahead = (size_t)config->train_sampler_threads + 2;
+    for (size_t i = 0; i < ahead || (i < TRY_BATCHES && time_now_ms() - begun_ms < TRY_MS); i++) {
         const struct batch *batch = sampler_next(sampler);
         uint64_t bytes = model_bytes(spec, batch, 0, true), edges = 0;
         for (size_t l = 0; l < batch->layers; l++)
             edges += (uint64_t)batch->graphs[l].indptr[batch->graphs[l].n_dst];
-        ret->model_bytes = ret->model_bytes > bytes ? ret->model_bytes : bytes;
+        if (batch->train_count > 0 && bytes * 4 / 5 > ret->model_bytes)
+            ret->model_bytes = bytes;
         ret->edges = ret->edges > edges ? ret->edges : edges;
     }
     ret->batch_bytes = sampler_bytes(sampler);
+    ret->prepare_bytes = sampler_prepare_bytes(sampler);
     sampler_free(sampler);
     ret->model_bytes += infer_bytes(spec, store);
 }
@@ -85,8 +92,12 @@ void plan_worker(const struct config *config, const struct store *store, uint64_
                  struct plan_worker *ret) {
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
-    *ret =
-        (struct plan_worker){.base_bytes = WORKER_BASE_BYTES, .mapped_bytes = mapped_bytes(store)};
+    size_t feature = store->half_features ? sizeof *store->half_features : sizeof(float);
+    *ret = (struct plan_worker){
+        .base_bytes = WORKER_BASE_BYTES,
+        .mapped_bytes = mapped_bytes(store),
+        .feature_bytes = store->local * store->feature_dim * feature,
+    };
     if (config->train_mode == TRAIN_SAMPLED)
         plan_sampled(config, store, &spec, ret);
     else

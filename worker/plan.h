@@ -8,14 +8,17 @@
 
 struct plan_worker {
     uint64_t mapped_bytes;   /* the part's files; shared by processes that open the same part */
+    uint64_t feature_bytes;  /* of those, the features, which only batches and evaluation read */
     uint64_t batch_bytes;    /* graphs and features of batches, all that are made ahead */
     uint64_t model_bytes;    /* activations, gradients, evaluation */
     uint64_t exchange_bytes; /* weights, gradients, pushes under way */
+    uint64_t prepare_bytes;  /* before there are batches: of another peak, not added to theirs */
     uint64_t base_bytes;     /* program and libraries */
     uint64_t steps;          /* an epoch */
     uint64_t edges;          /* that one step multiplies by, over all layers */
     double step_seconds;     /* computing one step; 0 before plan_time */
 };
+/* The peak: while it prepares or while it trains. */
 uint64_t plan_worker_bytes(const struct plan_worker *worker);
 /* Memory. In sampled mode some batches are made to see how large they are. parameters: of the
  * model. */

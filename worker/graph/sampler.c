@@ -19,7 +19,9 @@ enum { SLOTS_MORE = 2 };
 /* Small batches vary more. */
 enum { SPARE = 512 };
 
-void sampler_reserve(void **items, size_t *capacity, size_t kept, size_t count, size_t size_bytes) {
+void sampler_reserve(void **items, size_t *capacity, size_t *used, size_t kept, size_t count,
+                     size_t size_bytes) {
+    *used = *used < count ? count : *used;
     if (count <= *capacity)
         return;
     size_t grown = count + count / 2 + SPARE;
@@ -322,7 +324,10 @@ struct sampler *sampler_new_trial(const struct store *store, const struct config
     return make_sampler(store, config, 0, true);
 }
 
-#define BYTES(array) ((array).capacity * sizeof *(array).items)
+/* What arrays have beyond their use is not touched, and takes no memory. */
+#define BYTES(array)                                                                               \
+    mem_touched_bytes((array).capacity * sizeof *(array).items,                                    \
+                      (array).used * sizeof *(array).items)
 
 static size_t slot_bytes(const struct slot *slot) {
     size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
@@ -354,8 +359,13 @@ size_t sampler_bytes(struct sampler *sampler) {
         bytes += sampler->method->bytes(sampler);
     if (sampler->alias)
         bytes += alias_bytes(sampler->store->indptr, sampler->store->rows);
-    for (size_t s = 0; s < sampler->slot_count; s++)
-        bytes += slot_bytes(&sampler->slots[s]);
+    /* Sooner or later each slot has held one of the largest. */
+    size_t largest = 0;
+    for (size_t s = 0; s < sampler->slot_count; s++) {
+        size_t slot = slot_bytes(&sampler->slots[s]);
+        largest = largest < slot ? slot : largest;
+    }
+    bytes += sampler->slot_count * largest;
     for (size_t m = 0; m < sampler->maker_count; m++) {
         const struct maker *maker = &sampler->makers[m];
         bytes += order + nodemap_bytes(&maker->map) + nodemap_bytes(&maker->other) +
@@ -364,6 +374,10 @@ size_t sampler_bytes(struct sampler *sampler) {
                  sampler->row_max / 8;
     }
     return bytes;
+}
+
+size_t sampler_prepare_bytes(const struct sampler *sampler) {
+    return sampler->method->prepare_bytes ? sampler->method->prepare_bytes(sampler) : 0;
 }
 
 static void slot_done(struct slot *slot) {

@@ -40,6 +40,9 @@ struct sampler *sampler_new_trial(const struct store *store, const struct config
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config);
 /* The batch of the next step, in order; borrowed until the next call. Waits for the thread. */
 const struct batch *sampler_next(struct sampler *sampler);
-/* What it has allocated, all batches made ahead included. Stops it: it can only be freed then. */
+/* The memory it takes, all batches made ahead included, as large as the largest so far. Stops it:
+ * it can only be freed then. */
 size_t sampler_bytes(struct sampler *sampler);
+/* What sampler_new takes before the first batch, and gives back (of a trial: would take). */
+size_t sampler_prepare_bytes(const struct sampler *sampler);
 struct sampler *sampler_free(struct sampler *sampler); /* stops the thread; takes NULL */

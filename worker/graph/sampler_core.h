@@ -26,17 +26,18 @@ enum {
 #define GROWING(type)                                                                              \
     struct {                                                                                       \
         type *items;                                                                               \
-        size_t capacity;                                                                           \
+        size_t capacity, used; /* used: at most so far */                                          \
     }
 /* Room for count items; what was in it is lost. */
 #define RESERVE(array, count)                                                                      \
-    sampler_reserve((void **)&(array)->items, &(array)->capacity, 0, (count),                      \
+    sampler_reserve((void **)&(array)->items, &(array)->capacity, &(array)->used, 0, (count),      \
                     sizeof *(array)->items)
 /* The same; the first kept items stay. */
 #define RESERVE_KEEP(array, kept, count)                                                           \
-    sampler_reserve((void **)&(array)->items, &(array)->capacity, (kept), (count),                 \
+    sampler_reserve((void **)&(array)->items, &(array)->capacity, &(array)->used, (kept), (count), \
                     sizeof *(array)->items)
-void sampler_reserve(void **items, size_t *capacity, size_t kept, size_t count, size_t size_bytes);
+void sampler_reserve(void **items, size_t *capacity, size_t *used, size_t kept, size_t count,
+                     size_t size_bytes);
 
 /* A batch and the memory behind it. */
 struct slot {
@@ -124,6 +125,8 @@ struct sampler_method {
     void (*prepare)(struct sampler *sampler, struct maker *maker);
     void (*done)(struct sampler *sampler); /* also of a sampler that has none */
     size_t (*bytes)(const struct sampler *sampler);
+    /* Memory that prepare takes at its peak, where that is much. May be NULL. */
+    size_t (*prepare_bytes)(const struct sampler *sampler);
     /* Fills graphs, locals, n_input, n_output, train_count and perhaps loss_weights of a slot whose
      * batch has its step and layers; the maker's map is empty. */
     void (*make)(struct maker *maker, struct slot *slot);

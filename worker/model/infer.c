@@ -18,10 +18,9 @@
 struct block {
     uint64_t first;
     uint32_t rows;
-    int64_t *indptr; /* [BLOCK_ROWS + 1] */
-    int32_t *indices;
+    int64_t *indptr;  /* [BLOCK_ROWS + 1] */
+    int32_t *indices; /* [infer.block_edges] */
     float *weights;
-    size_t capacity; /* of indices and weights */
 };
 
 struct infer {
@@ -32,6 +31,7 @@ struct infer {
     float *propagated; /* [BLOCK_ROWS, in], where the graph comes first */
     float *taken;      /* [BLOCK_ROWS, in] features, where they are not mapped as they should be */
     struct block block;
+    size_t block_edges; /* that a block has at most */
 };
 
 /* Nodes within hops of the owned ones, as far as the store has them. */
@@ -68,6 +68,10 @@ static uint64_t layer_sources(const struct infer *infer, size_t l) {
                                          : nodes_within(infer->store, infer->spec.layers - l);
 }
 
+static uint64_t block_rows_max(uint64_t rows) {
+    return rows < BLOCK_ROWS ? rows : BLOCK_ROWS;
+}
+
 enum { OUTPUTS_0, OUTPUTS_1, PRODUCT, PROPAGATED, TAKEN, ARRAYS };
 
 static void raise_to(size_t *floats, size_t at_least) {
@@ -80,14 +84,54 @@ static void plan(const struct infer *infer, size_t floats[ARRAYS]) {
     memset(floats, 0, ARRAYS * sizeof *floats);
     for (size_t l = 0; l < spec->layers; l++) {
         size_t in = layer_in(spec, l), out = layer_out(spec, l);
+        bool product = spec->kind != MODEL_MLP && !graph_first(infer, l);
         raise_to(&floats[l % 2], layer_rows(infer, l) * out);
+        uint64_t taken = product ? layer_sources(infer, l) : layer_rows(infer, l);
         if (graph_first(infer, l))
-            raise_to(&floats[PROPAGATED], BLOCK_ROWS * in);
-        else if (spec->kind != MODEL_MLP)
+            raise_to(&floats[PROPAGATED], block_rows_max(layer_rows(infer, l)) * in);
+        if (product)
             raise_to(&floats[PRODUCT], layer_sources(infer, l) * out);
         if (takes_features(infer, l))
-            raise_to(&floats[TAKEN], BLOCK_ROWS * in);
+            raise_to(&floats[TAKEN], block_rows_max(taken) * in);
     }
+}
+
+/* Where the row's edges are in the store; none beyond what it has. */
+static int64_t row_edge(const struct store *store, uint64_t row) {
+    return store->indptr[row < store->rows ? row : store->rows];
+}
+
+/* How many rows from first on, up to end, are a block, and their edges; indptr may be NULL. */
+static uint32_t block_extent(const struct infer *infer, uint64_t first, uint64_t end,
+                             int64_t *indptr, size_t *ret_edges) {
+    bool self = infer->spec.kind == MODEL_GCN;
+    uint32_t rows = 0;
+    size_t edges = 0;
+    while (first + rows < end && rows < BLOCK_ROWS) {
+        uint64_t i = first + rows;
+        size_t row =
+            infer->spec.kind == MODEL_MLP
+                ? 0
+                : (size_t)(row_edge(infer->store, i + 1) - row_edge(infer->store, i)) + self;
+        if (rows > 0 && edges + row > BLOCK_EDGES)
+            break;
+        edges += row;
+        rows++;
+        if (indptr)
+            indptr[rows] = (int64_t)edges;
+    }
+    *ret_edges = edges;
+    return rows;
+}
+
+/* Every layer's blocks begin with the first row, and no layer has more rows than the first one. */
+static size_t block_edges_max(const struct infer *infer) {
+    size_t most = 0, edges;
+    for (uint64_t i = 0, rows = layer_rows(infer, 0); i < rows;) {
+        i += block_extent(infer, i, rows, NULL, &edges);
+        raise_to(&most, edges);
+    }
+    return most;
 }
 
 size_t infer_bytes(const struct model_spec *spec, const struct store *store) {
@@ -97,7 +141,7 @@ size_t infer_bytes(const struct model_spec *spec, const struct store *store) {
     for (size_t i = 0; i < ARRAYS; i++)
         all += floats[i];
     return all * sizeof(float) + (BLOCK_ROWS + 1) * sizeof(int64_t) +
-           2 * BLOCK_EDGES * sizeof(float);
+           block_edges_max(&infer) * (sizeof(int32_t) + sizeof(float));
 }
 
 struct infer *infer_new(const struct model_spec *spec, const struct store *store) {
@@ -111,7 +155,10 @@ struct infer *infer_new(const struct model_spec *spec, const struct store *store
     infer->product = mem_raw(floats[PRODUCT] * sizeof(float));
     infer->propagated = mem_raw(floats[PROPAGATED] * sizeof(float));
     infer->taken = mem_raw(floats[TAKEN] * sizeof(float));
+    infer->block_edges = block_edges_max(infer);
     infer->block.indptr = mem_raw((BLOCK_ROWS + 1) * sizeof *infer->block.indptr);
+    infer->block.indices = mem_raw(infer->block_edges * sizeof *infer->block.indices);
+    infer->block.weights = mem_raw(infer->block_edges * sizeof *infer->block.weights);
     return infer;
 }
 
@@ -130,42 +177,15 @@ struct infer *infer_free(struct infer *infer) {
     return NULL;
 }
 
-/* Where the row's edges are in the store; none beyond what it has. */
-static int64_t row_edge(const struct store *store, uint64_t row) {
-    return store->indptr[row < store->rows ? row : store->rows];
-}
-
-static void block_reserve(struct block *block, size_t edges) {
-    if (edges <= block->capacity)
-        return;
-    mem_free(block->indices);
-    mem_free(block->weights);
-    block->capacity = edges < BLOCK_EDGES ? BLOCK_EDGES : edges;
-    block->indices = mem_raw(block->capacity * sizeof *block->indices);
-    block->weights = mem_raw(block->capacity * sizeof *block->weights);
-}
-
 /* As many rows from first on as fit, up to end; with their edges and weights. */
 static void block_take(struct infer *infer, uint64_t first, uint64_t end) {
     const struct store *store = infer->store;
     struct block *block = &infer->block;
     bool self = infer->spec.kind == MODEL_GCN;
-    uint32_t rows = 0;
-    size_t edges = 0;
+    size_t edges;
     block->first = first;
     block->indptr[0] = 0;
-    while (first + rows < end && rows < BLOCK_ROWS) {
-        uint64_t i = first + rows;
-        size_t row = infer->spec.kind == MODEL_MLP
-                         ? 0
-                         : (size_t)(row_edge(store, i + 1) - row_edge(store, i)) + self;
-        if (rows > 0 && edges + row > BLOCK_EDGES)
-            break;
-        edges += row;
-        block->indptr[++rows] = (int64_t)edges;
-    }
-    block->rows = rows;
-    block_reserve(block, edges);
+    uint32_t rows = block->rows = block_extent(infer, first, end, block->indptr, &edges);
     if (edges == 0)
         return;
 #pragma omp parallel for schedule(dynamic, 256) if (edges >= 16384)

@@ -127,12 +127,14 @@ static bool sparse_init(struct sparse *sparse, const float *x, size_t rows, size
     return true;
 }
 
+#define FLOATS_GROWN(count) ((count) + (count) / 8)
+
 /* Grows *array to count floats at least; its contents are not kept. */
 static void floats_reserve(float **array, size_t *capacity, size_t count) {
     if (count <= *capacity)
         return;
     mem_free(*array);
-    *capacity = count + count / 8;
+    *capacity = FLOATS_GROWN(count);
     *array = mem_array(*capacity, sizeof **array);
 }
 
@@ -210,5 +212,5 @@ size_t features_bytes(size_t rows, size_t cols, uint64_t filled, bool repeated, 
     if (*ret_sparse)
         return (rows + cols) * sizeof(int64_t) + 2 * filled * sizeof(int32_t) + values +
                (p > 0 ? values : 0);
-    return p > 0 ? rows * cols * sizeof(float) : 0;
+    return p > 0 ? FLOATS_GROWN(rows * cols) * sizeof(float) : 0;
 }
