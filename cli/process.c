@@ -14,7 +14,9 @@
 
 #include "common/lock.h"
 #include "common/mem.h"
+#include "common/metrics.h"
 
+#define COPY_SLACK_BYTES (256u << 10)
 #define TAIL_BYTES 16384 /* of a log, from which its last lines are taken */
 
 void process_init(struct process *process, const char *name, char *log_path, char **argv) {
@@ -43,6 +45,8 @@ int process_start(struct process *process, struct error *reterr) {
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     pid_t launcher = getpid();
+    process->launcher_bytes = process_rss_bytes();
+    process->seen_bytes = 0;
     pid_t pid = fork();
     if (pid != 0)
         sigprocmask(SIG_SETMASK, &before, NULL);
@@ -82,11 +86,35 @@ int process_start(struct process *process, struct error *reterr) {
     return 0;
 }
 
+/* Of a process that runs; 0 when it does not say. */
+static uint64_t peak_so_far(pid_t pid) {
+    char path[32], line[256];
+    unsigned long long kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "VmHWM: %llu", &kb) != 1)
+        ;
+    if (file)
+        fclose(file);
+    return (uint64_t)kb * 1024;
+}
+
+/* What wait4 says begins before exec, with a copy of the launcher: where it says no more than that,
+ * what was seen last counts. */
+static uint64_t peak_at_end(const struct process *process, const struct rusage *usage) {
+    uint64_t peak = (uint64_t)usage->ru_maxrss * 1024;
+    bool copied = peak <= process->launcher_bytes + COPY_SLACK_BYTES;
+    return copied && process->seen_bytes > 0 ? process->seen_bytes : peak;
+}
+
 bool process_reap(struct process *process) {
     if (process->pid == 0)
         return false;
     int status;
     struct rusage usage;
+    uint64_t seen = peak_so_far(process->pid);
+    if (seen > 0)
+        process->seen_bytes = seen;
     pid_t pid = wait4(process->pid, &status, WNOHANG, &usage);
     if (pid != process->pid)
         return false;
@@ -94,7 +122,7 @@ bool process_reap(struct process *process) {
     process->exited = true;
     process->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     process->killed_by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    uint64_t peak = (uint64_t)usage.ru_maxrss * 1024;
+    uint64_t peak = peak_at_end(process, &usage);
     if (peak > process->peak_bytes)
         process->peak_bytes = peak;
     return true;

@@ -18,7 +18,8 @@ struct process {
     bool hung;   /* this life ends because it did not answer */
     bool exited; /* has run and ended: exit_code, or killed_by a signal */
     int exit_code, killed_by;
-    uint64_t peak_bytes; /* the largest of all its lives */
+    uint64_t peak_bytes;                 /* the largest of all its lives */
+    uint64_t launcher_bytes, seen_bytes; /* of this life: ours as it began, its peak so far */
     uint32_t restarts;
     uint64_t restart_at_ms; /* when to start it again; 0: not waiting */
 };
