@@ -1,5 +1,6 @@
 /* graphps plan: what a job will need, before it runs. */
 #include <argp.h>
+#include <jansson.h>
 #include <sched.h>
 #include <stdio.h>
 
@@ -9,17 +10,18 @@
 #include "common/mem.h"
 #include "worker/kernels/kernels.h"
 
-enum { KEY_NO_TIME = 256 };
+enum { KEY_NO_TIME = 256, KEY_JSON };
 
 static const struct argp_option options[] = {
     {"no-time", KEY_NO_TIME, NULL, 0, "Compute nothing: memory, wire and disk only", 0},
+    {"json", KEY_JSON, NULL, 0, "As JSON, bytes and seconds as numbers", 0},
     {0},
 };
 static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
 
 struct arguments {
     struct args_job job;
-    bool no_time;
+    bool no_time, json;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
@@ -30,6 +32,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_NO_TIME:
         arguments->no_time = true;
+        return 0;
+    case KEY_JSON:
+        arguments->json = true;
         return 0;
     case ARGP_KEY_ARG:
         if (arguments->job.config_path)
@@ -57,14 +62,20 @@ static const char *bytes_text(uint64_t bytes, char buf[16]) {
 
 static void print_memory(const struct config *config, const struct job_plan *plan) {
     char a[16], b[16], c[16], d[16], e[16], f[16];
-    printf("%-10s %10s %10s %10s %10s %10s %10s\n", "memory", "all", "files", "batches", "model",
-           "exchange", "program");
+    bool prepares = false;
+    for (int64_t w = 0; w < config->workers_count; w++)
+        prepares = prepares || plan->workers[w].prepare_bytes > 0;
+    printf("%-10s %10s %10s %10s %10s %10s %10s%s\n", "memory", "all", "files", "batches", "model",
+           "exchange", "program", prepares ? "    or first" : "");
     for (int64_t w = 0; w < config->workers_count; w++) {
         const struct plan_worker *worker = &plan->workers[w];
-        printf("worker %-3d %10s %10s %10s %10s %10s %10s\n", (int)w,
+        printf("worker %-3d %10s %10s %10s %10s %10s %10s", (int)w,
                bytes_text(plan_worker_bytes(worker), a), bytes_text(worker->mapped_bytes, b),
                bytes_text(worker->batch_bytes, c), bytes_text(worker->model_bytes, d),
                bytes_text(worker->exchange_bytes, e), bytes_text(worker->base_bytes, f));
+        if (prepares)
+            printf("  %10s", bytes_text(worker->prepare_bytes, a));
+        printf("\n");
     }
     printf("%-10s %10s %10s %10s %10s %10s\n", "", "all", "weights", "optimizer", "pushes",
            "program");
@@ -85,9 +96,82 @@ static int threads_each(const struct config *config) {
     return each < 1 ? 1 : each;
 }
 
+static void print_plan(const struct config *config, const struct snapshot *snapshot,
+                       const struct job_plan *plan) {
+    char a[16], b[16];
+    printf("job %s on %s@%s: %ld shards, %ld workers, %lu parameters\n", config->job_name,
+           snapshot->name, snapshot->version, (long)config->servers_count,
+           (long)config->workers_count, (unsigned long)plan->parameters);
+    print_memory(config, plan);
+    printf("%-10s %s pushed and at most %s pulled by each worker in a step; %lu steps an epoch\n",
+           "wire", bytes_text(plan->push_bytes, a), bytes_text(plan->pull_bytes, b),
+           (unsigned long)plan->workers[0].steps);
+    printf("%-10s %s for parts and %ld checkpoints\n", "disk", bytes_text(plan->disk_bytes, a),
+           (long)config->checkpoint_keep);
+    fflush(stdout);
+}
+
+static void print_time(const struct config *config, const struct plan_worker *worker,
+                       uint32_t rank) {
+    double epoch = worker->step_seconds * (double)worker->steps;
+    printf("%-10s about %.3g s a step, %.3g s an epoch, %.3g s for %ld epochs (worker %u alone on "
+           "%d threads,\n           without evaluation and waiting)\n",
+           "time", worker->step_seconds, epoch, epoch * (double)config->train_epochs,
+           (long)config->train_epochs, rank, threads_each(config));
+}
+
+/* --- JSON --- */
+
+static json_t *worker_json(const struct plan_worker *worker) {
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "memory_bytes",
+        (json_int_t)plan_worker_bytes(worker), "files_bytes", (json_int_t)worker->mapped_bytes,
+        "batches_bytes", (json_int_t)worker->batch_bytes, "model_bytes",
+        (json_int_t)worker->model_bytes, "exchange_bytes", (json_int_t)worker->exchange_bytes,
+        "program_bytes", (json_int_t)worker->base_bytes, "prepare_bytes",
+        (json_int_t)worker->prepare_bytes, "steps_per_epoch", (json_int_t)worker->steps);
+}
+
+static json_t *shard_json(const struct plan_shard *shard) {
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I}", "memory_bytes", (json_int_t)plan_shard_bytes(shard),
+        "weights_bytes", (json_int_t)shard->weights_bytes, "optimizer_bytes",
+        (json_int_t)shard->state_bytes, "pushes_bytes", (json_int_t)shard->pushes_bytes,
+        "program_bytes", (json_int_t)shard->base_bytes);
+}
+
+static json_t *plan_json(const struct config *config, const struct snapshot *snapshot,
+                         const struct job_plan *plan) {
+    json_t *workers = json_array();
+    for (int64_t w = 0; w < config->workers_count; w++)
+        json_array_append_new(workers, worker_json(&plan->workers[w]));
+    _cleanup_(mem_free_p) char *name = mem_printf("%s@%s", snapshot->name, snapshot->version);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}", "job",
+                     config->job_name, "snapshot", name, "parameters", (json_int_t)plan->parameters,
+                     "memory_bytes", (json_int_t)plan->memory_bytes, "available_bytes",
+                     (json_int_t)plan->available_bytes, "push_bytes", (json_int_t)plan->push_bytes,
+                     "pull_bytes", (json_int_t)plan->pull_bytes, "disk_bytes",
+                     (json_int_t)plan->disk_bytes, "servers_count",
+                     (json_int_t)config->servers_count, "each_shard", shard_json(&plan->shard),
+                     "workers_count", (json_int_t)config->workers_count, "workers", workers);
+}
+
+/* Null where nothing was computed. */
+static void print_json(const struct config *config, const struct snapshot *snapshot,
+                       const struct job_plan *plan, const struct plan_worker *timed) {
+    json_t *json = plan_json(config, snapshot, plan);
+    json_object_set_new(json, "step_seconds", timed ? json_real(timed->step_seconds) : json_null());
+    json_object_set_new(json, "epoch_seconds",
+                        timed ? json_real(timed->step_seconds * (double)timed->steps)
+                              : json_null());
+    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    printf("\n");
+    json_decref(json);
+}
+
 /* The slowest worker decides, which is the one with the most edges. */
-static int print_time(const struct config *config, const char *dir, struct job_plan *plan,
-                      struct error *reterr) {
+static int take_time(const struct config *config, const char *dir, struct job_plan *plan,
+                     uint32_t *ret_rank, struct error *reterr) {
     uint32_t slowest = 0;
     for (uint32_t w = 1; w < (uint32_t)config->workers_count; w++)
         if (plan->workers[w].edges > plan->workers[slowest].edges)
@@ -98,14 +182,9 @@ static int print_time(const struct config *config, const char *dir, struct job_p
     if (r < 0)
         return r;
     kernels_set_threads(threads_each(config));
-    struct plan_worker *worker = &plan->workers[slowest];
-    plan_time(config, store, worker);
+    plan_time(config, store, &plan->workers[slowest]);
     store_close(store);
-    double epoch = worker->step_seconds * (double)worker->steps;
-    printf("%-10s about %.3g s a step, %.3g s an epoch, %.3g s for %ld epochs (worker %u alone on "
-           "%d threads,\n           without evaluation and waiting)\n",
-           "time", worker->step_seconds, epoch, epoch * (double)config->train_epochs,
-           (long)config->train_epochs, slowest, threads_each(config));
+    *ret_rank = slowest;
     return 0;
 }
 
@@ -121,23 +200,20 @@ static int run(const struct config *config, const struct arguments *arguments,
         r = snapshot_trainable(snapshot, reterr);
     if (r == 0)
         r = job_plan_make(config, dir, &plan, reterr);
-    if (r == 0) {
-        char a[16], b[16];
-        printf("job %s on %s@%s: %ld shards, %ld workers, %lu parameters\n", config->job_name,
-               snapshot->name, snapshot->version, (long)config->servers_count,
-               (long)config->workers_count, (unsigned long)plan.parameters);
-        print_memory(config, &plan);
-        printf("%-10s %s pushed and at most %s pulled by each worker in a step; %lu steps an "
-               "epoch\n",
-               "wire", bytes_text(plan.push_bytes, a), bytes_text(plan.pull_bytes, b),
-               (unsigned long)plan.workers[0].steps);
-        printf("%-10s %s for parts and %ld checkpoints\n", "disk", bytes_text(plan.disk_bytes, a),
-               (long)config->checkpoint_keep);
-        fflush(stdout);
+    bool made = r == 0, timed = false;
+    uint32_t rank = 0;
+    if (made && !arguments->json)
+        print_plan(config, snapshot, &plan);
+    if (made)
         r = job_plan_check(&plan, config, reterr);
+    if (r == 0 && !arguments->no_time) {
+        r = take_time(config, dir, &plan, &rank, reterr);
+        timed = r == 0;
     }
-    if (r == 0 && !arguments->no_time)
-        r = print_time(config, dir, &plan, reterr);
+    if (made && arguments->json)
+        print_json(config, snapshot, &plan, timed ? &plan.workers[rank] : NULL);
+    else if (timed)
+        print_time(config, &plan.workers[rank], rank);
     job_plan_done(&plan);
     snapshot_close(snapshot);
     return r;
@@ -149,11 +225,18 @@ int cmd_plan(int argc, char **argv) {
         .parser = parse_option,
         .children = children,
         .args_doc = "JOB.yaml",
-        .doc = "Predict what a job needs: memory, bytes on the wire, time, disk.\v"
-               "The snapshot must have been cut into as many parts as the job has workers "
-               "(graphps partition). Memory is that of all processes on this machine at their "
-               "peaks; when there is less, the exit code is 70, and graphps train refuses with "
-               "the same sentence. Time comes from computing for some two seconds.",
+        .doc =
+            "Predict what a job needs: memory, bytes on the wire, time, disk.\v"
+            "The snapshot must have been cut into as many parts as the job has workers "
+            "(graphps partition). Memory is that of all processes on this machine at their "
+            "peaks; when there is less, the exit code is 70, and graphps train refuses with "
+            "the same sentence. \"or first\" stands for batches and model together: what cutting "
+            "clusters takes before there are any. Time comes from computing for some two "
+            "seconds.\n\n"
+            "With --json, one object: job, snapshot, parameters; memory_bytes (of all processes) "
+            "and available_bytes; push_bytes and pull_bytes (of one worker, each step); "
+            "disk_bytes; each_shard and workers, each with memory_bytes (its peak) and what that "
+            "is made of; step_seconds and epoch_seconds, null when they were not measured.",
     };
     struct arguments arguments = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
