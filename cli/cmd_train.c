@@ -266,6 +266,15 @@ static json_t *json_number(double value) {
     return isnan(value) ? json_null() : json_real(value);
 }
 
+/* By the processes' names. */
+static json_t *run_peaks(const struct run *run) {
+    json_t *peaks = json_object();
+    for (size_t i = 0; i < run->launch.shards + run->launch.workers; i++)
+        json_object_set_new(peaks, run->launch.processes[i].name,
+                            json_integer((json_int_t)run->launch.processes[i].peak_bytes));
+    return peaks;
+}
+
 static int run_finish(struct run *run, struct error *reterr) {
     const struct config *config = run->config;
     _cleanup_(mem_free_p) char *model = mem_printf("%s/model.safetensors", config->job_dir);
@@ -301,6 +310,7 @@ static int run_finish(struct run *run, struct error *reterr) {
         "wall_s", (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->place.resumed,
         "bytes_pushed", (json_int_t)facts.bytes_pushed, "bytes_pulled",
         (json_int_t)facts.bytes_pulled, "model", model, "stop_reason", facts.stop_reason);
+    json_object_set_new(result, "peak_memory_bytes", run_peaks(run));
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(result);
     r = file_write_whole(path, text, strlen(text), reterr);
@@ -381,7 +391,7 @@ static int run_train(const struct config *config, const struct arguments *argume
     run_heed_output(&run);
     if (run.status)
         wire_free(&run.status->base);
-    run_place_done(&run.place);
+    run_place_done(&run.place, prepared);
     return r;
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,7 +24,11 @@ void run_place_init(struct run_place *place, const struct config *config, const 
         (struct run_place){.config = config, .command = command, .lock_fd = -1, .claims = {-1, -1}};
 }
 
-void run_place_done(struct run_place *place) {
+void run_place_done(struct run_place *place, bool begun) {
+    const char *dir = place->config->job_dir;
+    _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", dir);
+    if (!begun && place->made_dir && rmdir(dir) == 0)
+        unlink(path);
     mem_free(place->snapshot);
     mem_free(place->digest);
     mem_free(place->partition);
@@ -45,10 +50,18 @@ static int lock_fault(const char *dir, int why, const char *text, struct error *
                      text, dir);
 }
 
+/* Did another launcher remove, as run_place_done does, what we have locked since? */
+static bool lock_is_stale(int fd, const char *path) {
+    struct stat locked, named;
+    return fstat(fd, &locked) == 0 && (stat(path, &named) < 0 || named.st_ino != locked.st_ino ||
+                                       named.st_dev != locked.st_dev);
+}
+
 int run_place_lock(struct run_place *place, struct error *reterr) {
     const char *dir = place->config->job_dir;
     struct error err = {0};
     errno = 0;
+    bool made_dir = !file_exists(dir);
     if (dir_make(dir, &err) < 0)
         return lock_fault(dir, errno, error_text(&err), reterr);
     _cleanup_(mem_free_p) char *path = mem_printf("%s.lock", dir);
@@ -62,6 +75,11 @@ int run_place_lock(struct run_place *place, struct error *reterr) {
     if (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0)
         return error_set(reterr, ERR_IN_USE, "another graphps train runs this job (%s is locked)",
                          path);
+    if (lock_is_stale(place->lock_fd, path)) {
+        close(place->lock_fd);
+        return run_place_lock(place, reterr);
+    }
+    place->made_dir = made_dir;
     return 0;
 }
 

@@ -14,12 +14,14 @@ struct run_place {
     char *partition;             /* "2x1", its directory's name */
     bool resumed;                /* earlier launches have done a part of it */
     bool to_begin;               /* what the directory holds is moved aside first */
+    bool made_dir;               /* and nobody had, before */
     int lock_fd;
     int claims[2]; /* on the snapshot and the partitioning, or -1 */
 };
 
 void run_place_init(struct run_place *place, const struct config *config, const char *command);
-void run_place_done(struct run_place *place);
+/* A run that did not begin leaves no directory that was not there. */
+void run_place_done(struct run_place *place, bool begun);
 /* An exclusive lock on the run's directory, which is made: two launchers would restart each other's
  * shards. ERR_IN_USE, ERR_CONFIG, ERR_IO. */
 int run_place_lock(struct run_place *place, struct error *reterr);
