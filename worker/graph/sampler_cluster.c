@@ -135,17 +135,18 @@ static double merged_entries(const struct store *store) {
     return taken ? (double)(2 * within - both) / (double)taken * (double)entries : 0;
 }
 
-/* METIS 5.1 was measured on random graphs of 14 000 to 400 000 nodes with 5 to 40 neighbours, cut
- * into 10 to 1000: it takes 24 bytes for each node and 43 to 59 for each entry of the graph it is
- * given (32 where there are 80 neighbours, as those merge sooner into few nodes). Before it is
- * called, merge_rows has four arrays of its own. */
+/* METIS 5.1's peak resident memory was measured: it takes 24 bytes for each node, and for each
+ * entry of the graph it is given 43 to 62 on graphs of 14 000 to 400 000 nodes with 5 to 40
+ * neighbours, cut into 10 to 1000 (62 within a worker, on `graphps generate`'s 200 000 nodes with
+ * 20 each; 32 with 80 neighbours, as those merge sooner into few nodes). Before it is called,
+ * merge_rows has four arrays of its own. */
 static size_t prepare_bytes(const struct sampler *sampler) {
     const struct store *store = sampler->store;
     if (!takes_metis(store, sampler->item_count))
         return 0;
     double n = (double)store->owned, entries = (double)store->indptr[store->owned];
     double given = 3 * 4 * n + 4 * merged_entries(store);
-    double metis = 24 * n + 54 * merged_entries(store), merging = 16 * n + 8 * entries;
+    double metis = 24 * n + 62 * merged_entries(store), merging = 16 * n + 8 * entries;
     return (size_t)(given + (metis > merging ? metis : merging));
 }
 
