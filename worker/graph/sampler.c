@@ -191,7 +191,15 @@ const struct batch *sampler_next(struct sampler *sampler) {
 /* --- start and end --- */
 
 int sampler_check(const struct store *store, const struct config *config, struct error *reterr) {
-    if (config->train_mode != TRAIN_SAMPLED || !config->train_weighted)
+    if (config->train_mode != TRAIN_SAMPLED)
+        return 0;
+    if (walks_clusters(config) && (uint64_t)config->train_clusters > store->owned)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.clusters is %lld, but part %u of %u of %s has %llu nodes; give "
+                         "fewer clusters",
+                         (long long)config->train_clusters, store->part, store->parts,
+                         store->snapshot_name, (unsigned long long)store->owned);
+    if (!config->train_weighted)
         return 0;
     if (!store->edge_weights)
         return error_set(reterr, ERR_CONFIG,
