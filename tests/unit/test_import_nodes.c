@@ -168,7 +168,7 @@ START_TEST(test_many_types) {
             ck_assert_msg(r == 0, "%s", err.text);
             ck_assert_uint_eq(summary.node_types, 256);
         } else {
-            ck_assert_int_eq(r, ERR_LIMIT);
+            ck_assert_int_eq(r, ERR_RANGE);
             ck_assert_ptr_nonnull(strstr(err.text, "nodes.csv:258: more than 256 types"));
         }
     }

@@ -26,7 +26,7 @@ struct assign_options {
 enum assign_method assign_choose(const struct snapshot *snapshot,
                                  const struct assign_options *options, char *why, size_t why_bytes);
 /* owner [nodes] gets 0..parts-1; 1 <= parts <= nodes; options->method is not ASSIGN_AUTO. Every
- * part owns a node, and a training node while there are as many. Deterministic in seed. ERR_LIMIT:
+ * part owns a node, and a training node while there are as many. Deterministic in seed. ERR_RANGE:
  * too many edges for METIS; ERR_NO_MEMORY; ERR_INTERRUPTED. */
 int assign_owners(const struct snapshot *snapshot, const struct assign_options *options,
                   const struct watch *watch, int32_t *owner, struct error *reterr);

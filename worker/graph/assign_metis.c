@@ -181,7 +181,7 @@ int assign_metis(const struct balance *balance, uint64_t seed, const struct watc
     if (s->edges == 0)
         return 0;
     if (assign_metis_entries(s) > INT32_MAX)
-        return error_set(reterr, ERR_LIMIT,
+        return error_set(reterr, ERR_RANGE,
                          "%s@%s has %llu edges; METIS counts in 32 bits and takes at most 2^31 - 1 "
                          "(an edge without its inverse counts twice): use --method fennel",
                          s->name, s->version, (unsigned long long)s->edges);

@@ -12,6 +12,6 @@ uint64_t assign_metis_entries(const struct snapshot *snapshot);
 /* About how much memory it needs. */
 uint64_t assign_metis_bytes(const struct snapshot *snapshot);
 /* owner [nodes] gets 0..parts-1; some parts may be left without nodes, or above their limits.
- * ERR_LIMIT, ERR_NO_MEMORY, ERR_INTERRUPTED. */
+ * ERR_RANGE, ERR_NO_MEMORY, ERR_INTERRUPTED. */
 int assign_metis(const struct balance *balance, uint64_t seed, const struct watch *watch,
                  int32_t *owner, struct error *reterr);

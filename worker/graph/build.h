@@ -68,6 +68,7 @@ struct build {
     struct edges_csr csr;
 
     uint64_t progress_was; /* done when progress was last told */
+    uint64_t rows;         /* of the file at hand, that are used; for progress */
 };
 
 void build_done(struct build *build);
@@ -81,9 +82,9 @@ void build_remark(struct build *build, const char *path, const char *text);
 int build_progress(struct build *build, const char *what, uint64_t done, uint64_t total,
                    struct error *reterr);
 
-/* Room for that many nodes in the columns; nodes grows to it. ERR_LIMIT above 2^31 - 1. */
+/* Room for that many nodes in the columns; nodes grows to it. ERR_RANGE above 2^31 - 1. */
 int build_nodes(struct build *build, uint64_t nodes, struct error *reterr);
-/* The same, for a file that says how many there are: ERR_LIMIT when its entries are so few that
+/* The same, for a file that says how many there are: ERR_RANGE when its entries are so few that
  * this must be wrong, so that the cost of a file is bounded by its size. */
 int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint64_t entries,
                      struct error *reterr);

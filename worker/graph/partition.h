@@ -55,7 +55,7 @@ struct partition_outcome {
 /* Writes the partitioning unless it is there already. Whatever ends it, the partitioning is there
  * as a whole or not at all; what a process that was killed left is removed by the next. Processes
  * that cut the same snapshot wait for each other. Every part owns a node, and a training node while
- * there are as many. Deterministic in seed. ERR_RANGE, ERR_LIMIT, ERR_NO_MEMORY, ERR_INTERRUPTED;
+ * there are as many. Deterministic in seed. ERR_RANGE, ERR_NO_MEMORY, ERR_INTERRUPTED;
  * ERR_IN_USE: a run reads the partitioning that would be replaced (claim.h). */
 int partition_run(const struct snapshot *snapshot, const struct partition_options *options,
                   struct partition_outcome *ret, struct error *reterr);

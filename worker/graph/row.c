@@ -167,7 +167,7 @@ bool row_next(struct row *row) {
             reject(row, 0, ERR_FORMAT, text);
         } else if (row->count > walk->cap) {
             snprintf(text, sizeof text, "the row has more than %u fields", FIELDS_MAX);
-            reject(row, 0, ERR_LIMIT, text);
+            reject(row, 0, ERR_RANGE, text);
         } else {
             /* Only now, for the delimiters were needed until here. */
             for (size_t i = 0; i < row->count; i++)

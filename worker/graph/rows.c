@@ -164,7 +164,7 @@ static int part_read(struct rows *rows, struct rows_part *part, struct error *re
         }
         at = part->len;
         if (at - end > ROW_BYTES_MAX)
-            r = error_set(reterr, ERR_LIMIT, "the row is longer than %u MiB", ROW_BYTES_MAX >> 20);
+            r = error_set(reterr, ERR_RANGE, "the row is longer than %u MiB", ROW_BYTES_MAX >> 20);
     }
     if (reader->ended && r == 0)
         end = part->len; /* with a quote that is not closed, perhaps: the walk says so */
