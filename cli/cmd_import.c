@@ -261,8 +261,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     }
 }
 
-static void tell(void *ctx, const char *what, uint64_t done, uint64_t total) {
-    progress_tell(ctx, what, done, total, time_now_ms());
+static void tell(void *ctx, const char *what, uint64_t done, uint64_t total, uint64_t rows) {
+    progress_tell_rows(ctx, what, done, total, rows, time_now_ms());
 }
 
 static void print_edges(const struct import_options *import, const struct import_summary *sum) {

@@ -12,6 +12,7 @@
 #define BAR_WIDTH 24
 #define BAR_WIDTH_MIN 4
 #define STAGE_WIDTH 16
+#define WIDTH_OF_ROWS 70 /* a terminal that has room for their rate */
 
 void progress_begin(struct progress *progress, FILE *out, const char *command, const char *unit,
                     uint64_t now_ms) {
@@ -23,15 +24,14 @@ void progress_begin(struct progress *progress, FILE *out, const char *command, c
                                   .stage_started_ms = now_ms};
 }
 
-static const char *format_count(const struct progress *progress, double count, char *buf,
-                                size_t buf_bytes) {
+static const char *format_count(const char *unit, double count, char *buf, size_t buf_bytes) {
     static const char *const prefixes[] = {"", "k", "M", "G", "T"};
     size_t i = 0;
     for (; count >= 1000 && i < 4; i++)
         count /= 1000;
-    bool bytes = strcmp(progress->unit, "bytes") == 0;
+    bool bytes = strcmp(unit, "bytes") == 0;
     snprintf(buf, buf_bytes, "%.*f%s%s%s%s", i ? 1 : 0, count, bytes ? " " : "", prefixes[i],
-             bytes ? "B" : " ", bytes ? "" : progress->unit);
+             bytes ? "B" : " ", bytes ? "" : unit);
     return buf;
 }
 
@@ -47,12 +47,13 @@ static void format_seconds(double seconds, char *buf, size_t buf_bytes) {
 /* The bar takes what the numbers leave of the terminal's line, the name of the stage gives way to
  * them too: a line that wraps cannot be drawn over. */
 static void draw_bar(const struct progress *progress, double share, const char *rate,
-                     const char *eta) {
+                     const char *rows, const char *eta) {
     struct winsize size;
     int columns =
         ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
     char numbers[160], bar[BAR_WIDTH + 4] = "";
-    int len = snprintf(numbers, sizeof numbers, "%3.0f %%  %s/s  ETA %s", 100 * share, rate, eta);
+    int len = snprintf(numbers, sizeof numbers, "%3.0f %%  %s/s%s  ETA %s", 100 * share, rate,
+                       columns >= WIDTH_OF_ROWS ? rows : "", eta);
     int stage = columns - len - 1 < STAGE_WIDTH ? columns - len - 1 : STAGE_WIDTH;
     int cells = columns - len - STAGE_WIDTH - 4;
     if (cells > BAR_WIDTH)
@@ -67,18 +68,22 @@ static void draw_bar(const struct progress *progress, double share, const char *
             progress->stage, bar, columns - 1, numbers);
 }
 
-static void draw(struct progress *progress, uint64_t done, uint64_t total, uint64_t now_ms) {
-    char count[48], rate_text[48], eta[32];
+static void draw(struct progress *progress, uint64_t done, uint64_t total, uint64_t rows,
+                 uint64_t now_ms) {
+    char count[48], rate_text[48], row_rate[48], rows_text[64] = "", eta[32];
     double seconds = (double)(now_ms - progress->stage_started_ms) / 1000;
     double rate = seconds > 0 ? (double)done / seconds : 0;
-    format_count(progress, (double)done, count, sizeof count);
-    format_count(progress, rate, rate_text, sizeof rate_text);
+    format_count(progress->unit, (double)done, count, sizeof count);
+    format_count(progress->unit, rate, rate_text, sizeof rate_text);
+    if (rows > 0 && seconds > 0)
+        snprintf(rows_text, sizeof rows_text, "  %s/s",
+                 format_count("rows", (double)rows / seconds, row_rate, sizeof row_rate));
     if (progress->terminal)
         fputs("\r\033[K", progress->out);
     else
         fprintf(progress->out, "%s: ", progress->command);
     if (total == 0) {
-        fprintf(progress->out, "%s  %s  %s/s", progress->stage, count, rate_text);
+        fprintf(progress->out, "%s  %s  %s/s%s", progress->stage, count, rate_text, rows_text);
     } else {
         if (done > total)
             done = total;
@@ -88,10 +93,10 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total, uint6
         else
             strcpy(eta, "?");
         if (progress->terminal)
-            draw_bar(progress, share, rate_text, eta);
+            draw_bar(progress, share, rate_text, rows_text, eta);
         else
-            fprintf(progress->out, "%s  %.0f %%  %s  %s/s  ETA %s", progress->stage, 100 * share,
-                    count, rate_text, eta);
+            fprintf(progress->out, "%s  %.0f %%  %s  %s/s%s  ETA %s", progress->stage, 100 * share,
+                    count, rate_text, rows_text, eta);
     }
     if (!progress->terminal)
         fputc('\n', progress->out);
@@ -115,8 +120,13 @@ static bool is_due(struct progress *progress, const char *stage, uint64_t now_ms
 
 void progress_tell(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
                    uint64_t now_ms) {
+    progress_tell_rows(progress, stage, done, total, 0, now_ms);
+}
+
+void progress_tell_rows(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                        uint64_t rows, uint64_t now_ms) {
     if (is_due(progress, stage, now_ms))
-        draw(progress, done, total, now_ms);
+        draw(progress, done, total, rows, now_ms);
 }
 
 void progress_tell_time(struct progress *progress, const char *stage, uint64_t now_ms) {

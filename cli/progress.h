@@ -23,6 +23,9 @@ void progress_begin(struct progress *progress, FILE *out, const char *command, c
 /* total 0: unknown. A new stage begins when stage differs from the last one. */
 void progress_tell(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
                    uint64_t now_ms);
+/* The same, and at what rate rows are done, where there is room for it; 0: none are. */
+void progress_tell_rows(struct progress *progress, const char *stage, uint64_t done, uint64_t total,
+                        uint64_t rows, uint64_t now_ms);
 /* The same for a stage that cannot tell how far it is: shows how long it has taken. */
 void progress_tell_time(struct progress *progress, const char *stage, uint64_t now_ms);
 /* Takes the bar away; also before anything else is printed. */

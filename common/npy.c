@@ -169,11 +169,15 @@ static int parse_header(struct cursor cursor, struct npy *npy, struct error *ret
     skip_space(&cursor);
     if (cursor.at != cursor.end)
         return error_set(reterr, ERR_FORMAT, "the header goes on after its dictionary");
-    if (fortran && npy->dims > 1)
-        return error_set(
-            reterr, ERR_FORMAT,
-            "the array is in Fortran order; save numpy.ascontiguousarray(array) instead");
+    npy->fortran = fortran && npy->dims > 1;
     return 0;
+}
+
+int npy_check_order(const struct npy *npy, struct error *reterr) {
+    return npy->fortran ? error_set(reterr, ERR_FORMAT,
+                                    "the array is in Fortran order; save "
+                                    "numpy.ascontiguousarray(array) instead")
+                        : 0;
 }
 
 int npy_parse(const uint8_t *bytes, size_t len, struct npy *ret, struct error *reterr) {
@@ -267,6 +271,12 @@ int npy_open_as(const char *path, enum npy_type type, uint64_t rows, uint64_t co
     int r = npy_open(path, &npy, reterr);
     if (r != 0)
         return r;
+    r = npy_check_order(&npy, reterr);
+    if (r != 0) {
+        npy_close(&npy);
+        error_prefix(reterr, "%s", path);
+        return r;
+    }
     size_t dims = cols == 0 ? 1 : 2;
     uint64_t shape[2] = {rows, cols};
     bool fits = npy.type == type && npy.dims == dims;

@@ -1,4 +1,4 @@
-/* NumPy's .npy arrays (format versions 1.0 to 3.0, little-endian, C order): mapped for reading,
+/* NumPy's .npy arrays (format versions 1.0 to 3.0, little-endian): mapped for reading,
  * streamed for writing. https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html */
 #pragma once
 
@@ -31,6 +31,7 @@ struct npy {
     uint64_t shape[NPY_DIMS_MAX];
     uint64_t count;   /* product of shape */
     const void *data; /* borrowed from the map */
+    bool fortran;     /* two dimensions or more, the first one running fastest */
     uint64_t extra;   /* bytes behind the data, which nothing uses */
     struct file_map map;
 };
@@ -40,12 +41,14 @@ struct npy {
 int npy_parse(const uint8_t *bytes, size_t len, struct npy *ret, struct error *reterr);
 /* Maps a file. npy_close undoes it and takes a zeroed struct. */
 int npy_open(const char *path, struct npy *ret, struct error *reterr);
-/* The same, and refuses (ERR_FORMAT, naming both) another type or shape. rows or cols of
- * UINT64_MAX: any; cols 0: one dimension. */
+/* ERR_FORMAT, with what to do, unless the last dimension runs fastest. */
+int npy_check_order(const struct npy *npy, struct error *reterr);
+/* The same as npy_open, and refuses (ERR_FORMAT, naming both) another type, shape or order. rows or
+ * cols of UINT64_MAX: any; cols 0: one dimension. */
 int npy_open_as(const char *path, enum npy_type type, uint64_t rows, uint64_t cols, struct npy *ret,
                 struct error *reterr);
 void npy_close(struct npy *npy);
-/* Element i as a double / an integer, whatever the type. */
+/* Element i, as they lie in the file, as a double / an integer, whatever the type. */
 double npy_double(const struct npy *npy, uint64_t i);
 int64_t npy_int(const struct npy *npy, uint64_t i);
 

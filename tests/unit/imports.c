@@ -62,8 +62,21 @@ static void put_item(enum npy_type type, void *items, size_t i, const char *text
     }
 }
 
-/* "<type> [<shape>] items..." of one or two dimensions. */
+/* What numpy.save says of a transposed array. */
+static void say_fortran(const char *path) {
+    size_t len;
+    char *bytes = test_read_file(path, &len), *order = strstr(bytes + 10, "False");
+    ck_assert_ptr_nonnull(order);
+    memcpy(order, "True ", 5);
+    test_write_file(path, bytes, len);
+    free(bytes);
+}
+
+/* "<type> [<shape>] items..." of one or two dimensions; an F before it: items lie in Fortran
+ * order. */
 static void write_npy(const char *path, const char *text) {
+    bool fortran = *text == 'F';
+    text += fortran;
     char type_name[8];
     unsigned long long rows = 0, cols = 0;
     int at = 0;
@@ -82,6 +95,8 @@ static void write_npy(const char *path, const char *text) {
     }
     ck_assert_uint_eq(i, count);
     ck_assert_int_eq(npy_write(path, type, rows, cols, items, NULL), 0);
+    if (fortran)
+        say_fortran(path);
     free(copy);
     free(items);
 }

@@ -459,8 +459,9 @@ START_TEST(test_overwrite) {
 END_TEST
 
 /* Another process has finished the same snapshot while this import was under way. */
-static void made_meanwhile(void *dir, const char *what, uint64_t done, uint64_t total) {
-    (void)what, (void)done, (void)total;
+static void made_meanwhile(void *dir, const char *what, uint64_t done, uint64_t total,
+                           uint64_t rows) {
+    (void)what, (void)done, (void)total, (void)rows;
     ck_assert_int_eq(dir_make(dir, NULL), 0);
 }
 

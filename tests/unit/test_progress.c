@@ -33,15 +33,15 @@ START_TEST(test_lines) {
     progress_begin(&progress, file, "graphps import", "bytes", 0);
     for (uint64_t now = 0; now <= 25000; now += 100) {
         if (now <= 20000) /* 50 kB a second of 2 MB */
-            progress_tell(&progress, "features", now * 50, 2000000, now);
+            progress_tell_rows(&progress, "features", now * 50, 2000000, now * 3, now);
         else /* 1 kB a second, of unknown length */
             progress_tell(&progress, "edges", now - 20100, 0, now);
     }
     progress_tell(&progress, "edges", 12000, 0, 32100);
     progress_end(&progress);
     ck_assert_str_eq(read_back(file),
-                     "graphps import: features  5 %  100.0 kB  50.0 kB/s  ETA 0:38\n"
-                     "graphps import: features  30 %  600.0 kB  50.0 kB/s  ETA 0:28\n"
+                     "graphps import: features  5 %  100.0 kB  50.0 kB/s  3.0k rows/s  ETA 0:38\n"
+                     "graphps import: features  30 %  600.0 kB  50.0 kB/s  3.0k rows/s  ETA 0:28\n"
                      "graphps import: edges  1.9 kB  1.0 kB/s\n"
                      "graphps import: edges  12.0 kB  1.0 kB/s\n");
     fclose(file);

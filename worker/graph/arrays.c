@@ -29,14 +29,23 @@ static void array_done(struct array *array) {
     npz_close(array->npz);
 }
 
-static int array_open(struct build *build, const char *path, struct array *ret,
-                      struct error *reterr) {
+/* Elements in whatever order, which the caller heeds. */
+static int array_open_raw(struct build *build, const char *path, struct array *ret,
+                          struct error *reterr) {
     *ret = (struct array){.path = path};
     if (is_npz(path))
         return npz_open(path, &ret->npz, reterr);
     int r = npy_open(path, &ret->npy, reterr);
     if (r == 0 && ret->npy.extra)
         build_remark(build, path, "something follows the end of the array; it was left out");
+    return r;
+}
+
+static int array_open(struct build *build, const char *path, struct array *ret,
+                      struct error *reterr) {
+    int r = array_open_raw(build, path, ret, reterr);
+    if (r == 0 && !ret->npz && (r = npy_check_order(&ret->npy, reterr)) < 0)
+        error_prefix(reterr, "%s", path);
     return r;
 }
 
@@ -205,6 +214,7 @@ static int features_copy(struct build *build, const struct feature_rows *rows,
     _cleanup_(mem_free_p) float *block = mem_raw(step * rows->dim * sizeof *block);
     for (uint64_t i = 0; r == 0 && i < rows->rows; i += step) {
         uint64_t n = rows->rows - i < step ? rows->rows - i : step;
+        build->rows = i;
         r = build_progress(build, "features", i * rows->dim * sizeof *block,
                            rows->rows * rows->dim * sizeof *block, reterr);
         for (uint64_t k = 0; r == 0 && k < n; k++)
@@ -474,9 +484,11 @@ static int dense_edges(struct batch *batch, const struct array *array, struct er
         array, npy_type_is_integer(npy->type) && npy->dims == 2 && (columns || npy->shape[1] == 2),
         "integers of shape [edges, 2] or [2, edges]", reterr);
     uint64_t count = columns ? npy->shape[1] : npy->shape[0];
+    columns ^= npy->fortran; /* edge_index.T, as it is saved, is edge_index */
     if (r == 0 && batch->build->open && !batch->build->ids && ids_in(npy, count))
         batch->build->ids = ids_new();
     for (uint64_t e = 0; r == 0 && e < count; e++) {
+        batch->build->rows = e;
         if (e % BATCH == 0)
             r = build_progress(batch->build, "edges", e * 2 * npy_item_bytes(npy->type),
                                count * 2 * npy_item_bytes(npy->type), reterr);
@@ -510,8 +522,11 @@ static int compressed_edges(struct batch *batch, struct npz *npz, struct error *
     if (r == 0)
         r = square(batch->build, batch->path, shape, indices.count, reterr);
     for (uint64_t i = 0; r == 0 && i < shape[0]; i++) {
+        batch->build->rows = i;
         if (i % BATCH == 0)
-            r = build_progress(batch->build, "edges", i, shape[0], reterr);
+            r = build_progress(batch->build, "edges",
+                               (uint64_t)npy_int(&indptr, i) * sizeof(int32_t),
+                               indices.count * sizeof(int32_t), reterr);
         for (int64_t e = npy_int(&indptr, i); r == 0 && e < npy_int(&indptr, i + 1); e++) {
             int64_t other = npy_int(&indices, (uint64_t)e);
             r = batch_add(batch, columns ? other : (int64_t)i, columns ? (int64_t)i : other,
@@ -539,6 +554,7 @@ static int coordinate_edges(struct batch *batch, struct npz *npz, struct error *
         r = square(batch->build, batch->path, shape, row.count, reterr);
     }
     for (uint64_t e = 0; r == 0 && e < row.count; e++) {
+        batch->build->rows = e;
         if (e % BATCH == 0)
             r = build_progress(batch->build, "edges", e * sizeof(int64_t),
                                row.count * sizeof(int64_t), reterr);
@@ -553,7 +569,7 @@ int array_edges(struct build *build, const char *path, enum split kind, struct e
     struct array array;
     struct batch batch;
     const char *name;
-    int r = array_open(build, path, &array, reterr);
+    int r = array_open_raw(build, path, &array, reterr);
     batch_init(&batch, build, path, kind);
     const char *format = r == 0 && array.npz ? npz_sparse_format(array.npz) : "";
     if (*format && strcmp(format, "csr") != 0 && strcmp(format, "csc") != 0 &&

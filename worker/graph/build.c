@@ -69,14 +69,14 @@ int build_progress(struct build *build, const char *what, uint64_t done, uint64_
         return error_set(reterr, ERR_INTERRUPTED,
                          "interrupted; nothing was written, the same command begins anew");
     if (build->progress && done != build->progress_was)
-        build->progress(build->progress_ctx, what, done, total);
+        build->progress(build->progress_ctx, what, done, total, build->rows);
     build->progress_was = done;
     return 0;
 }
 
 int build_nodes(struct build *build, uint64_t nodes, struct error *reterr) {
     if (nodes > CSR_NODES_MAX)
-        return error_set(reterr, ERR_LIMIT,
+        return error_set(reterr, ERR_RANGE,
                          "%s: more than 2^31 - 1 nodes; graphps numbers nodes with 32 bits",
                          build->options->source ? build->options->source : build->options->edges);
     if (nodes > build->cap) {
@@ -99,7 +99,7 @@ int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint
                      struct error *reterr) {
     const uint64_t free = 1u << 20, each = 1024;
     if (nodes > free && (nodes - free) / each > entries)
-        return error_set(reterr, ERR_LIMIT,
+        return error_set(reterr, ERR_RANGE,
                          "%s: says there are %llu nodes, but has %llu entries; more than %llu "
                          "nodes for each of them cannot be right",
                          path, (unsigned long long)nodes, (unsigned long long)entries,

@@ -59,8 +59,10 @@ struct import_summary {
     char dir[4096];
 };
 
-/* Called now and then with what is being read, in bytes; total 0: unknown. May be NULL. */
-typedef void import_progress(void *ctx, const char *what, uint64_t done, uint64_t total);
+/* Called now and then with what is being read, in bytes; total 0: unknown. rows: how many of them
+ * were read so far. May be NULL. */
+typedef void import_progress(void *ctx, const char *what, uint64_t done, uint64_t total,
+                             uint64_t rows);
 /* Ends a run at the next occasion, with ERR_INTERRUPTED and nothing left behind. For signal
  * handlers. */
 void import_interrupt(void);

@@ -127,6 +127,8 @@ static int parse(struct npz *npz, size_t i, struct npy *ret, struct error *reter
     if (r < 0)
         return r;
     r = npy_parse(npz->bytes[i], npz->lens[i], ret, reterr);
+    if (r == 0)
+        r = npy_check_order(ret, reterr);
     if (r < 0)
         error_prefix(reterr, "%s: member %s", npz->path, npz->names[i]);
     return r;

@@ -78,7 +78,7 @@ static int use(void *ctx, void *item, struct error *reterr) {
     }
     if (reading->typed &&
         !ids_add(reading->build->type_ids, parsed->types, parsed->n, 1u << 20, parsed->numbers))
-        return error_set(reterr, ERR_LIMIT, "%s: more than %u types of edges", reading->rows->path,
+        return error_set(reterr, ERR_RANGE, "%s: more than %u types of edges", reading->rows->path,
                          1u << 20);
     for (size_t i = 0; i < parsed->n; i++)
         if (reading->typed)
@@ -86,6 +86,7 @@ static int use(void *ctx, void *item, struct error *reterr) {
         else
             reading->weights[reading->count + i] = parsed->weights[i];
     reading->count += parsed->n;
+    reading->build->rows = reading->count;
     return build_progress(reading->build, "attributes of edges", reading->rows->done,
                           reading->rows->total, reterr);
 }

@@ -178,7 +178,7 @@ static int fill_columns(struct reading *reading, struct parsed *parsed, struct e
                           (unsigned long long)edges->count);
     if (edges->columns.type != SIZE_MAX) {
         if (!ids_add(build->type_ids, parsed->types, parsed->n, 1u << 20, parsed->numbers[2]))
-            return rows_fault(reading->rows, parsed->lines[0], 0, ERR_LIMIT, reterr,
+            return rows_fault(reading->rows, parsed->lines[0], 0, ERR_RANGE, reterr,
                               "more than %u types of edges", 1u << 20);
     } else {
         for (size_t i = 0; build->type_ids && i < parsed->n; i++)
@@ -228,6 +228,7 @@ static int use(void *ctx, void *item, struct error *reterr) {
     struct reading *reading = ctx;
     struct parsed *parsed = item;
     struct build *build = reading->build;
+    build->rows = reading->seen;
     int r = build_progress(build, "edges", reading->rows->done, reading->rows->total, reterr);
     if (r < 0 || parsed->n == 0)
         return r;

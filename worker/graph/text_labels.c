@@ -145,6 +145,7 @@ static int use(void *ctx, void *parsed_p, struct error *reterr) {
     struct reading *reading = ctx;
     struct parsed *parsed = parsed_p;
     struct build *build = reading->build;
+    build->rows = reading->seen;
     int r = build_progress(build, reading->what, reading->rows->done, reading->rows->total, reterr);
     if (r == 0 && reading->ids && parsed->n > 0) {
         first_rows_check(reading, parsed);

@@ -146,7 +146,7 @@ static int set_type(struct reading *reading, const struct parsed *parsed, size_t
     if (reading->type_column == SIZE_MAX)
         return 0;
     if (!ids_add(reading->types, &parsed->types[i], 1, TYPES_MAX, &type))
-        return rows_fault(reading->rows, parsed->lines[i], 0, ERR_LIMIT, reterr,
+        return rows_fault(reading->rows, parsed->lines[i], 0, ERR_RANGE, reterr,
                           "more than %d types of nodes", TYPES_MAX);
     reading->build->node_types[parsed->numbers[i]] = (uint8_t)type;
     return 0;
@@ -185,6 +185,7 @@ static int use(void *ctx, void *item, struct error *reterr) {
     struct reading *reading = ctx;
     struct parsed *parsed = item;
     struct build *build = reading->build;
+    build->rows = reading->seen;
     int r = build_progress(build, reading->features ? "features" : "nodes", reading->rows->done,
                            reading->rows->total, reterr);
     if (r < 0 || parsed->n == 0)
