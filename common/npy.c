@@ -98,8 +98,8 @@ static int parse_type(const char *text, size_t len, struct npy *npy, struct erro
     }
     return error_set(
         reterr, ERR_FORMAT,
-        "elements of type '%.*s' are not supported; convert with array.astype('<f4') or "
-        "to another little-endian number and save it again",
+        "elements of type '%.*s' are not supported; convert them, with array.astype('<f4') or "
+        "array.astype('<i8'), and save it again",
         (int)(len < 40 ? len : 40), text);
 }
 

@@ -27,6 +27,7 @@ struct block_view {
 
 struct edges {
     int fd;
+    char *dir; /* of the file */
     bool weights, types;
     uint64_t count;
     size_t edge_bytes;
@@ -60,6 +61,7 @@ int edges_new(const char *dir, bool weights, bool types, struct edges **ret, str
     }
     struct edges *edges = mem_alloc(sizeof *edges);
     edges->fd = fd;
+    edges->dir = mem_strdup(dir);
     edges->weights = weights;
     edges->types = types;
     edges->edge_bytes = 8 + 4 * (size_t)weights + 4 * (size_t)types;
@@ -72,6 +74,7 @@ struct edges *edges_free(struct edges *edges) {
     if (!edges)
         return NULL;
     close(edges->fd);
+    mem_free(edges->dir);
     mem_free(edges->block);
     mem_free(edges);
     return NULL;
@@ -91,7 +94,9 @@ static int block_write(const struct edges *edges, uint64_t number, const uint8_t
     for (size_t at = 0; at < bytes;) {
         ssize_t put = pwrite(edges->fd, block + at, bytes - at, (off_t)(number * bytes + at));
         if (put < 0 && errno != EINTR)
-            return error_set(reterr, ERR_IO, "the edges cannot be written aside: %m");
+            return error_set(reterr, ERR_IO,
+                             "the edges cannot be written to a temporary file in %s: %m",
+                             edges->dir);
         at += put > 0 ? (size_t)put : 0;
     }
     return 0;

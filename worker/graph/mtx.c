@@ -7,6 +7,8 @@
 #include "worker/graph/source.h"
 #include "worker/graph/text.h"
 
+#define BANNER "%%MatrixMarket"
+
 int mtx_header(const char *path, struct mtx *ret, struct error *reterr) {
     struct source *source = NULL;
     char text[256] = "", object[32] = "", format[32] = "", field[32] = "", symmetry[32] = "";
@@ -20,7 +22,8 @@ int mtx_header(const char *path, struct mtx *ret, struct error *reterr) {
         error_prefix(reterr, "%s", path);
         return r;
     }
-    if (sscanf(text, "%%%%MatrixMarket %31s %31s %31s %31s", object, format, field, symmetry) != 4)
+    if (strncasecmp(text, BANNER, strlen(BANNER)) != 0 ||
+        sscanf(text + strlen(BANNER), " %31s %31s %31s %31s", object, format, field, symmetry) != 4)
         return error_set(reterr, ERR_FORMAT,
                          "%s:1: does not begin with \"%%%%MatrixMarket matrix coordinate ...\"",
                          path);

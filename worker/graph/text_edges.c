@@ -382,7 +382,12 @@ static int find_columns(struct build *build, const struct rows *rows, struct edg
         r = column_wanted(rows, header, options->type, "type", &ret->type, reterr);
     if (r < 0)
         return r;
-    if (first->count < 2 || ret->from == ret->to)
+    if (first->count >= 2 && ret->from == ret->to)
+        return rows_fault(rows, first->line, 0, ERR_USAGE, reterr,
+                          "field %zu would be both the source and the target of an edge; give "
+                          "--source and --target",
+                          ret->from + 1);
+    if (first->count < 2)
         return rows_fault(rows, first->line, 0, ERR_FORMAT, reterr,
                           "an edge needs two fields, its source and its target; this row has %zu "
                           "(--delimiter says what is between fields)",
