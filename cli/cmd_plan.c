@@ -83,8 +83,13 @@ static void print_memory(const struct config *config, const struct job_plan *pla
            bytes_text(plan_shard_bytes(&plan->shard), a), bytes_text(plan->shard.weights_bytes, b),
            bytes_text(plan->shard.state_bytes, c), bytes_text(plan->shard.pushes_bytes, d),
            bytes_text(plan->shard.base_bytes, e));
-    printf("%-10s %10s of %s that are free here\n", "together", bytes_text(plan->memory_bytes, a),
-           bytes_text(plan->available_bytes, b));
+    printf("%-10s %10s, %s of them in files, of %s that are free here\n", "together",
+           bytes_text(plan->memory_bytes, a), bytes_text(plan->files_bytes, b),
+           bytes_text(plan->available_bytes, c));
+    if (plan->memory_bytes > plan->available_bytes &&
+        plan->memory_bytes - plan->files_bytes <= plan->available_bytes)
+        printf("           the files do not fit beside the rest: parts of them are read again and "
+               "again\n");
 }
 
 /* Workers that share a machine share its processors, as graphps train starts them. */
@@ -146,9 +151,10 @@ static json_t *plan_json(const struct config *config, const struct snapshot *sna
     for (int64_t w = 0; w < config->workers_count; w++)
         json_array_append_new(workers, worker_json(&plan->workers[w]));
     _cleanup_(mem_free_p) char *name = mem_printf("%s@%s", snapshot->name, snapshot->version);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}", "job",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}", "job",
                      config->job_name, "snapshot", name, "parameters", (json_int_t)plan->parameters,
-                     "memory_bytes", (json_int_t)plan->memory_bytes, "available_bytes",
+                     "memory_bytes", (json_int_t)plan->memory_bytes, "files_bytes",
+                     (json_int_t)plan->files_bytes, "available_bytes",
                      (json_int_t)plan->available_bytes, "push_bytes", (json_int_t)plan->push_bytes,
                      "pull_bytes", (json_int_t)plan->pull_bytes, "disk_bytes",
                      (json_int_t)plan->disk_bytes, "servers_count",
@@ -229,11 +235,13 @@ int cmd_plan(int argc, char **argv) {
             "Predict what a job needs: memory, bytes on the wire, time, disk.\v"
             "The snapshot must have been cut into as many parts as the job has workers "
             "(graphps partition). Memory is that of all processes on this machine at their "
-            "peaks; when there is less, the exit code is 70, and graphps train refuses with "
+            "peaks; when there is less, files left aside, the exit code is 70, and graphps train "
+            "refuses with "
             "the same sentence. \"or first\" stands for batches and model together: what cutting "
             "clusters takes before there are any. Time comes from computing for some two "
             "seconds.\n\n"
-            "With --json, one object: job, snapshot, parameters; memory_bytes (of all processes) "
+            "With --json, one object: job, snapshot, parameters; memory_bytes (of all processes), "
+            "files_bytes (those of them that the system can let go and read again) "
             "and available_bytes; push_bytes and pull_bytes (of one worker, each step); "
             "disk_bytes; each_shard and workers, each with memory_bytes (its peak) and what that "
             "is made of; step_seconds and epoch_seconds, null when they were not measured.",

@@ -59,6 +59,7 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
         if (r == 0) {
             plan_worker(config, store, ret->parameters, &ret->workers[part]);
             ret->memory_bytes += plan_worker_bytes(&ret->workers[part]);
+            ret->files_bytes += ret->workers[part].mapped_bytes;
             ret->disk_bytes += ret->workers[part].mapped_bytes;
         }
         layout_free(layout);
@@ -82,13 +83,14 @@ void job_plan_done(struct job_plan *plan) {
 }
 
 int job_plan_check(const struct job_plan *plan, const struct config *config, struct error *reterr) {
-    if (config->servers_addresses.count > 0 || plan->memory_bytes <= plan->available_bytes)
+    uint64_t needed = plan->memory_bytes - plan->files_bytes;
+    if (config->servers_addresses.count > 0 || needed <= plan->available_bytes)
         return 0;
     return error_set(
         reterr, ERR_NO_MEMORY,
         "the job needs about %.1f GiB of memory on this machine, which has %.1f GiB free: %s; "
         "graphps plan shows what takes it",
-        (double)plan->memory_bytes / (1 << 30), (double)plan->available_bytes / (1 << 30),
+        (double)needed / (1 << 30), (double)plan->available_bytes / (1 << 30),
         config->train_mode == TRAIN_SAMPLED
             ? "a smaller train.batch_size, train.fanout, model.hidden or workers.count takes less"
             : "train.mode sampled, a smaller model.hidden or workers.count takes less");

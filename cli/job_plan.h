@@ -7,11 +7,12 @@
 #include "worker/plan.h"
 
 struct job_plan {
-    struct plan_worker *workers;     /* [workers.count] */
-    struct plan_shard shard;         /* the one with the most */
-    uint64_t parameters;             /* floats of the model */
-    uint64_t push_bytes, pull_bytes; /* of one worker, each step */
-    uint64_t memory_bytes; /* all processes together; a file that several map counts once */
+    struct plan_worker *workers;           /* [workers.count] */
+    struct plan_shard shard;               /* the one with the most */
+    uint64_t parameters;                   /* floats of the model */
+    uint64_t push_bytes, pull_bytes;       /* of one worker, each step */
+    uint64_t memory_bytes;                 /* all processes together, with the files */
+    uint64_t files_bytes;                  /* of those, what lies in files and can be read again */
     uint64_t checkpoint_bytes, disk_bytes; /* of one generation; of all that are kept, with parts */
     uint64_t available_bytes;              /* memory of this machine */
 };
@@ -20,5 +21,5 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
                   struct error *reterr);
 void job_plan_done(struct job_plan *plan);
 /* ERR_NO_MEMORY, with what is needed, what there is and what to change, when all processes are to
- * run here and do not fit. */
+ * run here and do not fit, files left aside. */
 int job_plan_check(const struct job_plan *plan, const struct config *config, struct error *reterr);
