@@ -110,7 +110,8 @@ static bool is_due(struct progress *progress, const char *stage, uint64_t now_ms
         snprintf(progress->stage, sizeof progress->stage, "%s", stage);
         progress->stage_started_ms = now_ms;
     }
-    if (now_ms - progress->started_ms < SILENT_MS)
+    /* A stage that begins has no rate yet. */
+    if (now_ms == progress->stage_started_ms || now_ms - progress->started_ms < SILENT_MS)
         return false;
     if (progress->told_ms && now_ms - progress->told_ms < (progress->terminal ? BAR_MS : LINE_MS))
         return false;
