@@ -1,4 +1,5 @@
 /* Edges of a snapshot under construction, and the end of it: numbers in the order of ids. */
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,7 @@ int build_finish(struct build *build, struct error *reterr) {
                                     .undirected = build->undirected,
                                     .self_loops = build->options->self_loops,
                                     .dedup = build->options->dedup};
+    malloc_trim(0); /* what parsing took and has given back is in pieces of the heap */
     int r = build_progress(build, "edges to rows", 0, 0, reterr);
     if (r == 0)
         r = edges_build(build->edges, &rule, &build->csr, reterr);

@@ -111,15 +111,15 @@ static struct text_slot *text_slot(const struct ids *ids, const struct id_key *k
     }
 }
 
+/* Made anew from the ids in their order, so that never two tables are there at once. */
 static void integers_grow(struct ids *ids, uint64_t cap) {
-    struct integer_slot *old = ids->integers;
-    uint64_t old_cap = ids->integers_cap;
+    mem_free(ids->integers);
     ids->integers_cap = cap;
     ids->integers = mem_array(cap, sizeof *ids->integers);
-    for (uint64_t i = 0; i < old_cap; i++)
-        if (old[i].number_plus_one)
-            *integer_slot(ids, old[i].key) = old[i];
-    mem_free(old);
+    for (uint64_t i = 0; i < ids->count; i++)
+        if (!ids->lengths || !ids->lengths[i])
+            *integer_slot(ids, ids->values[i]) =
+                (struct integer_slot){ids->values[i], (int64_t)i + 1};
 }
 
 static void texts_grow(struct ids *ids, uint64_t cap) {
@@ -142,8 +142,6 @@ static void dense_end(struct ids *ids) {
     while (cap < 2 * ids->count)
         cap *= 2;
     integers_grow(ids, cap);
-    for (uint64_t i = 0; i < ids->count; i++)
-        *integer_slot(ids, (int64_t)i) = (struct integer_slot){(int64_t)i, (int64_t)i + 1};
     ids->integers_used = ids->count;
 }
 

@@ -17,7 +17,7 @@
 #include "worker/graph/source.h"
 #include "worker/graph/text.h"
 
-#define PART_BYTES (1u << 20)
+#define PART_BYTES (256u << 10)
 #define ROW_BYTES_MAX (256u << 20)
 #define THREADS_MAX 64
 
