@@ -155,7 +155,7 @@ static struct rate run(const struct store *store, const struct config *config, i
     double begin_cpu = cpu_s();
     for (int i = 0; i < batches; i++) {
         const struct batch *batch = sampler_next(sampler);
-        for (size_t l = 0; l < batch->layers; l++)
+        for (size_t l = 0; l < batch->hops; l++)
             rate.edges += (double)batch->graphs[l].indptr[batch->graphs[l].n_dst];
         rate.inputs += batch->n_input;
     }

@@ -88,16 +88,15 @@ static int compare(const void *a, const void *b) {
 }
 
 static void time_full(const struct shape *shape, int kind, const struct store *store, int steps) {
-    struct model_spec spec = {
-        .kind = kind,
-        .layers = shape->layers,
-        .input_dim = shape->features,
-        .hidden = shape->hidden,
-        .classes = shape->classes,
-        .dropout = shape->dropout,
-        .input_dropout = shape->input_dropout,
-        .seed = 1,
-    };
+    struct config *config = config_new();
+    struct model_spec spec;
+    config->model_kind = kind;
+    config->model_layers = (int64_t)shape->layers;
+    config->model_hidden = shape->hidden;
+    config->model_dropout = (double)shape->dropout;
+    config->model_input_dropout = (double)shape->input_dropout;
+    model_spec_from(config, shape->features, shape->classes, &spec);
+    config_free(config);
     struct tensor_spec *tensors;
     size_t count = model_tensors(&spec, &tensors), floats = 0;
     for (size_t i = 0; i < count; i++)
@@ -107,7 +106,7 @@ static void time_full(const struct shape *shape, int kind, const struct store *s
     for (size_t i = 0; i < floats; i++)
         weights[i] = rng_float(rng_at(3, i)) * 0.1F - 0.05F;
 
-    struct full_batch *full = full_batch_new(store, kind, shape->layers);
+    struct full_batch *full = full_batch_new(store, &spec.hops);
     struct batch batch = *full_batch_get(full);
     struct model *model = model_new(&spec);
     double *forward = mem_array((size_t)steps, sizeof *forward);

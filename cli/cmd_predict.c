@@ -81,23 +81,13 @@ static const char *metadata_text(const struct predict *p, const char *key) {
 
 /* The model's shape, from the file alone: a job file that has changed since must not bend it. */
 static int predict_read_spec(struct predict *p, const char *path, struct error *reterr) {
-    static const char *const kinds[] = {"gcn", "sage", "mlp"};
-    int kind = -1;
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        if (strcmp(metadata_text(p, "kind"), kinds[i]) == 0)
-            kind = (int)i;
-    long layers = strtol(metadata_text(p, "layers"), NULL, 10);
-    long hidden = strtol(metadata_text(p, "hidden"), NULL, 10);
-    if (kind < 0 || layers < 1 || layers > LAYERS_MAX || hidden < 1 || hidden > 8192)
+    struct error cause = {0};
+    p->spec = (struct model_spec){0};
+    if (model_spec_parse(metadata_text(p, "layers"), p->snapshot->feature_dim, p->snapshot->classes,
+                         &p->spec, &cause) < 0)
         return error_set(reterr, ERR_FORMAT,
-                         "%s: its metadata does not describe a model of graphps (kind, layers, "
-                         "hidden)",
-                         path);
-    p->spec = (struct model_spec){.kind = kind,
-                                  .layers = (size_t)layers,
-                                  .input_dim = p->snapshot->feature_dim,
-                                  .hidden = (uint32_t)hidden,
-                                  .classes = p->snapshot->classes};
+                         "%s: its metadata does not describe a model of graphps (layers): %s", path,
+                         cause.text);
     return 0;
 }
 

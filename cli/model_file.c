@@ -48,23 +48,21 @@ static void put_number(json_t *metadata, const char *key, double value) {
 static int metadata_make(const json_t *coordinator, const struct model_facts *facts,
                          const char *checkpoint, json_t **ret, struct error *reterr) {
     const json_t *model = json_object_get(coordinator, "model");
-    const char *kind = json_string_value(json_object_get(model, "kind"));
+    const char *layers = json_string_value(json_object_get(model, "layers"));
     const char *snapshot = json_string_value(json_object_get(model, "snapshot"));
-    if (!kind || !snapshot)
+    if (!layers || !snapshot)
         return error_set(reterr, ERR_FORMAT, "%s: shard 0's file does not describe the model",
                          checkpoint);
     json_t *metadata = json_object();
     json_object_set_new(metadata, "format", json_string("graphps"));
     json_object_set_new(metadata, "graphps_version", json_string(GRAPHPS_VERSION));
-    json_object_set_new(metadata, "kind", json_string(kind));
+    json_object_set_new(metadata, "layers", json_string(layers));
     json_object_set_new(metadata, "snapshot", json_string(snapshot));
     const char *digest = json_string_value(json_object_get(coordinator, "snapshot_digest"));
     json_object_set_new(metadata, "snapshot_digest", json_string(digest ? digest : ""));
     json_object_set_new(
         metadata, "normalize_features",
         json_string(json_is_true(json_object_get(model, "normalize_features")) ? "true" : "false"));
-    put_number(metadata, "layers", number_of(model, "layers"));
-    put_number(metadata, "hidden", number_of(model, "hidden"));
     json_object_set_new(metadata, "weights", json_string(facts->best ? "best" : "last"));
     put_number(metadata, "epoch", facts->best ? facts->best_epoch : facts->last_epoch);
     put_number(metadata, "generation", (double)facts->generation);

@@ -16,6 +16,7 @@
 #include "cli/partition_cut.h"
 #include "common/file.h"
 #include "common/mem.h"
+#include "common/model_spec.h"
 #include "worker/graph/catalog.h"
 #include "worker/graph/claim.h"
 
@@ -169,13 +170,14 @@ static int move_aside(const struct run_place *place, struct error *reterr) {
 /* Each worker logs it too, but who reads that while the run does well? */
 static void warn_of_halo(const struct run_place *place) {
     const struct config *config = place->config;
-    if (config->model_kind == MODEL_MLP || config->workers_count == 1 ||
-        config->data_halo >= config->model_layers)
+    size_t hops = model_spec_hops(config);
+    if (config->workers_count == 1 || config->data_halo >= (int64_t)hops)
         return;
     fprintf(stderr,
-            "%s: warning: data.halo is %ld, but the model has %ld layers: nodes at the border of a "
+            "%s: warning: data.halo is %ld, but %zu layers of the model propagate: nodes at the "
+            "border of a "
             "part see only some of their neighbours\n",
-            place->command, (long)config->data_halo, (long)config->model_layers);
+            place->command, (long)config->data_halo, hops);
 }
 
 static int cut(struct run_place *place, const struct snapshot *snapshot, struct error *reterr) {

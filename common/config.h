@@ -15,7 +15,7 @@ struct string_list {
 };
 struct int_list {
     size_t count;
-    int64_t items[8];
+    int64_t items[16];
 };
 
 struct config_place;
@@ -40,7 +40,16 @@ struct config {
 };
 
 /* Indices of the ENUM options' choices. */
-enum { MODEL_GCN, MODEL_SAGE, MODEL_MLP };
+enum {
+    MODEL_GCN,
+    MODEL_SAGE,
+    MODEL_MLP,
+    MODEL_SAGE_GCN,
+    MODEL_GIN,
+    MODEL_SGC,
+    MODEL_APPNP,
+    MODEL_KINDS
+};
 enum { TRAIN_FULL, TRAIN_SAMPLED };
 enum { SAMPLER_NEIGHBOR, SAMPLER_LAYER, SAMPLER_CLUSTER, SAMPLER_SAINT };
 enum {
@@ -75,7 +84,7 @@ int config_load(struct config *config, const char *path, struct config_faults *f
                 struct error *reterr);
 /* "section.name=value", value as in YAML (lists: a,b,c). For --set; later ones win. */
 int config_set(struct config *config, const char *assignment, struct error *reterr);
-/* Checks that concern several options (fanout has model.layers entries, block_bytes is a multiple
+/* Checks that concern several options (fanout has an entry for each hop, block_bytes is a multiple
  * of 64, servers.addresses has servers.count entries or none, ...) and fills in job.dir, data.halo.
  * Call after file and --set. faults may be NULL. */
 int config_finish(struct config *config, const char *path, struct config_faults *faults,

@@ -8,6 +8,7 @@
 #include "common/config_option.h"
 #include "common/config_sink.h"
 #include "common/mem.h"
+#include "common/model_spec.h"
 
 enum { JOB_NAME_MAX = 100, HOST_BYTES = 256 };
 
@@ -211,19 +212,33 @@ static void check_http_ports(struct finisher *finisher) {
             return; /* said once is enough */
 }
 
-static void finish_fanout(struct finisher *finisher, struct config *config) {
+/* The long form of the model says all that the short one says. */
+static void check_model(struct finisher *finisher) {
+    static const char *const names[] = {"kind", "layers",   "hidden", "dropout", "activation",
+                                        "norm", "residual", "hops",   "alpha"};
+    struct error cause = {0};
+    if (finisher->config->model_stack.count == 0)
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (place_of(finisher->config, "model", names[i]).line != 0)
+            fault_of(finisher, "model", names[i],
+                     "model.stack lists the layers with all that belongs to them; leave this out");
+    if (model_spec_check(finisher->config, &cause) < 0)
+        fault_of(finisher, "model", "stack", "%s", cause.text);
+}
+
+static void finish_fanout(struct finisher *finisher, struct config *config, size_t hops) {
     struct int_list *fanout = &config->train_fanout;
-    int64_t layers = config->model_layers;
 
     if (place_of(config, "train", "fanout").line == 0) {
-        for (size_t i = fanout->count; i < (size_t)layers; i++)
+        for (size_t i = fanout->count; i < hops; i++)
             fanout->items[i] = fanout->items[fanout->count - 1];
-        fanout->count = (size_t)layers;
+        fanout->count = hops > 0 ? hops : 1;
     } else if (config->train_mode == TRAIN_SAMPLED && config->train_sampler == SAMPLER_NEIGHBOR &&
-               (int64_t)fanout->count != layers) {
+               hops > 0 && fanout->count != hops) {
         fault_of(finisher, "train", "fanout",
-                 "there are %zu numbers, but model.layers is %lld; give one for each layer",
-                 fanout->count, (long long)layers);
+                 "there are %zu numbers, but %zu layers of the model propagate; give one for each",
+                 fanout->count, hops);
     }
 }
 
@@ -257,13 +272,17 @@ int config_finish(struct config *config, const char *path, struct config_faults 
         fault_of(&finisher, "optimizer", "nesterov",
                  "true needs optimizer.kind momentum, which is %s",
                  config_choice(config, "optimizer.kind"));
-    finish_fanout(&finisher, config);
+    check_model(&finisher);
+    if (finisher.sink.count > 0)
+        return ERR_CONFIG;
+    size_t hops = model_spec_hops(config);
+    finish_fanout(&finisher, config, hops);
     check_sampler(&finisher);
     if (finisher.sink.count > 0)
         return ERR_CONFIG;
 
     if (config->data_halo < 0)
-        config->data_halo = config->model_kind == MODEL_MLP ? 0 : config->model_layers;
+        config->data_halo = (int64_t)hops;
     if (!config->job_dir[0]) {
         mem_free(config->job_dir);
         config->job_dir = mem_printf("%s/runs/%s", config->data_root, config->job_name);

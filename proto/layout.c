@@ -71,7 +71,7 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
         if (tensor->rows == 0 || tensor->cols == 0)
             return error_set(reterr, ERR_RANGE, "tensor %zu has %u x %u entries", i, tensor->rows,
                              tensor->cols);
-        if (tensor->init != TENSOR_ZEROS && tensor->init != TENSOR_GLOROT_UNIFORM)
+        if ((unsigned)tensor->init > TENSOR_ONES)
             return error_set(reterr, ERR_RANGE, "tensor %zu has the unknown initialisation %d", i,
                              (int)tensor->init);
         uint64_t size = (uint64_t)tensor->rows * tensor->cols;
@@ -255,8 +255,9 @@ struct layout *layout_free(struct layout *layout) {
 void layout_init_block(const struct layout *layout, uint32_t id, uint64_t seed, float *weights) {
     const struct layout_block *block = &layout->blocks[id];
     const struct tensor_spec *tensor = &layout->tensors[block->tensor];
-    if (tensor->init == TENSOR_ZEROS) {
-        memset(weights, 0, block->floats * sizeof *weights);
+    if (tensor->init != TENSOR_GLOROT_UNIFORM) {
+        for (uint32_t i = 0; i < block->floats; i++)
+            weights[i] = tensor->init == TENSOR_ONES;
         return;
     }
     float limit = sqrtf(6.0f / ((float)tensor->rows + (float)tensor->cols));

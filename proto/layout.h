@@ -21,7 +21,8 @@
 #define LAYOUT_ROWS_MAX (1ull << 29) /* 2^25 for each stripe */
 #define LAYOUT_DIM_MAX 65536
 
-enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM };
+/* Initial weights; numbered as in graphps.proto. */
+enum tensor_init { TENSOR_ZEROS, TENSOR_GLOROT_UNIFORM, TENSOR_ONES };
 
 struct tensor_spec {
     char name[LAYOUT_NAME_MAX + 1]; /* "layer0.weight": letters, digits, '.', '_' ; unique */

@@ -99,8 +99,8 @@ static void read_tensors(struct reader *reader, const json_t *array, struct chec
         read_string(reader, object, "name", tensor->name, sizeof tensor->name);
         tensor->rows = (uint32_t)read_number(reader, object, "rows", 1, UINT32_MAX);
         tensor->cols = (uint32_t)read_number(reader, object, "cols", 1, UINT32_MAX);
-        tensor->init = (enum tensor_init)read_number(reader, object, "init", TENSOR_ZEROS,
-                                                     TENSOR_GLOROT_UNIFORM);
+        tensor->init =
+            (enum tensor_init)read_number(reader, object, "init", TENSOR_ZEROS, TENSOR_ONES);
         const json_t *decay = json_object_get(object, "decay");
         if (!json_is_boolean(decay))
             fault(reader, "decay", "true or false is wanted");

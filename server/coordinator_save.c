@@ -3,6 +3,7 @@
  * most steps that the weights hold, and in bsp those are known to be late. */
 #include <string.h>
 
+#include "common/model_spec.h"
 #include "server/coordinator_state.h"
 
 /* JSON integers are signed; the bits are kept. */
@@ -19,11 +20,12 @@ static json_t *epoch_save(const Graphps__EpochStatus *epoch) {
 }
 
 static json_t *model_save(const struct config *config) {
-    static const char *const kinds[] = {"gcn", "sage", "mlp"};
-    return json_pack("{s:s, s:I, s:I, s:b, s:s}", "kind", kinds[config->model_kind], "layers",
-                     (json_int_t)config->model_layers, "hidden", (json_int_t)config->model_hidden,
-                     "normalize_features", config->data_normalize_features, "snapshot",
-                     config->data_snapshot);
+    struct model_spec spec;
+    char layers[STACK_TEXT_MAX];
+    model_spec_from(config, 1, 1, &spec);
+    model_spec_print(&spec, layers, sizeof layers);
+    return json_pack("{s:s, s:b, s:s}", "layers", layers, "normalize_features",
+                     config->data_normalize_features, "snapshot", config->data_snapshot);
 }
 
 static json_t *traffic_save(const struct traffic *traffic) {

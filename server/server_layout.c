@@ -140,9 +140,7 @@ static int hello_tensors(const Graphps__Hello *hello, struct tensor_spec *tensor
         memcpy(tensors[i].name, spec->name, len + 1);
         tensors[i].rows = spec->rows;
         tensors[i].cols = spec->cols;
-        tensors[i].init = spec->init == GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
-                              ? TENSOR_GLOROT_UNIFORM
-                              : TENSOR_ZEROS;
+        tensors[i].init = (enum tensor_init)spec->init; /* layout_new refuses what is none */
         tensors[i].decay = spec->decay;
     }
     return 0;

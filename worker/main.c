@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
+#include "common/model_spec.h"
 #include "common/rng.h"
 #include "proto/address.h"
 #include "worker/cpus.h"
@@ -235,12 +236,11 @@ static int shell_open_store(struct shell *shell, struct error *reterr) {
     if (r < 0)
         return r;
     const struct store *store = shell->store;
-    if (config->model_kind != MODEL_MLP && store->parts > 1 &&
-        store->halo < (uint64_t)config->model_layers)
+    size_t hops = model_spec_hops(config);
+    if (store->parts > 1 && store->halo < hops)
         log_warning("the halo is smaller than the model is deep: nodes at the border see only some "
                     "of their neighbours",
-                    "halo=%u layers=%" PRId64 " option=data.halo", store->halo,
-                    config->model_layers);
+                    "halo=%u hops=%zu option=data.halo", store->halo, hops);
     if (store->train_nodes == 0)
         log_warning("no training node in this partition", "owned=%" PRIu64, store->owned);
     return 0;

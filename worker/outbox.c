@@ -54,9 +54,7 @@ struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_op
         message->name = tensor->name;
         message->rows = tensor->rows;
         message->cols = tensor->cols;
-        message->init = tensor->init == TENSOR_GLOROT_UNIFORM
-                            ? GRAPHPS__TENSOR_SPEC__INIT__GLOROT_UNIFORM
-                            : GRAPHPS__TENSOR_SPEC__INIT__ZEROS;
+        message->init = (Graphps__TensorSpec__Init)tensor->init;
         message->decay = tensor->decay;
     }
     outbox->weights = mem_array(layout->floats, sizeof(float));

@@ -55,11 +55,11 @@ static uint64_t filled_features(const struct store *store, uint64_t rows) {
 
 static void plan_full(const struct config *config, const struct store *store,
                       const struct model_spec *spec, struct plan_worker *ret) {
-    struct batch shape = full_batch_shape(store, spec->kind, spec->layers);
+    struct batch shape = full_batch_shape(store, &spec->hops);
     ret->steps = 1;
-    ret->batch_bytes = full_batch_bytes(store, spec->kind, spec->layers);
+    ret->batch_bytes = full_batch_bytes(store, &spec->hops);
     ret->model_bytes = model_bytes(spec, &shape, filled_features(store, shape.n_input), true);
-    for (size_t l = 0; l < spec->layers && spec->kind != MODEL_MLP; l++)
+    for (size_t l = 0; l < spec->hops.count; l++)
         ret->edges += (uint64_t)shape.graphs[l].indptr[shape.graphs[l].n_dst];
     full_batch_shape_done(&shape);
 }
@@ -76,7 +76,7 @@ static void plan_sampled(const struct config *config, const struct store *store,
     for (size_t i = 0; i < ahead || (i < TRY_BATCHES && time_now_ms() - begun_ms < TRY_MS); i++) {
         const struct batch *batch = sampler_next(sampler);
         uint64_t bytes = model_bytes(spec, batch, 0, true), edges = 0;
-        for (size_t l = 0; l < batch->layers; l++)
+        for (size_t l = 0; l < batch->hops; l++)
             edges += (uint64_t)batch->graphs[l].indptr[batch->graphs[l].n_dst];
         if (batch->train_count > 0 && bytes * 4 / 5 > ret->model_bytes)
             ret->model_bytes = bytes;
@@ -175,20 +175,19 @@ static double multiply_seconds(size_t in, size_t out) {
 static double full_seconds(const struct config *config, const struct store *store) {
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
-    struct batch shape = full_batch_shape(store, spec.kind, spec.layers);
+    struct batch shape = full_batch_shape(store, &spec.hops);
     double seconds = 0;
-    for (size_t l = 0; l < spec.layers; l++) {
-        const struct layer_graph *graph = &shape.graphs[l];
-        size_t in = l == 0 ? spec.input_dim : spec.hidden;
-        size_t out = l + 1 == spec.layers ? spec.classes : spec.hidden;
-        size_t narrow = in < out ? in : out;
-        bool kept = l == 0 && spec.input_dropout == 0;
-        double weights = spec.kind == MODEL_SAGE ? 2 : 1;
-        if (spec.kind != MODEL_MLP)
+    for (size_t l = 0; l < spec.count; l++) {
+        const struct layer_spec *layer = &spec.layers[l];
+        bool propagates = layer->graph != GRAPH_NONE, kept = l == 0 && spec.input_dropout == 0;
+        const struct layer_graph *graph = propagates ? &shape.graphs[layer->hop] : NULL;
+        size_t narrow = layer->in < layer->out ? layer->in : layer->out;
+        double rows = graph ? graph->n_dst : layer->hop == 0 ? shape.n_input : shape.n_output;
+        if (graph)
             seconds += (kept ? 0 : 2) * edge_seconds(store, narrow) * (double)narrow *
                        (double)graph->indptr[graph->n_dst];
-        seconds += (l == 0 ? 2 : 3) * weights * multiply_seconds(in, out) * (double)graph->n_dst *
-                   (double)in * (double)out;
+        seconds += (l == 0 ? 2 : 3) * (double)model_layer_floats(layer) *
+                   multiply_seconds(layer->in, layer->out) * rows;
     }
     full_batch_shape_done(&shape);
     return seconds;

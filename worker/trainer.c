@@ -82,7 +82,7 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     if (config->train_mode == TRAIN_SAMPLED)
         trainer->infer = infer_new(&spec, store);
     else
-        trainer->full = full_batch_new(store, spec.kind, spec.layers);
+        trainer->full = full_batch_new(store, &spec.hops);
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
     graphps__eval__init(&trainer->last);

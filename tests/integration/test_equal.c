@@ -72,7 +72,7 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
                           weights + layout->blocks[b].offset);
 
     kernels_set_threads(1);
-    struct full_batch *full = full_batch_new(store, spec.kind, spec.layers);
+    struct full_batch *full = full_batch_new(store, &spec.hops);
     struct model *model = model_new(&spec);
     struct batch batch = *full_batch_get(full);
     for (int step = 0; step < steps; step++) {

@@ -34,6 +34,7 @@ static struct store *open_store(uint32_t parts, uint32_t halo, uint32_t part) {
 static struct config *make_config(int kind, int64_t batch_size, int64_t inner, int64_t outer) {
     struct config *config = config_new();
     config->model_kind = kind;
+    config->model_hops = 2;
     config->model_layers = 2;
     config->model_hidden = 8; /* narrower than the features: the first layer's transpose is used */
     config->train_batch_size = batch_size;
@@ -102,7 +103,7 @@ static void check_layer(const struct store *store, const struct batch *batch, si
 
 static void check_batch(const struct store *store, const struct batch *batch, int kind,
                         int64_t inner, int64_t outer) {
-    ck_assert_uint_eq(batch->layers, 2);
+    ck_assert_uint_eq(batch->hops, 2);
     ck_assert_uint_eq(batch->n_input, batch->graphs[0].n_src);
     ck_assert_uint_eq(batch->graphs[0].n_dst, batch->graphs[1].n_src);
     ck_assert_uint_eq(batch->graphs[1].n_dst, batch->n_output);
@@ -177,7 +178,7 @@ static void check_same(const struct batch *a, const struct batch *b) {
     ck_assert_mem_eq(a->nodes, b->nodes, a->n_input * sizeof *a->nodes);
     ck_assert_mem_eq(a->labels, b->labels, a->n_output * sizeof *a->labels);
     ck_assert_mem_eq(a->split, b->split, a->n_output);
-    for (size_t l = 0; l < a->layers; l++) {
+    for (size_t l = 0; l < a->hops; l++) {
         const struct layer_graph *x = &a->graphs[l], *y = &b->graphs[l];
         size_t edges = (size_t)x->indptr[x->n_dst];
         ck_assert_uint_eq(x->n_dst, y->n_dst);
@@ -267,13 +268,13 @@ END_TEST
  * its graph. */
 START_TEST(first_transpose_is_made_where_it_is_used) {
     struct store *store = open_store(1, 2, 0);
-    for (int kind = MODEL_GCN; kind <= MODEL_MLP; kind++)
+    for (int kind = MODEL_GCN; kind <= MODEL_SAGE; kind++)
         for (int64_t hidden = 12; hidden <= 13; hidden++) { /* there are 12 features */
             struct config *config = make_config(kind, 7, 3, 4);
             config->model_hidden = hidden;
             struct sampler *sampler = sampler_new(store, config, 0);
             const struct batch *batch = sampler_next(sampler);
-            ck_assert_int_eq(batch->graphs[0].t_indptr != NULL, hidden == 12 || kind == MODEL_MLP);
+            ck_assert_int_eq(batch->graphs[0].t_indptr != NULL, hidden == 12);
             check_transpose(&batch->graphs[1]);
             sampler_free(sampler);
             config_free(config);
@@ -301,7 +302,7 @@ START_TEST(sampling_everything_equals_full_mode) {
 
         float *gradients[2];
         struct sampler *sampler = sampler_new(store, config, 3);
-        struct full_batch *full = full_batch_new(store, _i, 2);
+        struct full_batch *full = full_batch_new(store, &spec.hops);
         struct batch all = *full_batch_get(full);
         all.step = 3;
         const struct batch *batches[2] = {sampler_next(sampler), &all};
@@ -335,7 +336,8 @@ END_TEST
 START_TEST(full_batch_shrinks_by_hops) {
     for (uint32_t halo = 0; halo <= 3; halo++) {
         struct store *store = open_store(2, halo, 1);
-        struct full_batch *full = full_batch_new(store, MODEL_GCN, 3);
+        struct full_batch *full =
+            full_batch_new(store, &(struct hops){3, {GRAPH_SYM, GRAPH_SYM, GRAPH_SYM}});
         const struct batch *batch = full_batch_get(full);
         for (uint32_t l = 0; l < 3; l++) {
             const struct layer_graph *graph = &batch->graphs[l];
@@ -382,7 +384,7 @@ int main(void) {
     tcase_add_test(tcase, batches_do_not_depend_on_threads);
     tcase_add_test(tcase, nothing_is_allocated_after_the_start);
     tcase_add_test(tcase, first_transpose_is_made_where_it_is_used);
-    tcase_add_loop_test(tcase, sampling_everything_equals_full_mode, MODEL_GCN, MODEL_MLP + 1);
+    tcase_add_loop_test(tcase, sampling_everything_equals_full_mode, MODEL_GCN, MODEL_KINDS);
     tcase_add_test(tcase, full_batch_shrinks_by_hops);
     tcase_add_test(tcase, sampler_stops_at_any_time);
     suite_add_tcase(suite, tcase);

@@ -137,7 +137,7 @@ START_TEST(features_may_be_missing) {
     struct sampler *sampler = sampler_new(store, config, 0);
     ck_assert_uint_gt(sampler_next(sampler)->n_input, 0);
     sampler_free(sampler);
-    full_batch_free(full_batch_new(store, MODEL_GCN, 2));
+    full_batch_free(full_batch_new(store, &(struct hops){2, {GRAPH_SYM, GRAPH_SYM}}));
     config_free(config);
     store_close(store);
 }
@@ -163,7 +163,7 @@ START_TEST(features_may_be_halves) {
         ck_assert_ptr_null(store->features);
         struct config *config = config_new();
         struct sampler *sampler = sampler_new(store, config, 0);
-        struct full_batch *full = full_batch_new(store, MODEL_GCN, 2);
+        struct full_batch *full = full_batch_new(store, &(struct hops){2, {GRAPH_SYM, GRAPH_SYM}});
         const struct batch *batches[] = {full_batch_get(full), sampler_next(sampler)};
         for (int b = 0; b < 2; b++)
             for (uint32_t i = 0; i < batches[b]->n_input; i++) {

@@ -7,22 +7,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LAYERS_MAX 8
+#include "common/model_spec.h"
 
 /* One layer's bipartite graph: row i < n_dst gets messages from sources
  * indices[indptr[i]..indptr[i+1]], each in 0..n_src-1. Destination i is source i (sources start
- * with the destinations). No self-loops inside; scale and self carry the normalisation: GCN:  y_i =
- * self_i x_i + sum_e weights_e x_src(e),  weights = (ratio_i) / sqrt((d_i+1)(d_j+1)), self =
- * 1/(d_i+1) (Kipf & Welling, ICLR 2017, eq. 2; degrees of the whole graph) SAGE: y_i = sum_e
- * weights_e x_src(e), weights = 1 / (neighbours present), self = NULL: no self term (Hamilton et
- * al., NeurIPS 2017, mean aggregator) ratio_i = d_i / (neighbours sampled), 1 in full mode: the
- * estimate of the sum stays unbiased. */
+ * with the destinations). No self-loops inside; weights and self carry the normalisation, as enum
+ * graph_norm says: y_i = self_i x_i + sum_e weights_e x_src(e). Where neighbours are sampled, sums
+ * over them are multiplied by d_i / (neighbours sampled), so that they stay unbiased. */
 struct layer_graph {
     uint32_t n_dst, n_src;
     const int64_t *indptr; /* [n_dst + 1], indptr[0] = 0 */
     const int32_t *indices;
     const float *weights;
-    const float *self; /* [n_dst] or NULL */
+    const float *self; /* [n_dst]; NULL: no self term */
     /* The transpose, for the backward pass: row j < n_src, entries destinations. The first layer's
      * may be NULL (features get no gradient); with it, features wider than the layer can be
      * multiplied by the weights before they are propagated, which is cheaper. */
@@ -35,10 +32,10 @@ struct batch {
     uint64_t step;    /* counts optimizer steps; keys dropout */
     uint64_t version; /* batches of one version have the same graph and features, so what is made
                          of them may be kept (full mode); 0: this batch comes once (sampled) */
-    size_t layers;
-    struct layer_graph graphs[LAYERS_MAX]; /* [0] nearest the input */
-    uint32_t n_input;                      /* graphs[0].n_src */
-    uint32_t n_output;                     /* graphs[layers-1].n_dst */
+    size_t hops;      /* layers that propagate; a graph each */
+    struct layer_graph graphs[HOPS_MAX]; /* [0] nearest the input */
+    uint32_t n_input;                    /* graphs[0].n_src */
+    uint32_t n_output;                   /* graphs[hops-1].n_dst; without hops n_input */
     const int64_t *nodes;  /* [n_input] global node numbers; the first n_output are the outputs */
     const float *features; /* [n_input, feature_dim] */
     const int32_t *labels; /* [n_output] */

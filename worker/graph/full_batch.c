@@ -1,7 +1,7 @@
 /* One batch over all owned nodes of a store, made once. Local nodes are numbered by hop, so what a
- * layer computes is a prefix of them, and all layers share one array of edges and weights: a layer
- * is a number of rows. Owns the weights and transposes, and features where it had to make them; the
- * rest is the store's. */
+ * layer computes is a prefix of them, and all layers of one norm share one array of edges and
+ * weights: a layer is a number of rows. Owns the weights and transposes, and features where it had
+ * to make them; the rest is the store's. */
 #include "worker/graph/sampler.h"
 
 #include <assert.h>
@@ -14,13 +14,13 @@
 struct full_batch {
     struct batch batch;
     int64_t *indptr; /* the store's, with empty rows for nodes that have none there */
-    float *weights, *self;
+    float *weights[GRAPH_NONE], *self[GRAPH_NONE]; /* by norm */
     float *features; /* a copy, where the store's are not what a model wants; else NULL */
-    /* One transpose for each size of graph; layers of the same size share it. */
+    /* One transpose for each norm and size of graph; layers of the same share it. */
     size_t transpose_count;
-    int64_t *t_indptr[LAYERS_MAX];
-    int32_t *t_indices[LAYERS_MAX];
-    float *t_weights[LAYERS_MAX];
+    int64_t *t_indptr[HOPS_MAX];
+    int32_t *t_indices[HOPS_MAX];
+    float *t_weights[HOPS_MAX];
 };
 
 /* Nodes within hops of the owned ones, as far as the store has them. */
@@ -28,30 +28,61 @@ static uint32_t nodes_within(const struct store *store, size_t hops) {
     return (uint32_t)store->hop_nodes[hops < store->halo ? hops : store->halo];
 }
 
-static void make_weights(struct full_batch *full, const struct store *store, int kind,
-                         uint32_t rows) {
-    full->indptr = mem_array((size_t)rows + 1, sizeof *full->indptr);
+static int64_t *make_indptr(const struct store *store, uint32_t rows) {
+    int64_t *indptr = mem_array((size_t)rows + 1, sizeof *indptr);
     for (uint32_t i = 0; i <= rows; i++)
-        full->indptr[i] = store->indptr[i < store->rows ? i : store->rows];
-    full->weights = mem_array((size_t)full->indptr[rows], sizeof *full->weights);
-    full->self = mem_array(rows, sizeof *full->self);
-    for (uint32_t i = 0; i < rows; i++) {
-        int32_t degree = store->degree[i];
-        int64_t present = full->indptr[i + 1] - full->indptr[i];
-        full->self[i] = mfg_self(degree);
-        for (int64_t e = full->indptr[i]; e < full->indptr[i + 1]; e++)
-            full->weights[e] =
-                mfg_weight(kind, degree, store->degree[store->indices[e]], 1, present);
-    }
+        indptr[i] = store->indptr[i < store->rows ? i : store->rows];
+    return indptr;
 }
 
-static void make_transpose(struct full_batch *full, size_t l) {
+/* The counts and the norm of every layer's graph. */
+static void shape_graphs(struct batch *batch, const struct store *store, const struct hops *hops,
+                         const int64_t *indptr) {
+    batch->hops = hops->count;
+    for (size_t l = 0; l < hops->count; l++)
+        batch->graphs[l] = (struct layer_graph){
+            .n_dst = nodes_within(store, hops->count - 1 - l),
+            .n_src = nodes_within(store, hops->count - l),
+            .indptr = indptr,
+        };
+    batch->n_input = nodes_within(store, hops->count);
+    batch->n_output = (uint32_t)store->owned;
+}
+
+/* The layer before it whose transpose is the very same. */
+static bool same_as_before(const struct batch *batch, const struct hops *hops, size_t l,
+                           size_t *ret) {
+    for (size_t k = 0; k < l; k++)
+        if (hops->graph[k] == hops->graph[l] && batch->graphs[k].n_dst == batch->graphs[l].n_dst &&
+            batch->graphs[k].n_src == batch->graphs[l].n_src) {
+            *ret = k;
+            return true;
+        }
+    return false;
+}
+
+static void make_weights(struct full_batch *full, const struct store *store, int graph,
+                         uint32_t rows) {
+    const int64_t *indptr = full->indptr;
+    float *weights = full->weights[graph] = mem_array((size_t)indptr[rows], sizeof *weights);
+    for (uint32_t i = 0; i < rows; i++)
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
+            weights[e] = mfg_weight(graph, store->degree[i], store->degree[store->indices[e]],
+                                    indptr[i + 1] - indptr[i]);
+    if (!mfg_has_self(graph))
+        return;
+    full->self[graph] = mem_array(rows, sizeof(float));
+    for (uint32_t i = 0; i < rows; i++)
+        full->self[graph][i] = mfg_self(graph, store->degree[i]);
+}
+
+static void make_transpose(struct full_batch *full, const struct hops *hops, size_t l) {
     struct layer_graph *graph = &full->batch.graphs[l];
-    const struct layer_graph *before = l > 0 ? graph - 1 : NULL;
-    if (before && before->n_dst == graph->n_dst && before->n_src == graph->n_src) {
-        graph->t_indptr = before->t_indptr;
-        graph->t_indices = before->t_indices;
-        graph->t_weights = before->t_weights;
+    size_t before;
+    if (same_as_before(&full->batch, hops, l, &before)) {
+        graph->t_indptr = full->batch.graphs[before].t_indptr;
+        graph->t_indices = full->batch.graphs[before].t_indices;
+        graph->t_weights = full->batch.graphs[before].t_weights;
         return;
     }
     size_t t = full->transpose_count++, edges = (size_t)graph->indptr[graph->n_dst];
@@ -62,48 +93,25 @@ static void make_transpose(struct full_batch *full, size_t l) {
                   full->t_indptr[t], full->t_indices[t], full->t_weights[t]);
 }
 
-static void make_graphs(struct full_batch *full, const struct store *store, int kind,
-                        size_t layers) {
-    make_weights(full, store, kind, nodes_within(store, layers - 1));
-    for (size_t l = 0; l < layers; l++) {
-        full->batch.graphs[l] = (struct layer_graph){
-            .n_dst = nodes_within(store, layers - 1 - l),
-            .n_src = nodes_within(store, layers - l),
-            .indptr = full->indptr,
-            .indices = store->indices,
-            .weights = full->weights,
-            .self = kind == MODEL_GCN ? full->self : NULL,
-        };
-        make_transpose(full, l);
-    }
-}
-
-/* No edges: every layer maps the owned nodes to themselves. */
-static void make_empty_graphs(struct full_batch *full, const struct store *store, size_t layers) {
-    full->indptr = mem_array(store->owned + 1, sizeof *full->indptr);
-    for (size_t l = 0; l < layers; l++)
-        full->batch.graphs[l] = (struct layer_graph){
-            .n_dst = (uint32_t)store->owned,
-            .n_src = (uint32_t)store->owned,
-            .indptr = full->indptr,
-            .t_indptr = full->indptr,
-        };
-}
-
-struct full_batch *full_batch_new(const struct store *store, int kind, size_t layers) {
-    assert(layers >= 1 && layers <= LAYERS_MAX);
+struct full_batch *full_batch_new(const struct store *store, const struct hops *hops) {
     struct full_batch *full = mem_alloc(sizeof *full);
-    if (kind == MODEL_MLP)
-        make_empty_graphs(full, store, layers);
-    else
-        make_graphs(full, store, kind, layers);
-
     struct batch *batch = &full->batch;
+    uint32_t rows = hops->count > 0 ? nodes_within(store, hops->count - 1) : 0;
+    full->indptr = make_indptr(store, rows);
+    shape_graphs(batch, store, hops, full->indptr);
+    for (size_t l = 0; l < hops->count; l++) {
+        int graph = hops->graph[l];
+        /* The first layer of a norm has the most rows. */
+        if (!full->weights[graph])
+            make_weights(full, store, graph, batch->graphs[l].n_dst);
+        batch->graphs[l].indices = store->indices;
+        batch->graphs[l].weights = full->weights[graph];
+        batch->graphs[l].self = full->self[graph];
+        make_transpose(full, hops, l);
+    }
+
     /* No other batch may be taken for this one. */
     batch->version = rng_entropy();
-    batch->layers = layers;
-    batch->n_input = batch->graphs[0].n_src;
-    batch->n_output = batch->graphs[layers - 1].n_dst;
     batch->nodes = store->nodes;
     if (!store_features_plain(store)) {
         full->features = mem_array((size_t)batch->n_input * store->feature_dim, sizeof(float));
@@ -116,22 +124,15 @@ struct full_batch *full_batch_new(const struct store *store, int kind, size_t la
     return full;
 }
 
-struct batch full_batch_shape(const struct store *store, int kind, size_t layers) {
-    uint32_t rows = kind == MODEL_MLP ? (uint32_t)store->owned : nodes_within(store, layers - 1);
-    int64_t *indptr = mem_array((size_t)rows + 1, sizeof *indptr);
-    for (uint32_t i = 0; kind != MODEL_MLP && i <= rows; i++)
-        indptr[i] = store->indptr[i < store->rows ? i : store->rows];
-    struct batch shape = {
-        .version = 1, .layers = layers, .train_count = (uint32_t)store->train_nodes};
-    for (size_t l = 0; l < layers; l++)
-        shape.graphs[l] = (struct layer_graph){
-            .n_dst = kind == MODEL_MLP ? rows : nodes_within(store, layers - 1 - l),
-            .n_src = kind == MODEL_MLP ? rows : nodes_within(store, layers - l),
-            .indptr = indptr,
-            .t_indptr = indptr,
-        };
-    shape.n_input = shape.graphs[0].n_src;
-    shape.n_output = shape.graphs[layers - 1].n_dst;
+struct batch full_batch_shape(const struct store *store, const struct hops *hops) {
+    int64_t *indptr =
+        make_indptr(store, hops->count > 0 ? nodes_within(store, hops->count - 1) : 0);
+    struct batch shape = {.version = 1, .train_count = (uint32_t)store->train_nodes};
+    shape_graphs(&shape, store, hops, indptr);
+    for (size_t l = 0; l < hops->count; l++)
+        shape.graphs[l].t_indptr = indptr;
+    if (hops->count == 0)
+        shape.graphs[0].indptr = indptr; /* to be given back */
     return shape;
 }
 
@@ -140,19 +141,21 @@ void full_batch_shape_done(struct batch *shape) {
     *shape = (struct batch){0};
 }
 
-size_t full_batch_bytes(const struct store *store, int kind, size_t layers) {
-    struct batch shape = full_batch_shape(store, kind, layers);
-    const struct layer_graph *first = &shape.graphs[0];
-    size_t edges = (size_t)first->indptr[first->n_dst];
-    size_t bytes = ((size_t)first->n_dst + 1) * sizeof(int64_t);
-    if (kind != MODEL_MLP)
-        bytes += edges * sizeof(float) + first->n_dst * sizeof(float);
-    for (size_t l = 0; kind != MODEL_MLP && l < layers; l++) {
+size_t full_batch_bytes(const struct store *store, const struct hops *hops) {
+    struct batch shape = full_batch_shape(store, hops);
+    size_t bytes = ((size_t)shape.graphs[0].n_dst + 1) * sizeof(int64_t), before;
+    for (size_t l = 0; l < hops->count; l++) {
         const struct layer_graph *graph = &shape.graphs[l];
-        if (l > 0 && graph[-1].n_dst == graph->n_dst && graph[-1].n_src == graph->n_src)
-            continue;
-        bytes += ((size_t)graph->n_src + 1) * sizeof(int64_t) +
-                 (size_t)graph->indptr[graph->n_dst] * (sizeof(int32_t) + sizeof(float));
+        size_t edges = (size_t)graph->indptr[graph->n_dst];
+        bool first = true;
+        for (size_t k = 0; k < l; k++)
+            first = first && hops->graph[k] != hops->graph[l];
+        if (first)
+            bytes += edges * sizeof(float) +
+                     (mfg_has_self(hops->graph[l]) ? graph->n_dst * sizeof(float) : 0);
+        if (!same_as_before(&shape, hops, l, &before))
+            bytes += ((size_t)graph->n_src + 1) * sizeof(int64_t) +
+                     edges * (sizeof(int32_t) + sizeof(float));
     }
     if (!store_features_plain(store))
         bytes += (size_t)shape.n_input * store->feature_dim * sizeof(float);
@@ -171,10 +174,12 @@ struct full_batch *full_batch_free(struct full_batch *full) {
             mem_free(full->t_indices[t]);
             mem_free(full->t_weights[t]);
         }
+        for (int graph = 0; graph < GRAPH_NONE; graph++) {
+            mem_free(full->weights[graph]);
+            mem_free(full->self[graph]);
+        }
         mem_free(full->features);
         mem_free(full->indptr);
-        mem_free(full->weights);
-        mem_free(full->self);
         mem_free(full);
     }
     return NULL;

@@ -4,16 +4,25 @@
 #include <math.h>
 #include <string.h>
 
-#include "common/config.h"
-
-float mfg_weight(int kind, int32_t degree_dst, int32_t degree_src, double ratio, int64_t present) {
-    if (kind == MODEL_SAGE)
+float mfg_weight(int graph, int32_t degree_dst, int32_t degree_src, int64_t present) {
+    switch (graph) {
+    case GRAPH_SYM:
+        return (float)(1 / sqrt(((double)degree_dst + 1) * ((double)degree_src + 1)));
+    case GRAPH_MEAN:
         return (float)(1 / (double)present);
-    return (float)(ratio / sqrt(((double)degree_dst + 1) * ((double)degree_src + 1)));
+    case GRAPH_WALK:
+        return (float)(1 / ((double)degree_dst + 1));
+    default:
+        return 1;
+    }
 }
 
-float mfg_self(int32_t degree) {
-    return (float)(1 / ((double)degree + 1));
+bool mfg_has_self(int graph) {
+    return graph != GRAPH_MEAN;
+}
+
+float mfg_self(int graph, int32_t degree) {
+    return graph == GRAPH_SUM ? 1 : (float)(1 / ((double)degree + 1));
 }
 
 void mfg_transpose(uint32_t n_dst, uint32_t n_src, const int64_t *indptr, const int32_t *indices,

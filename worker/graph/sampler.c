@@ -100,7 +100,7 @@ void sampler_finish_layer(const struct sampler *sampler, struct slot *slot, size
         .indptr = layer->indptr.items,
         .indices = layer->indices.items,
         .weights = layer->weights.items,
-        .self = sampler->kind == MODEL_GCN ? layer->self.items : NULL,
+        .self = mfg_has_self(sampler->hops.graph[l]) ? layer->self.items : NULL,
     };
     if (transpose)
         sampler_transpose(slot, l);
@@ -142,7 +142,7 @@ static void gather(const struct store *store, struct slot *slot) {
 static void make_batch(struct maker *maker, struct slot *slot, uint64_t step) {
     const struct sampler *sampler = maker->sampler;
     struct batch *batch = &slot->batch;
-    *batch = (struct batch){.step = step, .version = 0, .layers = sampler->layers};
+    *batch = (struct batch){.step = step, .version = 0, .hops = sampler->hops.count};
     nodemap_clear(&maker->map);
     sampler->method->make(maker, slot);
 
@@ -199,6 +199,15 @@ int sampler_check(const struct store *store, const struct config *config, struct
                          "fewer clusters",
                          (long long)config->train_clusters, store->part, store->parts,
                          store->snapshot_name, (unsigned long long)store->owned);
+    struct model_spec spec;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    for (size_t l = 1; l < spec.hops.count && config->train_sampler >= SAMPLER_CLUSTER; l++)
+        if (spec.hops.graph[l] != spec.hops.graph[0])
+            return error_set(reterr, ERR_CONFIG,
+                             "train.sampler is %s, which makes one graph for all layers, but the "
+                             "layers of model.stack weigh edges in different ways; choose neighbor "
+                             "or layer",
+                             config_choice(config, "train.sampler"));
     if (!config->train_weighted)
         return 0;
     if (!store->edge_weights)
@@ -261,15 +270,6 @@ static void maker_done(struct maker *maker) {
     mem_free(maker->found.items);
 }
 
-/* The model propagates features that are narrower than its first layer before it multiplies them,
- * and then has no use for the first layer's transpose: the largest of all. */
-static bool needs_first_transpose(const struct sampler *sampler, const struct config *config) {
-    if (config->model_kind != MODEL_GCN && config->model_kind != MODEL_SAGE)
-        return true;
-    int64_t width = sampler->layers == 1 ? sampler->store->classes : config->model_hidden;
-    return sampler->store->feature_dim >= width;
-}
-
 static struct sampler *make_sampler(const struct store *store, const struct config *config,
                                     uint64_t first_step, bool trial) {
     static const struct sampler_method *const methods[] = {
@@ -282,8 +282,10 @@ static struct sampler *make_sampler(const struct store *store, const struct conf
     bool clusters = walks_clusters(config);
     sampler->store = store;
     sampler->method = methods[config->train_sampler];
-    sampler->kind = config->model_kind;
-    sampler->layers = (size_t)config->model_layers;
+    struct model_spec spec;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    sampler->hops = spec.hops;
+    sampler->transpose_first = model_spec_first_transpose(&spec);
     sampler->item_count = clusters ? (uint64_t)config->train_clusters : store->train_nodes;
     sampler->item_goal = clusters ? sampler->item_count : store->train_nodes_max;
     sampler->share =
@@ -295,12 +297,10 @@ static struct sampler *make_sampler(const struct store *store, const struct conf
     sampler->steps_per_epoch = sampler_steps_per_epoch(store, config);
     sampler->seed = (uint64_t)config->job_seed;
     sampler->first_step = first_step;
-    sampler->transpose_first = needs_first_transpose(sampler, config);
-    assert(sampler->layers <= LAYERS_MAX);
     assert(config->train_sampler != SAMPLER_NEIGHBOR ||
-           config->train_fanout.count >= sampler->layers);
-    for (size_t l = 0; l < sampler->layers; l++)
-        sampler->fanout[l] = (uint64_t)config->train_fanout.items[sampler->layers - 1 - l];
+           config->train_fanout.count >= spec.hops.count);
+    for (size_t l = 0; config->train_sampler == SAMPLER_NEIGHBOR && l < spec.hops.count; l++)
+        sampler->fanout[l] = (uint64_t)config->train_fanout.items[spec.hops.count - 1 - l];
     sampler->replace = config->train_replace;
     if (config->train_weighted) {
         assert(store->edge_weights);
@@ -340,7 +340,7 @@ struct sampler *sampler_new_trial(const struct store *store, const struct config
 static size_t slot_bytes(const struct slot *slot) {
     size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
                    BYTES(slot->labels) + BYTES(slot->split) + BYTES(slot->loss_weights);
-    for (size_t l = 0; l < LAYERS_MAX; l++) {
+    for (size_t l = 0; l < HOPS_MAX; l++) {
         const struct slot_layer *layer = &slot->layers[l];
         bytes += BYTES(layer->indptr) + BYTES(layer->indices) + BYTES(layer->weights) +
                  BYTES(layer->self) + BYTES(layer->t_indptr) + BYTES(layer->t_indices) +
@@ -389,7 +389,7 @@ size_t sampler_prepare_bytes(const struct sampler *sampler) {
 }
 
 static void slot_done(struct slot *slot) {
-    for (size_t l = 0; l < LAYERS_MAX; l++) {
+    for (size_t l = 0; l < HOPS_MAX; l++) {
         struct slot_layer *layer = &slot->layers[l];
         mem_free(layer->indptr.items);
         mem_free(layer->indices.items);

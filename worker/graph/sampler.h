@@ -8,21 +8,21 @@
 #include "worker/graph/batch.h"
 #include "worker/graph/store.h"
 
-/* All owned nodes, full neighbourhoods: layer l (0-based of L) computes the nodes within L-1-l
- * hops, so nothing is computed that no owned node needs. Needs store->halo >= layers or parts == 1
+/* All owned nodes, full neighbourhoods: graph l (0-based of L hops) computes the nodes within L-1-l
+ * hops, so nothing is computed that no owned node needs. Needs store->halo >= hops or parts == 1
  * (a smaller halo is allowed: the outermost rows then see what is there, which is an approximation,
- * said in a warning by the caller). For kind MODEL_MLP graphs are empty (n_src = n_dst = owned).
- * step is 0: the trainer sets it in a copy of the struct. */
+ * said in a warning by the caller). Without hops the batch is the owned nodes. step is 0: the
+ * trainer sets it in a copy of the struct. */
 struct full_batch;
-struct full_batch *full_batch_new(const struct store *store, int kind, size_t layers);
+struct full_batch *full_batch_new(const struct store *store, const struct hops *hops);
 const struct batch *full_batch_get(const struct full_batch *full);
 struct full_batch *full_batch_free(struct full_batch *full);
 /* Of such a batch the counts (n_src, n_dst, n_input, n_output) and indptr, without making it;
  * t_indptr says by not being NULL that there would be transposes. And the bytes that making it
  * takes. */
-struct batch full_batch_shape(const struct store *store, int kind, size_t layers);
+struct batch full_batch_shape(const struct store *store, const struct hops *hops);
 void full_batch_shape_done(struct batch *shape);
-size_t full_batch_bytes(const struct store *store, int kind, size_t layers);
+size_t full_batch_bytes(const struct store *store, const struct hops *hops);
 
 struct sampler;
 /* Can such a job sample from this store? ERR_CONFIG says what is missing. To be asked before

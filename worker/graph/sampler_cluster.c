@@ -200,17 +200,18 @@ static void make_weights(struct maker *maker, struct slot *slot) {
     struct slot_layer *layer = &slot->layers[0];
     const int64_t *indptr = layer->indptr.items;
     uint32_t n = maker->map.count;
+    int graph = maker->sampler->hops.graph[0];
     RESERVE(&maker->scales, n);
     float *scales = maker->scales.items;
     for (uint32_t i = 0; i < n; i++)
         scales[i] = 1 / sqrtf((float)(indptr[i + 1] - indptr[i]) + 1);
     for (uint32_t i = 0; i < n; i++) {
-        float mean = 1 / (float)(indptr[i + 1] - indptr[i]);
-        layer->self.items[i] = scales[i] * scales[i];
+        float degree = (float)(indptr[i + 1] - indptr[i]);
+        float factor = sampler_mean_factor(graph, degree, scales[i]) / degree;
+        layer->self.items[i] = sampler_self(graph, scales[i]);
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
-            layer->weights.items[e] = maker->sampler->kind == MODEL_GCN
-                                          ? scales[i] * scales[layer->indices.items[e]]
-                                          : mean;
+            layer->weights.items[e] =
+                factor * (graph == GRAPH_SYM ? scales[layer->indices.items[e]] : 1);
     }
 }
 

@@ -50,7 +50,7 @@ struct slot {
         GROWING(int64_t) t_indptr;
         GROWING(int32_t) t_indices;
         GROWING(float) t_weights;
-    } layers[LAYERS_MAX];
+    } layers[HOPS_MAX];
     GROWING(int64_t) nodes;
     GROWING(int32_t) locals; /* the store's numbers of the batch's nodes */
     GROWING(float) features;
@@ -86,10 +86,9 @@ struct sampler {
     /* Set at start, never changed. */
     const struct store *store;
     const struct sampler_method *method;
-    int kind;
-    size_t layers;
-    uint64_t fanout[LAYERS_MAX]; /* of each layer, 0 nearest the input */
-    bool transpose_first;        /* does the model use the first layer's transpose? */
+    struct hops hops;
+    uint64_t fanout[HOPS_MAX]; /* of each hop, 0 nearest the input */
+    bool transpose_first;      /* does the model use the first hop's transpose? */
     uint64_t steps_per_epoch, seed, first_step;
     /* An epoch walks these in a shuffled order, share of them in a step, item_goal in all (on the
      * worker that has most; one that has fewer begins anew): local numbers of training nodes, or
@@ -149,21 +148,38 @@ static inline uint32_t sampler_add(struct maker *maker, struct slot *slot, int32
 }
 /* Scales of the nodes numbered from to to - 1. */
 void sampler_take_scales(struct maker *maker, const struct slot *slot, uint32_t from, uint32_t to);
-/* Entries of a node's row; 0 for the outermost nodes of a halo smaller than the layers, which have
- * none, and where there are no edges at all (mlp). */
+/* Entries of a node's row; 0 for the outermost nodes of a halo smaller than the hops, which have
+ * none, and where no layer propagates. */
 static inline uint64_t sampler_degree(const struct sampler *sampler, int32_t local) {
     const struct store *store = sampler->store;
-    if (sampler->kind == MODEL_MLP || (uint64_t)local >= store->rows)
+    if (sampler->hops.count == 0 || (uint64_t)local >= store->rows)
         return 0;
     return (uint64_t)(store->indptr[local + 1] - store->indptr[local]);
 }
-/* The part of the weight of full mode that is the same for all edges into a node (with a row), of
- * which a GCN's is to be multiplied by the scale of the edge's source. */
-static inline float sampler_row_factor(const struct sampler *sampler, int32_t local) {
+/* What the mean over a node's neighbours is to be multiplied by to be what a norm asks for, given
+ * the node's degree in the whole graph and its scale 1 / sqrt(degree + 1); with GRAPH_SYM also by
+ * the scale of each edge's source. */
+static inline float sampler_mean_factor(int graph, float degree, float scale) {
+    switch (graph) {
+    case GRAPH_SYM:
+        return scale * degree;
+    case GRAPH_WALK:
+        return scale * scale * degree;
+    case GRAPH_SUM:
+        return degree;
+    default:
+        return 1;
+    }
+}
+/* The part of the weight of full mode that is the same for all edges into a node (with a row). */
+static inline float sampler_row_factor(const struct sampler *sampler, int graph, int32_t local) {
     float mean = 1 / (float)sampler_degree(sampler, local);
-    return sampler->kind == MODEL_GCN
-               ? mean * sampler->scales[local] * (float)sampler->store->degree[local]
-               : mean;
+    return mean *
+           sampler_mean_factor(graph, (float)sampler->store->degree[local], sampler->scales[local]);
+}
+/* Of the node itself, where the norm counts it. */
+static inline float sampler_self(int graph, float scale) {
+    return graph == GRAPH_SUM ? 1 : scale * scale;
 }
 /* The layer's graph from what the slot's arrays hold of it, with its transpose or without. */
 void sampler_finish_layer(const struct sampler *sampler, struct slot *slot, size_t l,

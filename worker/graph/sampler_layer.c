@@ -16,8 +16,10 @@
 #include "worker/graph/sampler_core.h"
 
 /* Nodes that are not in the batch yet, with their sums of squares, into the maker's others. */
-static void take_candidates(struct maker *maker, const struct slot *slot, uint32_t n_dst) {
+static void take_candidates(struct maker *maker, const struct slot *slot, size_t l,
+                            uint32_t n_dst) {
     const struct sampler *sampler = maker->sampler;
+    int graph = sampler->hops.graph[l];
     const struct store *store = sampler->store;
     struct nodemap *other = &maker->other;
     nodemap_clear(other);
@@ -27,7 +29,7 @@ static void take_candidates(struct maker *maker, const struct slot *slot, uint32
         if (degree == 0)
             continue;
         const int32_t *row = store->indices + store->indptr[local];
-        double factor = (double)sampler_row_factor(sampler, local);
+        double factor = (double)sampler_row_factor(sampler, graph, local);
         /* Room for the longest row, not for this one: or memory grew when a hub comes late. */
         nodemap_reserve(other, (uint32_t)sampler->row_max);
         RESERVE_KEEP(&maker->others, other->count, other->count + sampler->row_max);
@@ -43,7 +45,7 @@ static void take_candidates(struct maker *maker, const struct slot *slot, uint32
             maker->sums.items[number] += factor * factor;
         }
     }
-    for (uint32_t c = 0; sampler->kind == MODEL_GCN && c < other->count; c++) {
+    for (uint32_t c = 0; graph == GRAPH_SYM && c < other->count; c++) {
         double scale = (double)sampler->scales[maker->others.items[c]];
         maker->sums.items[c] *= scale * scale;
     }
@@ -94,7 +96,7 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
     const struct sampler *sampler = maker->sampler;
     const struct store *store = sampler->store;
     struct slot_layer *layer = &slot->layers[l];
-    bool gcn = sampler->kind == MODEL_GCN;
+    int graph = sampler->hops.graph[l];
     size_t edges = 0;
     RESERVE(&layer->indptr, (size_t)n_dst + 1);
     RESERVE(&layer->self, n_dst);
@@ -104,7 +106,7 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
         uint64_t degree = sampler_degree(sampler, local);
         RESERVE_KEEP(&layer->indices, edges, edges + sampler->row_max);
         RESERVE_KEEP(&layer->weights, edges, edges + sampler->row_max);
-        float factor = degree > 0 ? sampler_row_factor(sampler, local) : 0;
+        float factor = degree > 0 ? sampler_row_factor(sampler, graph, local) : 0;
         for (uint64_t k = 0; k < degree; k++) {
             int32_t neighbour = store->indices[(uint64_t)store->indptr[local] + k];
             uint32_t number = nodemap_find(&maker->map, neighbour);
@@ -113,9 +115,9 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
             float inverse = number < n_dst ? 1 : maker->inverses.items[number];
             layer->indices.items[edges] = (int32_t)number;
             layer->weights.items[edges++] =
-                factor * inverse * (gcn ? maker->scales.items[number] : 1);
+                factor * inverse * (graph == GRAPH_SYM ? maker->scales.items[number] : 1);
         }
-        layer->self.items[i] = maker->scales.items[i] * maker->scales.items[i];
+        layer->self.items[i] = sampler_self(graph, maker->scales.items[i]);
         layer->indptr.items[i + 1] = (int64_t)edges;
     }
 }
@@ -125,8 +127,8 @@ static void make(struct maker *maker, struct slot *slot) {
     uint32_t n = sampler_take_outputs(maker, slot);
     slot->batch.n_output = slot->batch.train_count = n;
     sampler_take_scales(maker, slot, 0, n);
-    for (size_t l = sampler->layers; l-- > 0;) {
-        take_candidates(maker, slot, n);
+    for (size_t l = sampler->hops.count; l-- > 0;) {
+        take_candidates(maker, slot, l, n);
         take_chosen(maker, slot, l);
         sampler_take_scales(maker, slot, n, maker->map.count);
         make_edges(maker, slot, l, n);

@@ -168,7 +168,7 @@ static size_t count_draws(const struct sampler *sampler, const struct slot *slot
         if (i + AHEAD < n_dst)
             __builtin_prefetch(&store->indptr[locals[i + AHEAD]]);
         /* The outermost nodes of a halo smaller than the layers have no row. */
-        if (sampler->kind != MODEL_MLP && (uint64_t)local < store->rows) {
+        if ((uint64_t)local < store->rows) {
             uint64_t there = candidates(sampler, (uint64_t)local);
             sum += (int64_t)(there < fanout && (there == 0 || !sampler->replace) ? there : fanout);
         }
@@ -225,7 +225,7 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
     }
 }
 
-/* The mean over the row, in a GCN times the degree and the roots of both ends' degrees. */
+/* The mean over the row, times what the norm makes of it. */
 static void make_weights(const struct maker *maker, struct slot *slot, size_t l, uint32_t n_dst) {
     const struct sampler *sampler = maker->sampler;
     struct slot_layer *layer = &slot->layers[l];
@@ -233,17 +233,18 @@ static void make_weights(const struct maker *maker, struct slot *slot, size_t l,
     const int32_t *indices = layer->indices.items, *degrees = sampler->store->degree;
     const float *scales = maker->scales.items;
     float *weights = layer->weights.items;
+    int graph = sampler->hops.graph[l];
     for (uint32_t i = 0; i < n_dst; i++) {
         int64_t begin = indptr[i], end = indptr[i + 1];
         if (!sampler->alias)
             for (int64_t e = begin; e < end; e++)
                 weights[e] = 1 / (float)(end - begin);
-        if (sampler->kind != MODEL_GCN)
+        if (graph == GRAPH_MEAN)
             continue;
-        float factor = scales[i] * (float)degrees[slot->locals.items[i]];
-        layer->self.items[i] = scales[i] * scales[i];
+        float factor = sampler_mean_factor(graph, (float)degrees[slot->locals.items[i]], scales[i]);
+        layer->self.items[i] = sampler_self(graph, scales[i]);
         for (int64_t e = begin; e < end; e++)
-            weights[e] *= factor * scales[indices[e]];
+            weights[e] *= factor * (graph == GRAPH_SYM ? scales[indices[e]] : 1);
     }
 }
 
@@ -252,7 +253,7 @@ static void make(struct maker *maker, struct slot *slot) {
     uint32_t n = sampler_take_outputs(maker, slot);
     slot->batch.n_output = slot->batch.train_count = n;
     sampler_take_scales(maker, slot, 0, n);
-    for (size_t l = sampler->layers; l-- > 0;) {
+    for (size_t l = sampler->hops.count; l-- > 0;) {
         struct slot_layer *layer = &slot->layers[l];
         RESERVE(&layer->indptr, (size_t)n + 1);
         RESERVE(&layer->self, (size_t)n);

@@ -91,16 +91,16 @@ static void make_weights(struct maker *maker, struct slot *slot) {
     const struct sampler *sampler = maker->sampler;
     const struct walks *walks = sampler->walks;
     struct slot_layer *layer = &slot->layers[0];
+    int graph = sampler->hops.graph[0];
     for (uint32_t i = 0; i < maker->map.count; i++) {
         int32_t local = slot->locals.items[i];
         int64_t begin = layer->indptr.items[i], end = layer->indptr.items[i + 1];
-        float factor = begin < end ? sampler_row_factor(sampler, local) : 0;
+        float factor = begin < end ? sampler_row_factor(sampler, graph, local) : 0;
         float met = (float)walks->node_count[local] + 1;
-        layer->self.items[i] = maker->scales.items[i] * maker->scales.items[i];
+        layer->self.items[i] = sampler_self(graph, maker->scales.items[i]);
         for (int64_t e = begin; e < end; e++) {
             float alpha = ((float)walks->edge_count[maker->positions.items[e]] + 1) / met;
-            float scale =
-                sampler->kind == MODEL_GCN ? maker->scales.items[layer->indices.items[e]] : 1;
+            float scale = graph == GRAPH_SYM ? maker->scales.items[layer->indices.items[e]] : 1;
             layer->weights.items[e] = factor * scale / alpha;
         }
     }

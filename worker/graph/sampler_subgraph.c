@@ -51,9 +51,13 @@ void subgraph_take_edges(struct maker *maker, struct slot *slot) {
 void subgraph_finish(struct maker *maker, struct slot *slot, uint32_t n_output) {
     const struct sampler *sampler = maker->sampler;
     uint32_t n = maker->map.count;
-    size_t last = sampler->layers - 1;
+    slot->batch.n_output = slot->batch.train_count = n_output;
+    slot->batch.n_input = sampler->hops.count > 0 ? n : n_output;
+    if (sampler->hops.count == 0)
+        return;
+    size_t last = sampler->hops.count - 1;
     /* The first layer's arrays hold the graph; its transpose serves all layers but the last. */
-    bool transpose = sampler->layers > 2 || (sampler->layers == 2 && sampler->transpose_first);
+    bool transpose = last > 1 || (last == 1 && sampler->transpose_first);
     sampler_finish_layer(sampler, slot, 0, n, n, transpose);
     for (size_t l = 1; l < last; l++)
         slot->batch.graphs[l] = slot->batch.graphs[0];
@@ -71,6 +75,4 @@ void subgraph_finish(struct maker *maker, struct slot *slot, uint32_t n_output) 
         if (sampler->transpose_first)
             sampler_transpose(slot, 0);
     }
-    slot->batch.n_input = n;
-    slot->batch.n_output = slot->batch.train_count = n_output;
 }

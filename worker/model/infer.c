@@ -1,6 +1,6 @@
 /* Blocks of rows through a layer. Which of graph and weights comes first follows the narrower side,
  * as in training, but features that have to be made from what lies on disk meet the weights first:
- * so they are made block by block. The self term of a GCN is one more edge of its row. */
+ * so they are made block by block. A node's own term is one more edge of its row. */
 #include "worker/model/infer.h"
 
 #include <assert.h>
@@ -9,6 +9,8 @@
 #include "common/mem.h"
 #include "worker/graph/mfg.h"
 #include "worker/kernels/kernels.h"
+#include "worker/model/finish.h"
+#include "worker/model/layer.h"
 #include "worker/model/loss.h"
 
 #define BLOCK_ROWS 16384u
@@ -23,13 +25,23 @@ struct block {
     float *weights;
 };
 
+enum {
+    OUTPUTS_0, /* outputs of a layer and of the one before, taking turns */
+    OUTPUTS_1,
+    START,    /* outputs that ppr layers start from */
+    PRODUCT,  /* projections of all sources */
+    SAVED,    /* [BLOCK_ROWS, in] A x, where the graph comes first */
+    OWN,      /* the layer's */
+    SCRATCH,  /* the same */
+    TAKEN,    /* [BLOCK_ROWS, in] features, where they are not mapped as they should be */
+    FEATURES, /* all of them, where a layer needs them so */
+    ARRAYS
+};
+
 struct infer {
     struct model_spec spec;
     const struct store *store;
-    float *outputs[2]; /* of the layer before and of the one at hand */
-    float *product;    /* X W of all sources, where the weights come first */
-    float *propagated; /* [BLOCK_ROWS, in], where the graph comes first */
-    float *taken;      /* [BLOCK_ROWS, in] features, where they are not mapped as they should be */
+    float *arrays[ARRAYS];
     struct block block;
     size_t block_edges; /* that a block has at most */
 };
@@ -39,40 +51,43 @@ static uint64_t nodes_within(const struct store *store, size_t hops) {
     return store->hop_nodes[hops < store->halo ? hops : store->halo];
 }
 
-static size_t layer_in(const struct model_spec *spec, size_t l) {
-    return l == 0 ? spec->input_dim : spec->hidden;
+static bool propagates(const struct layer_spec *layer) {
+    return layer->graph != GRAPH_NONE;
 }
 
-static size_t layer_out(const struct model_spec *spec, size_t l) {
-    return l + 1 == spec->layers ? spec->classes : spec->hidden;
+/* Rows that a layer reads, and those it computes. */
+static uint64_t layer_sources(const struct infer *infer, size_t l) {
+    return nodes_within(infer->store, infer->spec.hops.count - infer->spec.layers[l].hop);
 }
 
-static bool takes_features(const struct infer *infer, size_t l) {
+static uint64_t layer_rows(const struct infer *infer, size_t l) {
+    const struct layer_spec *layer = &infer->spec.layers[l];
+    return nodes_within(infer->store,
+                        infer->spec.hops.count - layer->hop - (propagates(layer) ? 1 : 0));
+}
+
+static bool makes_features(const struct infer *infer, size_t l) {
     return l == 0 && !store_features_plain(infer->store);
 }
 
 static bool graph_first(const struct infer *infer, size_t l) {
-    const struct model_spec *spec = &infer->spec;
-    return spec->kind != MODEL_MLP && layer_in(spec, l) <= layer_out(spec, l) &&
-           !takes_features(infer, l);
+    const struct layer_spec *layer = &infer->spec.layers[l];
+    if (!propagates(layer) || layer->order != ORDER_EITHER)
+        return layer->order == ORDER_GRAPH;
+    return layer->in <= layer->out && !makes_features(infer, l);
 }
 
-/* Rows that layer l computes, and those it reads. */
-static uint64_t layer_rows(const struct infer *infer, size_t l) {
-    return infer->spec.kind == MODEL_MLP ? infer->store->owned
-                                         : nodes_within(infer->store, infer->spec.layers - 1 - l);
-}
-
-static uint64_t layer_sources(const struct infer *infer, size_t l) {
-    return infer->spec.kind == MODEL_MLP ? infer->store->owned
-                                         : nodes_within(infer->store, infer->spec.layers - l);
+/* Which array a layer's outputs go to. */
+static int outputs_of(const struct infer *infer, size_t l) {
+    const struct layer_spec *layer = &infer->spec.layers[l];
+    bool starts =
+        l + 1 < infer->spec.count && layer[1].kind == LAYER_ppr && layer->kind != LAYER_ppr;
+    return starts ? START : l % 2 == 0 ? OUTPUTS_0 : OUTPUTS_1;
 }
 
 static uint64_t block_rows_max(uint64_t rows) {
     return rows < BLOCK_ROWS ? rows : BLOCK_ROWS;
 }
-
-enum { OUTPUTS_0, OUTPUTS_1, PRODUCT, PROPAGATED, TAKEN, ARRAYS };
 
 static void raise_to(size_t *floats, size_t at_least) {
     *floats = *floats < at_least ? at_least : *floats;
@@ -80,19 +95,22 @@ static void raise_to(size_t *floats, size_t at_least) {
 
 /* Floats of each of the arrays. */
 static void plan(const struct infer *infer, size_t floats[ARRAYS]) {
-    const struct model_spec *spec = &infer->spec;
     memset(floats, 0, ARRAYS * sizeof *floats);
-    for (size_t l = 0; l < spec->layers; l++) {
-        size_t in = layer_in(spec, l), out = layer_out(spec, l);
-        bool product = spec->kind != MODEL_MLP && !graph_first(infer, l);
-        raise_to(&floats[l % 2], layer_rows(infer, l) * out);
-        uint64_t taken = product ? layer_sources(infer, l) : layer_rows(infer, l);
-        if (graph_first(infer, l))
-            raise_to(&floats[PROPAGATED], block_rows_max(layer_rows(infer, l)) * in);
-        if (product)
-            raise_to(&floats[PRODUCT], layer_sources(infer, l) * out);
-        if (takes_features(infer, l))
-            raise_to(&floats[TAKEN], block_rows_max(taken) * in);
+    for (size_t l = 0; l < infer->spec.count; l++) {
+        const struct layer_spec *layer = &infer->spec.layers[l];
+        bool first = graph_first(infer, l);
+        uint64_t sources = layer_sources(infer, l), rows = block_rows_max(layer_rows(infer, l));
+        struct layer_room room = layer_of(layer->kind)->room(layer, rows, rows, first, false);
+        raise_to(&floats[outputs_of(infer, l)], layer_rows(infer, l) * layer->out);
+        raise_to(&floats[PRODUCT], sources * room.z);
+        raise_to(&floats[SAVED], first ? rows * layer->in : 0);
+        raise_to(&floats[OWN], room.own);
+        raise_to(&floats[SCRATCH], room.scratch);
+        raise_to(&floats[SCRATCH], finish_room(layer, rows, rows, false).scratch);
+        if (makes_features(infer, l) && first)
+            floats[FEATURES] = sources * layer->in;
+        else if (makes_features(infer, l))
+            floats[TAKEN] = block_rows_max(sources) * layer->in;
     }
 }
 
@@ -101,18 +119,17 @@ static int64_t row_edge(const struct store *store, uint64_t row) {
     return store->indptr[row < store->rows ? row : store->rows];
 }
 
-/* How many rows from first on, up to end, are a block, and their edges; indptr may be NULL. */
-static uint32_t block_extent(const struct infer *infer, uint64_t first, uint64_t end,
-                             int64_t *indptr, size_t *ret_edges) {
-    bool self = infer->spec.kind == MODEL_GCN;
+/* How many rows of a layer from first on, up to end, are a block, and their edges; indptr may be
+ * NULL. */
+static uint32_t block_extent(const struct infer *infer, const struct layer_spec *layer,
+                             uint64_t first, uint64_t end, int64_t *indptr, size_t *ret_edges) {
+    bool edged = propagates(layer), self = edged && mfg_has_self(layer->graph);
     uint32_t rows = 0;
     size_t edges = 0;
     while (first + rows < end && rows < BLOCK_ROWS) {
         uint64_t i = first + rows;
         size_t row =
-            infer->spec.kind == MODEL_MLP
-                ? 0
-                : (size_t)(row_edge(infer->store, i + 1) - row_edge(infer->store, i)) + self;
+            edged ? (size_t)(row_edge(infer->store, i + 1) - row_edge(infer->store, i)) + self : 0;
         if (rows > 0 && edges + row > BLOCK_EDGES)
             break;
         edges += row;
@@ -124,12 +141,20 @@ static uint32_t block_extent(const struct infer *infer, uint64_t first, uint64_t
     return rows;
 }
 
-/* Every layer's blocks begin with the first row, and no layer has more rows than the first one. */
+/* Every layer's blocks begin with the first row, and no layer of a norm has more rows than the
+ * first one. */
 static size_t block_edges_max(const struct infer *infer) {
     size_t most = 0, edges;
-    for (uint64_t i = 0, rows = layer_rows(infer, 0); i < rows;) {
-        i += block_extent(infer, i, rows, NULL, &edges);
-        raise_to(&most, edges);
+    bool seen[GRAPH_NONE + 1] = {false};
+    for (size_t l = 0; l < infer->spec.count; l++) {
+        const struct layer_spec *layer = &infer->spec.layers[l];
+        if (seen[layer->graph])
+            continue;
+        seen[layer->graph] = true;
+        for (uint64_t i = 0, rows = layer_rows(infer, l); i < rows;) {
+            i += block_extent(infer, layer, i, rows, NULL, &edges);
+            raise_to(&most, edges);
+        }
     }
     return most;
 }
@@ -150,11 +175,8 @@ struct infer *infer_new(const struct model_spec *spec, const struct store *store
     infer->store = store;
     size_t floats[ARRAYS];
     plan(infer, floats);
-    infer->outputs[0] = mem_raw(floats[OUTPUTS_0] * sizeof(float));
-    infer->outputs[1] = mem_raw(floats[OUTPUTS_1] * sizeof(float));
-    infer->product = mem_raw(floats[PRODUCT] * sizeof(float));
-    infer->propagated = mem_raw(floats[PROPAGATED] * sizeof(float));
-    infer->taken = mem_raw(floats[TAKEN] * sizeof(float));
+    for (size_t i = 0; i < ARRAYS; i++)
+        infer->arrays[i] = mem_raw(floats[i] * sizeof(float));
     infer->block_edges = block_edges_max(infer);
     infer->block.indptr = mem_raw((BLOCK_ROWS + 1) * sizeof *infer->block.indptr);
     infer->block.indices = mem_raw(infer->block_edges * sizeof *infer->block.indices);
@@ -165,11 +187,8 @@ struct infer *infer_new(const struct model_spec *spec, const struct store *store
 struct infer *infer_free(struct infer *infer) {
     if (!infer)
         return NULL;
-    mem_free(infer->outputs[0]);
-    mem_free(infer->outputs[1]);
-    mem_free(infer->product);
-    mem_free(infer->propagated);
-    mem_free(infer->taken);
+    for (size_t i = 0; i < ARRAYS; i++)
+        mem_free(infer->arrays[i]);
     mem_free(infer->block.indptr);
     mem_free(infer->block.indices);
     mem_free(infer->block.weights);
@@ -177,17 +196,18 @@ struct infer *infer_free(struct infer *infer) {
     return NULL;
 }
 
-/* As many rows from first on as fit, up to end; with their edges and weights. */
-static void block_take(struct infer *infer, uint64_t first, uint64_t end) {
+/* As many rows of a layer from first on as fit, up to end; with their edges and weights. */
+static void block_take(struct infer *infer, const struct layer_spec *layer, uint64_t first,
+                       uint64_t end) {
     const struct store *store = infer->store;
     struct block *block = &infer->block;
-    bool self = infer->spec.kind == MODEL_GCN;
     size_t edges;
     block->first = first;
     block->indptr[0] = 0;
-    uint32_t rows = block->rows = block_extent(infer, first, end, block->indptr, &edges);
+    uint32_t rows = block->rows = block_extent(infer, layer, first, end, block->indptr, &edges);
     if (edges == 0)
         return;
+    bool self = mfg_has_self(layer->graph);
 #pragma omp parallel for schedule(dynamic, 256) if (edges >= 16384)
     for (uint32_t k = 0; k < rows; k++) {
         uint64_t i = first + k;
@@ -197,65 +217,87 @@ static void block_take(struct infer *infer, uint64_t first, uint64_t end) {
             int32_t source = store->indices[begin + e];
             block->indices[at] = source;
             block->weights[at] =
-                mfg_weight(infer->spec.kind, store->degree[i], store->degree[source], 1, degree);
+                mfg_weight(layer->graph, store->degree[i], store->degree[source], degree);
         }
         if (self) {
             block->indices[at] = (int32_t)i;
-            block->weights[at] = mfg_self(store->degree[i]);
+            block->weights[at] = mfg_self(layer->graph, store->degree[i]);
         }
     }
 }
 
-static void propagate(const struct block *block, size_t d, const float *x, float *y) {
-    kernels()->spmm(block->rows, d, block->indptr, block->indices, block->weights, NULL, x, d, y,
-                    d);
-}
-
 /* Rows first .. first + rows - 1 of a layer's inputs; x NULL: of the features, made. */
-static const float *input_rows(struct infer *infer, const float *x, size_t in, uint64_t first,
-                               uint32_t rows) {
+static struct matrix input_rows(struct infer *infer, const float *x, size_t in, uint64_t first,
+                                uint32_t rows) {
+    struct matrix matrix = {.rows = rows, .cols = in, .dense = infer->arrays[TAKEN]};
     if (x)
-        return x + first * in;
-    store_take_rows(infer->store, first, rows, infer->taken);
-    return infer->taken;
+        matrix.dense = x + first * in;
+    else
+        store_take_rows(infer->store, first, rows, infer->arrays[TAKEN]);
+    return matrix;
 }
 
-/* One block of a layer: x [sources, in] or NULL, y [rows of the block, out]. */
+/* The block of a layer: x [sources, in] or NULL, y [rows of the block, out]. */
 static void block_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      const float *bias, float *y) {
-    const struct model_spec *spec = &infer->spec;
+                      float *y) {
+    const struct layer_spec *spec = &infer->spec.layers[l];
+    const struct layer *kind = layer_of(spec->kind);
     const struct block *block = &infer->block;
-    size_t in = layer_in(spec, l), out = layer_out(spec, l);
-    const float *w_neighbor = spec->kind == MODEL_SAGE ? weights + in * out : weights;
-    if (spec->kind != MODEL_MLP && graph_first(infer, l)) {
-        propagate(block, in, x, infer->propagated);
-        gemm(false, false, block->rows, out, in, 1, infer->propagated, in, w_neighbor, out, 0, y,
-             out);
-    } else if (spec->kind != MODEL_MLP) {
-        propagate(block, out, infer->product, y);
-    }
-    if (spec->kind != MODEL_GCN)
-        gemm(false, false, block->rows, out, in, 1,
-             input_rows(infer, x, in, block->first, block->rows), in, weights, out,
-             spec->kind == MODEL_SAGE ? 1 : 0, y, out);
-    kernels()->bias_act_dropout(block->rows, out, y, bias, l + 1 < spec->layers, 0, 0, NULL, NULL);
+    const struct layer_graph graph = {.n_dst = block->rows,
+                                      .n_src = (uint32_t)layer_sources(infer, l),
+                                      .indptr = block->indptr,
+                                      .indices = block->indices,
+                                      .weights = block->weights};
+    struct matrix all = {.rows = graph.n_src, .cols = spec->in, .dense = x}, own = all;
+    if (kind->takes_own_rows || spec->residual)
+        own = input_rows(infer, x, spec->in, block->first, block->rows);
+    const struct layer_pass pass = {
+        .spec = spec,
+        .graph = propagates(spec) ? &graph : NULL,
+        .n_src = graph.n_src,
+        .n_dst = block->rows,
+        .x = &all,
+        .x_dst = &own,
+        .start = infer->arrays[START] + block->first * spec->out,
+        .graph_first = graph_first(infer, l),
+        .weights = weights,
+        .z = infer->arrays[PRODUCT],
+        .saved = infer->arrays[SAVED],
+        .own = infer->arrays[OWN],
+        .scratch = infer->arrays[SCRATCH],
+    };
+    const struct finish_pass finish = {
+        .spec = spec,
+        .has_bias = kind->tensors,
+        .n = block->rows,
+        .x_dst = &own,
+        .weights = weights + layer_weights(spec),
+        .scratch = infer->arrays[SCRATCH],
+    };
+    kind->forward(&pass, y);
+    finish_forward(&finish, y);
 }
 
 static void layer_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      const float *bias, float *y) {
-    const struct model_spec *spec = &infer->spec;
-    size_t in = layer_in(spec, l), out = layer_out(spec, l);
+                      float *y) {
+    const struct layer_spec *spec = &infer->spec.layers[l];
+    const struct layer *kind = layer_of(spec->kind);
     uint64_t rows = layer_rows(infer, l), sources = layer_sources(infer, l);
-    bool product = spec->kind != MODEL_MLP && !graph_first(infer, l);
-    for (uint64_t i = 0; product && i < sources; i += BLOCK_ROWS) {
+    bool first = graph_first(infer, l);
+    size_t z = kind->room(spec, 0, 0, first, false).z;
+    const struct layer_pass pass = {.spec = spec, .weights = weights};
+    if (!x && first) {
+        store_take_rows(infer->store, 0, sources, infer->arrays[FEATURES]);
+        x = infer->arrays[FEATURES];
+    }
+    for (uint64_t i = 0; z > 0 && i < sources; i += BLOCK_ROWS) {
         uint32_t n = (uint32_t)(sources - i < BLOCK_ROWS ? sources - i : BLOCK_ROWS);
-        gemm(false, false, n, out, in, 1, input_rows(infer, x, in, i, n), in,
-             spec->kind == MODEL_SAGE ? weights + in * out : weights, out, 0,
-             infer->product + i * out, out);
+        struct matrix some = input_rows(infer, x, spec->in, i, n);
+        kind->project(&pass, &some, n, infer->arrays[PRODUCT] + i * z);
     }
     for (uint64_t i = 0; i < rows; i += infer->block.rows) {
-        block_take(infer, i, rows);
-        block_run(infer, l, x, weights, bias, y + i * out);
+        block_take(infer, spec, i, rows);
+        block_run(infer, l, x, weights, y + i * spec->out);
     }
 }
 
@@ -263,11 +305,12 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
     const struct model_spec *spec = &infer->spec;
     const struct store *store = infer->store;
     const float *x = store_features_plain(store) ? store->features : NULL;
-    for (size_t l = 0; l < spec->layers; l++) {
-        size_t count = layer_in(spec, l) * layer_out(spec, l) * (spec->kind == MODEL_SAGE ? 2 : 1);
-        layer_run(infer, l, x, weights, weights + count, infer->outputs[l % 2]);
-        weights += count + layer_out(spec, l);
-        x = infer->outputs[l % 2];
+    for (size_t l = 0; l < spec->count; l++) {
+        size_t own = layer_weights(&spec->layers[l]);
+        float *y = infer->arrays[outputs_of(infer, l)];
+        layer_run(infer, l, x, weights, y);
+        weights += own + finish_weights(&spec->layers[l], own > 0);
+        x = y;
     }
     if (result)
         loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);

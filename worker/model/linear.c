@@ -2,20 +2,34 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/layer.h"
 
-static void forward(const struct layer_pass *pass, float *y) {
-    matrix_multiply(pass->x, pass->graph->n_dst, pass->weights, pass->out, y);
+static size_t tensors(const struct layer_spec *spec, struct tensor_spec *ret) {
+    ret[0] = (struct tensor_spec){"weight", spec->in, spec->out, TENSOR_GLOROT_UNIFORM, true};
+    return 1;
 }
 
-static void backward(const struct layer_pass *pass, const float *dy, float *dweights, float *dx) {
-    matrix_multiply_back(pass->x, pass->graph->n_dst, dy, pass->out, pass->scratch, dweights);
+static struct layer_room room(const struct layer_spec *spec, size_t n_dst, size_t n_src,
+                              bool graph_first, bool train) {
+    (void)spec, (void)n_dst, (void)n_src, (void)graph_first, (void)train;
+    return (struct layer_room){0};
+}
+
+static void forward(const struct layer_pass *pass, float *y) {
+    matrix_multiply(pass->x_dst, pass->n_dst, pass->weights, pass->spec->out, y);
+}
+
+static void backward(const struct layer_pass *pass, float *dy, float *dweights, float *dx,
+                     float *dstart) {
+    size_t in = pass->spec->in, out = pass->spec->out;
+    (void)dstart;
+    matrix_multiply_back(pass->x, pass->n_dst, dy, out, NULL, dweights);
     if (dx)
-        gemm(false, true, pass->graph->n_dst, pass->in, pass->out, 1, dy, pass->out, pass->weights,
-             pass->out, 0, dx, pass->in);
+        gemm(false, true, pass->n_dst, in, out, 1, dy, out, pass->weights, out, 0, dx, in);
 }
 
 const struct layer layer_linear = {
-    .weight_count = 1,
-    .weight_names = {"weight"},
+    .takes_own_rows = true,
+    .tensors = tensors,
+    .room = room,
     .forward = forward,
     .backward = backward,
 };

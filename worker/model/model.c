@@ -1,113 +1,110 @@
-/* A model as a stack of layers: which kind, in which order each multiplies, bias, activation and
- * dropout between them, and the memory of a pass. The layers' own formulas are in gcn.c, sage.c and
- * linear.c; weight decay is the server's. */
+/* A model as a list of layers: in which order each multiplies, where its weights are, and the
+ * memory of a pass. The layers' own formulas are in files of their names, what follows each is in
+ * finish.c; weight decay is the server's. */
 #include "worker/model/model.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/config.h"
 #include "common/mem.h"
 #include "common/rng.h"
-#include "worker/kernels/kernels.h"
+#include "worker/model/finish.h"
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
 
-static const struct layer *const layers_by_kind[] = {
-    [MODEL_GCN] = &layer_gcn,
-    [MODEL_SAGE] = &layer_sage,
-    [MODEL_MLP] = &layer_linear,
-};
-
-void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
-                     struct model_spec *ret) {
-    *ret = (struct model_spec){
-        .kind = config->model_kind,
-        .layers = (size_t)config->model_layers,
-        .input_dim = input_dim,
-        .hidden = (uint32_t)config->model_hidden,
-        .classes = classes,
-        .dropout = (float)config->model_dropout,
-        .input_dropout = (float)config->model_input_dropout,
-        .decay_layers = config->optimizer_decay_layers,
-        .seed = (uint64_t)config->job_seed,
-    };
-}
-
-static uint32_t spec_in(const struct model_spec *spec, size_t l) {
-    return l == 0 ? spec->input_dim : spec->hidden;
-}
-
-static uint32_t spec_out(const struct model_spec *spec, size_t l) {
-    return l + 1 == spec->layers ? spec->classes : spec->hidden;
-}
-
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
-    const struct layer *layer = layers_by_kind[spec->kind];
     struct tensor_spec *tensors =
-        mem_array(spec->layers * (layer->weight_count + 1), sizeof *tensors);
+        mem_array(spec->count * (LAYER_TENSORS_MAX + FINISH_TENSORS_MAX), sizeof *tensors);
     size_t count = 0;
-    for (size_t l = 0; l < spec->layers; l++) {
-        for (size_t w = 0; w < layer->weight_count; w++) {
-            struct tensor_spec *weight = &tensors[count++];
-            snprintf(weight->name, sizeof weight->name, "layer%zu.%s", l, layer->weight_names[w]);
-            weight->rows = spec_in(spec, l);
-            weight->cols = spec_out(spec, l);
-            weight->init = TENSOR_GLOROT_UNIFORM;
-            weight->decay = spec->decay_layers == DECAY_ALL || l == 0;
+    for (size_t l = 0; l < spec->count; l++) {
+        const struct layer_spec *layer = &spec->layers[l];
+        struct tensor_spec some[LAYER_TENSORS_MAX + FINISH_TENSORS_MAX];
+        size_t own =
+            layer_of(layer->kind)->tensors ? layer_of(layer->kind)->tensors(layer, some) : 0;
+        size_t all = own + finish_tensors(layer, own > 0, some + own);
+        bool first = count == 0;
+        for (size_t t = 0; t < all; t++) {
+            struct tensor_spec *tensor = &tensors[count++];
+            *tensor = some[t];
+            snprintf(tensor->name, sizeof tensor->name, "layer%zu.%.*s", l,
+                     (int)sizeof tensor->name - 12, some[t].name);
+            tensor->decay = some[t].decay && (spec->decay_layers == DECAY_ALL || first);
         }
-        struct tensor_spec *bias = &tensors[count++];
-        snprintf(bias->name, sizeof bias->name, "layer%zu.bias", l);
-        bias->rows = 1;
-        bias->cols = spec_out(spec, l);
-        bias->init = TENSOR_ZEROS;
     }
     *ret = tensors;
     return count;
 }
 
+size_t model_layer_floats(const struct layer_spec *layer) {
+    return layer_weights(layer);
+}
+
 /* The arrays of a pass. Each is as large as the largest batch so far needed it. */
 enum {
-    SLOT_Y,                              /* + layer: outputs [n_dst, out], after activation */
-    SLOT_MASK = SLOT_Y + LAYERS_MAX,     /* + layer: what relu and dropout let through, bytes */
-    SLOT_SAVED = SLOT_MASK + LAYERS_MAX, /* + layer: A x */
-    SLOT_SCRATCH = SLOT_SAVED + LAYERS_MAX,
-    SLOT_GRADIENT,                    /* two, taking turns: of a layer's outputs, of its inputs */
-    SLOT_PARTIAL = SLOT_GRADIENT + 2, /* partial sums of a bias's gradient */
+    /* of each layer */
+    SLOT_Y,       /* outputs [n_dst, out], after all that follows the layer */
+    SLOT_MASK,    /* what relu and dropout let through, bytes */
+    SLOT_SAVED,   /* A x */
+    SLOT_OWN,     /* the layer's */
+    SLOT_NORMED,  /* finish.h */
+    SLOT_INVERSE, /* the same */
+    SLOT_BEFORE,  /* the same */
+    SLOTS_LAYER,
+    /* of all */
+    SLOT_SCRATCH = SLOTS_LAYER * STACK_MAX,
+    SLOT_GRADIENT,                 /* two, taking turns: of a layer's outputs, of its inputs */
+    SLOT_KEPT = SLOT_GRADIENT + 2, /* finish.h */
+    SLOT_START,                    /* gradient of what ppr starts from */
     SLOTS
 };
 
-/* A column's sum is made of this many partial sums, whatever the number of threads. */
-#define PARTIAL_SUMS 32
+static size_t slot_of(size_t l, int slot) {
+    return l * SLOTS_LAYER + (size_t)slot;
+}
 
 struct model {
     struct model_spec spec;
-    const struct layer *layer;
-    size_t weight_offsets[LAYERS_MAX], bias_offsets[LAYERS_MAX]; /* in the flat arrays */
+    size_t offsets[STACK_MAX], finish_offsets[STACK_MAX]; /* of weights in the flat arrays */
+    size_t first_weighted;                                /* layer that has weights */
+    /* The first so many layers compute the same for features that stay the same. */
+    size_t fixed;
 
     size_t planned[SLOTS]; /* bytes */
     void *slots[SLOTS];
     struct arena *arena;
 
     struct features *features;
-    struct matrix inputs[LAYERS_MAX]; /* what each layer multiplied in the last forward pass */
-    bool graph_first[LAYERS_MAX];
-    uint64_t saved_version; /* the first layer's A x is that of this batch->version; 0: of none */
+    struct matrix inputs[STACK_MAX]; /* what each layer multiplied in the last forward pass */
+    bool graph_first[STACK_MAX];
+    uint64_t saved_version; /* outputs of fixed layers and the next one's A x are of that
+                               batch->version; 0: of none */
 };
 
-struct model *model_new(const struct model_spec *spec) {
-    assert(spec->layers >= 1 && spec->layers <= LAYERS_MAX);
-    struct model *model = mem_alloc(sizeof *model);
-    model->spec = *spec;
-    model->layer = layers_by_kind[spec->kind];
-    model->features = features_new(spec->input_dim);
+static void model_init(struct model *model, const struct model_spec *spec) {
     size_t offset = 0;
-    for (size_t l = 0; l < spec->layers; l++) {
-        model->weight_offsets[l] = offset;
-        offset += model->layer->weight_count * spec_in(spec, l) * spec_out(spec, l);
-        model->bias_offsets[l] = offset;
-        offset += spec_out(spec, l);
+    model->spec = *spec;
+    model->first_weighted = spec->count;
+    for (size_t l = spec->count; l-- > 0;)
+        if (layer_of(spec->layers[l].kind)->tensors)
+            model->first_weighted = l;
+    while (model->fixed < model->first_weighted && spec->layers[model->fixed].dropout == 0 &&
+           !spec->layers[model->fixed].residual && spec->layers[model->fixed].norm == NORM_NONE)
+        model->fixed++;
+    for (size_t l = 0; l < spec->count; l++) {
+        size_t own = layer_weights(&spec->layers[l]);
+        model->offsets[l] = offset;
+        model->finish_offsets[l] = offset + own;
+        offset += own + finish_weights(&spec->layers[l], own > 0);
     }
+}
+
+struct model *model_new(const struct model_spec *spec) {
+    assert(spec->count >= 1 && spec->count <= STACK_MAX);
+    struct model *model = mem_alloc(sizeof *model);
+    model_init(model, spec);
+    model->features = features_new(spec->input_dim);
     return model;
 }
 
@@ -120,52 +117,95 @@ struct model *model_free(struct model *model) {
     return NULL;
 }
 
+/* --- shapes and orders --- */
+
+static const struct layer_graph *graph_of(const struct model *model, const struct batch *batch,
+                                          size_t l) {
+    const struct layer_spec *layer = &model->spec.layers[l];
+    return layer->graph == GRAPH_NONE ? NULL : &batch->graphs[layer->hop];
+}
+
+/* Rows that come out of the propagating layers before hop. */
+static size_t rows_before(const struct batch *batch, size_t hop) {
+    return hop == 0 ? batch->n_input : batch->graphs[hop - 1].n_dst;
+}
+
+static size_t rows_in(const struct model *model, const struct batch *batch, size_t l) {
+    return rows_before(batch, model->spec.layers[l].hop);
+}
+
+static size_t rows_out(const struct model *model, const struct batch *batch, size_t l) {
+    const struct layer_graph *graph = graph_of(model, batch, l);
+    return graph ? graph->n_dst : rows_in(model, batch, l);
+}
+
 /* Does nothing, dropout included, change the first layer's inputs from step to step? */
 static bool inputs_constant(const struct model *model, const struct batch *batch) {
     return batch->version != 0 && model->spec.input_dropout == 0;
 }
 
-static bool decide_graph_first(const struct model *model, const struct batch *batch, size_t l) {
-    if (model->layer == &layer_linear)
+/* Can the first layer, and what goes around it, use compressed features? */
+static bool may_compress(const struct model_spec *spec, const struct batch *batch) {
+    const struct layer_spec *first = &spec->layers[0];
+    if (first->order == ORDER_GRAPH || (first->residual && first->in == first->out))
         return false;
+    return first->graph == GRAPH_NONE || batch->graphs[0].t_indptr;
+}
+
+static bool decide_graph_first(const struct model *model, const struct batch *batch, size_t l) {
+    const struct layer_spec *layer = &model->spec.layers[l];
+    if (layer->graph == GRAPH_NONE || layer->order != ORDER_EITHER)
+        return layer->order == ORDER_GRAPH;
     if (l == 0) {
         if (model->inputs[0].sparse)
             return false;
         if (!batch->graphs[0].t_indptr || inputs_constant(model, batch))
             return true;
     }
-    return spec_in(&model->spec, l) < spec_out(&model->spec, l);
+    return layer->in < layer->out;
 }
 
-static void raise_to(size_t *bytes, size_t at_least) {
-    *bytes = *bytes < at_least ? at_least : *bytes;
+/* --- memory --- */
+
+static void raise_to(size_t *bytes, size_t floats) {
+    *bytes = *bytes < floats * sizeof(float) ? floats * sizeof(float) : *bytes;
 }
 
 static void plan_layer(const struct model *model, const struct batch *batch, size_t l, bool train,
                        size_t need[SLOTS]) {
-    size_t in = spec_in(&model->spec, l), out = spec_out(&model->spec, l);
-    size_t n_src = batch->graphs[l].n_src, n_dst = batch->graphs[l].n_dst;
-    need[SLOT_Y + l] = n_dst * out * sizeof(float);
-    if (model->graph_first[l])
-        need[SLOT_SAVED + l] = n_dst * in * sizeof(float);
-    /* Going forward, with the graph first, needs no scratch. */
-    if (!model->graph_first[l] || (train && l > 0))
-        raise_to(&need[SLOT_SCRATCH],
-                 (model->graph_first[l] ? n_dst * in : n_src * out) * sizeof(float));
-    if (!train)
-        return;
-    if (l + 1 < model->spec.layers)
-        need[SLOT_MASK + l] = n_dst * out;
-    raise_to(&need[SLOT_GRADIENT], n_dst * out * sizeof(float));
-    raise_to(&need[SLOT_GRADIENT + 1], n_dst * out * sizeof(float));
-    raise_to(&need[SLOT_PARTIAL], PARTIAL_SUMS * out * sizeof(float));
+    const struct layer_spec *layer = &model->spec.layers[l];
+    const struct layer *kind = layer_of(layer->kind);
+    size_t n_src = rows_in(model, batch, l), n_dst = rows_out(model, batch, l);
+    bool saves = model->graph_first[l] && kind->tensors;
+    bool further = l > model->first_weighted;
+    struct layer_room room = kind->room(layer, n_dst, n_src, model->graph_first[l], train);
+    struct finish_room finish = finish_room(layer, n_dst, n_src, train);
+    need[slot_of(l, SLOT_Y)] = n_dst * layer->out * sizeof(float);
+    need[slot_of(l, SLOT_MASK)] = finish.mask_bytes;
+    need[slot_of(l, SLOT_SAVED)] = saves ? n_dst * layer->in * sizeof(float) : 0;
+    need[slot_of(l, SLOT_OWN)] = room.own * sizeof(float);
+    need[slot_of(l, SLOT_NORMED)] = finish.normed * sizeof(float);
+    need[slot_of(l, SLOT_INVERSE)] = finish.inverse * sizeof(float);
+    need[slot_of(l, SLOT_BEFORE)] = finish.before * sizeof(float);
+    raise_to(&need[SLOT_SCRATCH], n_src * room.z);
+    /* Of a layer below which nobody needs a gradient, and with the graph first, it stays unused. */
+    if (further || !model->graph_first[l] || room.own > 0)
+        raise_to(&need[SLOT_SCRATCH], room.scratch);
+    raise_to(&need[SLOT_SCRATCH], finish.scratch);
+    raise_to(&need[SLOT_KEPT], finish.kept);
+    if (train && l >= model->first_weighted) {
+        raise_to(&need[SLOT_GRADIENT], n_dst * layer->out);
+        raise_to(&need[SLOT_GRADIENT + 1], n_dst * layer->out);
+        if (layer->kind == LAYER_ppr)
+            raise_to(&need[SLOT_START], rows_out(model, batch, layer->start) * layer->out);
+    }
 }
 
 /* Makes room for a pass over batch: nothing happens unless it is larger than all before. */
 static void model_plan(struct model *model, const struct batch *batch, bool train) {
     size_t need[SLOTS] = {0}, total = 0;
     bool fits = true;
-    for (size_t l = 0; l < model->spec.layers; l++)
+    for (size_t l = 0; l < model->spec.count; l++)
         plan_layer(model, batch, l, train, need);
     for (size_t s = 0; s < SLOTS; s++)
         fits = fits && need[s] <= model->planned[s];
@@ -181,38 +221,48 @@ static void model_plan(struct model *model, const struct batch *batch, bool trai
     arena_free(model->arena);
     model->arena = arena_new(total);
     for (size_t s = 0; s < SLOTS; s++)
-        model->slots[s] = arena_take(model->arena, model->planned[s]);
+        model->slots[s] = model->planned[s] ? arena_take(model->arena, model->planned[s]) : NULL;
     model->saved_version = 0;
 }
 
 size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uint64_t filled,
                    bool train) {
     static const struct sparse compressed;
-    struct model model = {.spec = *spec, .layer = layers_by_kind[spec->kind]};
+    struct model model = {0};
     size_t need[SLOTS] = {0}, dense = (size_t)batch->n_input * spec->input_dim;
     bool sparse = false;
-    size_t total = features_bytes(batch->n_input, spec->input_dim, filled, batch->version != 0,
+    model_init(&model, spec);
+    size_t total = features_bytes(batch->n_input, spec->input_dim, filled,
+                                  batch->version != 0 && may_compress(spec, batch),
                                   train ? spec->input_dropout : 0, &sparse);
     model.inputs[0].sparse = sparse && dense > 0 ? &compressed : NULL;
-    for (size_t l = 0; l < spec->layers; l++)
+    for (size_t l = 0; l < spec->count; l++)
         model.graph_first[l] = decide_graph_first(&model, batch, l);
-    for (size_t l = 0; l < spec->layers; l++)
+    for (size_t l = 0; l < spec->count; l++)
         plan_layer(&model, batch, l, train, need);
     for (size_t s = 0; s < SLOTS; s++)
         total += batch->version == 0 ? need[s] + need[s] / 4 : need[s];
     return total;
 }
 
+/* --- passes --- */
+
 static struct layer_pass layer_pass(const struct model *model, const struct batch *batch,
                                     const float *weights, size_t l) {
+    const struct layer_spec *layer = &model->spec.layers[l];
     return (struct layer_pass){
-        .graph = &batch->graphs[l],
+        .spec = layer,
+        .graph = graph_of(model, batch, l),
+        .n_src = rows_in(model, batch, l),
+        .n_dst = rows_out(model, batch, l),
         .x = &model->inputs[l],
-        .in = spec_in(&model->spec, l),
-        .out = spec_out(&model->spec, l),
+        .x_dst = &model->inputs[l],
+        .start = layer->kind == LAYER_ppr ? model->slots[slot_of(layer->start, SLOT_Y)] : NULL,
         .graph_first = model->graph_first[l],
-        .weights = weights + model->weight_offsets[l],
-        .saved = model->slots[SLOT_SAVED + l],
+        .weights = weights + model->offsets[l],
+        .z = model->slots[SLOT_SCRATCH],
+        .saved = model->slots[slot_of(l, SLOT_SAVED)],
+        .own = model->slots[slot_of(l, SLOT_OWN)],
         .scratch = model->slots[SLOT_SCRATCH],
     };
 }
@@ -223,74 +273,111 @@ static uint64_t dropout_key(const struct model *model, const struct batch *batch
     return rng_key(rng_key(model->spec.seed, batch->step), stream);
 }
 
+static struct finish_pass finish_pass(const struct model *model, const struct batch *batch,
+                                      const float *weights, size_t l, bool train) {
+    const struct layer_spec *layer = &model->spec.layers[l];
+    bool masks = layer->activation == ACTIVATION_RELU || layer->dropout > 0;
+    return (struct finish_pass){
+        .spec = layer,
+        .has_bias = layer_of(layer->kind)->tensors,
+        .n = rows_out(model, batch, l),
+        .x_dst = &model->inputs[l],
+        .weights = weights + model->finish_offsets[l],
+        .p = train ? layer->dropout : 0,
+        .key = dropout_key(model, batch, l + 1),
+        .nodes = batch->nodes,
+        .mask = train && masks ? model->slots[slot_of(l, SLOT_MASK)] : NULL,
+        .normed = train ? model->slots[slot_of(l, SLOT_NORMED)] : NULL,
+        .inverse = train ? model->slots[slot_of(l, SLOT_INVERSE)] : NULL,
+        .before = train ? model->slots[slot_of(l, SLOT_BEFORE)] : NULL,
+        .kept = model->slots[SLOT_KEPT],
+        .scratch = model->slots[SLOT_SCRATCH],
+    };
+}
+
+static void forward_layer(struct model *model, const struct batch *batch, const float *weights,
+                          size_t l, bool train, bool saved_valid) {
+    const struct layer *kind = layer_of(model->spec.layers[l].kind);
+    struct layer_pass pass = layer_pass(model, batch, weights, l);
+    struct finish_pass finish = finish_pass(model, batch, weights, l, train);
+    float *y = model->slots[slot_of(l, SLOT_Y)];
+    pass.saved_valid = saved_valid && pass.graph_first;
+    if (kind->project && !pass.graph_first)
+        kind->project(&pass, pass.x, pass.n_src, pass.z);
+    kind->forward(&pass, y);
+    finish_forward(&finish, y);
+}
+
 const float *model_forward(struct model *model, const struct batch *batch, const float *weights,
                            bool train, struct model_result *result) {
     const struct model_spec *spec = &model->spec;
-    assert(batch->layers == spec->layers);
-    model->inputs[0] = *features_prepare(
-        model->features, batch, model->layer == &layer_linear || batch->graphs[0].t_indptr,
-        train ? spec->input_dropout : 0, dropout_key(model, batch, 0));
-    for (size_t l = 0; l < spec->layers; l++)
+    assert(batch->hops == spec->hops.count);
+    model->inputs[0] =
+        *features_prepare(model->features, batch, may_compress(spec, batch),
+                          train ? spec->input_dropout : 0, dropout_key(model, batch, 0));
+    for (size_t l = 0; l < spec->count; l++)
         model->graph_first[l] = decide_graph_first(model, batch, l);
     model_plan(model, batch, train);
 
-    for (size_t l = 0; l < spec->layers; l++) {
-        const struct layer_graph *graph = &batch->graphs[l];
-        bool last = l + 1 == spec->layers;
-        float *y = model->slots[SLOT_Y + l];
-        struct layer_pass pass = layer_pass(model, batch, weights, l);
-        if (l == 0 && pass.graph_first) {
-            uint64_t version = inputs_constant(model, batch) ? batch->version : 0;
-            pass.saved_valid = version != 0 && version == model->saved_version;
-            model->saved_version = version;
-        }
-        model->layer->forward(&pass, y);
-        kernels()->bias_act_dropout(graph->n_dst, pass.out, y, weights + model->bias_offsets[l],
-                                    !last, train && !last ? spec->dropout : 0,
-                                    dropout_key(model, batch, l + 1), batch->nodes,
-                                    train && !last ? model->slots[SLOT_MASK + l] : NULL);
-        if (!last)
-            model->inputs[l + 1] =
-                (struct matrix){.rows = graph->n_dst, .cols = pass.out, .dense = y};
+    /* What is the same in each step is computed in the first one. */
+    uint64_t version = inputs_constant(model, batch) ? batch->version : 0;
+    bool valid = version != 0 && version == model->saved_version;
+    model->saved_version = version;
+    for (size_t l = 0; l < spec->count; l++) {
+        if (l >= model->fixed || !valid)
+            forward_layer(model, batch, weights, l, train, l == model->fixed && valid);
+        if (l + 1 < spec->count)
+            model->inputs[l + 1] = (struct matrix){.rows = rows_out(model, batch, l),
+                                                   .cols = spec->layers[l].out,
+                                                   .dense = model->slots[slot_of(l, SLOT_Y)]};
     }
 
-    const float *logits = model->slots[SLOT_Y + spec->layers - 1];
+    const float *logits = model->slots[slot_of(spec->count - 1, SLOT_Y)];
     if (result)
         loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split, result);
     return logits;
 }
 
-/* ret [d] = column sums of x [n, d] */
-static void column_sums(size_t n, size_t d, const float *x, float *partial, float *ret) {
-#pragma omp parallel for schedule(static) if (n * d >= 65536)
-    for (int part = 0; part < PARTIAL_SUMS; part++) {
-        float *sum = partial + (size_t)part * d;
-        memset(sum, 0, d * sizeof *sum);
-        size_t end = n * (size_t)(part + 1) / PARTIAL_SUMS;
-        for (size_t i = n * (size_t)part / PARTIAL_SUMS; i < end; i++)
-            for (size_t j = 0; j < d; j++)
-                sum[j] += x[i * d + j];
-    }
-    memset(ret, 0, d * sizeof *ret);
-    for (size_t part = 0; part < PARTIAL_SUMS; part++)
-        for (size_t j = 0; j < d; j++)
-            ret[j] += partial[part * d + j];
+/* Where the gradient of what a ppr layer starts from is gathered; NULL where nobody needs it. The
+ * last of a row of such layers comes first and clears it. */
+static float *start_gradient(const struct model *model, const struct batch *batch, size_t l) {
+    const struct layer_spec *layer = &model->spec.layers[l];
+    if (layer->kind != LAYER_ppr || layer->start < model->first_weighted)
+        return NULL;
+    float *gradient = model->slots[SLOT_START];
+    if (l + 1 == model->spec.count || layer[1].kind != LAYER_ppr)
+        memset(gradient, 0, rows_out(model, batch, layer->start) * layer->out * sizeof *gradient);
+    return gradient;
+}
+
+/* Adds the gradient that came around the ppr layers to that of the layer they start from. */
+static void start_add(const struct model *model, const struct batch *batch, size_t l, float *dy) {
+    const struct layer_spec *layer = &model->spec.layers[l];
+    const float *gradient = model->slots[SLOT_START];
+    if (l + 1 == model->spec.count || layer->kind == LAYER_ppr || layer[1].kind != LAYER_ppr)
+        return;
+    for (size_t i = 0; i < rows_out(model, batch, l) * layer->out; i++)
+        dy[i] += gradient[i];
 }
 
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient) {
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
-    loss_backward(batch->n_output, spec->classes, model->slots[SLOT_Y + spec->layers - 1],
+    loss_backward(batch->n_output, spec->classes, model->slots[slot_of(spec->count - 1, SLOT_Y)],
                   batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
 
-    for (size_t l = spec->layers; l-- > 0;) {
-        size_t n_dst = batch->graphs[l].n_dst, out = spec_out(spec, l);
-        if (l + 1 < spec->layers)
-            kernels()->mask_scale(n_dst * out, dy, model->slots[SLOT_MASK + l], spec->dropout);
-        column_sums(n_dst, out, dy, model->slots[SLOT_PARTIAL], gradient + model->bias_offsets[l]);
+    for (size_t l = spec->count; l-- > model->first_weighted;) {
         struct layer_pass pass = layer_pass(model, batch, weights, l);
-        model->layer->backward(&pass, dy, gradient + model->weight_offsets[l], l > 0 ? dx : NULL);
+        struct finish_pass finish = finish_pass(model, batch, weights, l, true);
+        float *wanted = l > model->first_weighted ? dx : NULL;
+        float *finish_gradient = gradient + model->finish_offsets[l];
+        start_add(model, batch, l, dy);
+        finish_backward(&finish, dy, finish_gradient);
+        layer_of(spec->layers[l].kind)
+            ->backward(&pass, dy, gradient + model->offsets[l], wanted,
+                       start_gradient(model, batch, l));
+        finish_backward_around(&finish, finish_gradient, wanted);
 
         float *swap = dy;
         dy = dx;

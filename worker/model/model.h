@@ -1,29 +1,20 @@
 /* A model: layers over a batch, weights and gradients in flat arrays laid out as the job's tensors
- * (proto/layout.h). Kinds: gcn, sage, mlp. Nothing is allocated inside forward and backward once
- * the largest batch has been seen. */
+ * (proto/layout.h). What the layers are: common/model_spec.h. Nothing is allocated inside forward
+ * and backward once the largest batch has been seen. */
 #pragma once
 
-#include "common/config.h"
+#include "common/model_spec.h"
 #include "proto/layout.h"
 #include "worker/graph/batch.h"
 
 struct model;
 
-struct model_spec {
-    int kind; /* MODEL_GCN, MODEL_SAGE, MODEL_MLP */
-    size_t layers;
-    uint32_t input_dim, hidden, classes;
-    float dropout, input_dropout;
-    int decay_layers; /* DECAY_ALL, DECAY_FIRST */
-    uint64_t seed;    /* of dropout */
-};
-
-/* Fills spec from the config and a graph's dimensions. */
-void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
-                     struct model_spec *ret);
-/* The tensors in order: "layer0.weight" [in, out], "layer0.bias" [1, out], ... (sage: "layerK.self"
- * [in, out], "layerK.neighbor" [in, out], "layerK.bias"). *ret: mem_free it. */
+/* The tensors in order, each layer's own first: "layer0.weight" [in, out], "layer0.bias" [1, out],
+ * ... *ret: mem_free it. */
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret);
+
+/* Floats of a layer's own weights: about what it multiplies each row by. */
+size_t model_layer_floats(const struct layer_spec *layer);
 
 struct model *model_new(const struct model_spec *spec);
 struct model *model_free(struct model *model);

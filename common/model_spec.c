@@ -1,0 +1,306 @@
+/* Layers from the options and back: the short forms are written out, lines are read word by word,
+ * and what follows from the order of the layers is filled in. */
+#include "common/model_spec.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config.h"
+#include "common/mem.h"
+
+enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2 };
+
+static const struct {
+    const char *name;
+    int graph, order, takes;
+} kinds[] = {
+#define LAYER(name, graph, order, takes, sentence) {#name, graph, order, takes},
+#include "common/layers.def"
+#undef LAYER
+};
+static const char *const activations[] = {"relu", "elu", "gelu", "none"};
+static const char *const norms[] = {"none", "layer"};
+
+const char *layer_kind_name(int kind) {
+    return kinds[kind].name;
+}
+
+/* --- text to layers --- */
+
+static int choice_of(const char *const *names, size_t count, const char *text) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], text) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* *ret is 0 when it is no such number. */
+static bool number_of(const char *text, double min, double max, bool whole, double *ret) {
+    char *end;
+    *ret = strtod(text, &end);
+    bool right = end != text && *end == '\0' && *ret >= min && *ret <= max &&
+                 (!whole || *ret == floor(*ret));
+    *ret = right ? *ret : 0;
+    return right;
+}
+
+/* One "key=value" of a layer. */
+static int parameter_parse(struct layer_spec *layer, const char *line, const char *key,
+                           const char *value, struct error *reterr) {
+    int takes = kinds[layer->kind].takes, found = 0;
+    double number = 0;
+    const char *wanted = NULL;
+    if (strcmp(key, "width") == 0 && takes & TAKES_WIDTH) {
+        if (!number_of(value, 1, 65536, true, &number))
+            wanted = "a number from 1 to 65536";
+        layer->width = (uint32_t)number;
+    } else if (strcmp(key, "alpha") == 0 && takes & TAKES_ALPHA) {
+        if (!number_of(value, 0, 1, false, &number))
+            wanted = "a number from 0 to 1";
+        layer->alpha = (float)number;
+    } else if (strcmp(key, "dropout") == 0) {
+        if (!number_of(value, 0, 0.99, false, &number))
+            wanted = "a number from 0 to 0.99";
+        layer->dropout = (float)number;
+    } else if (strcmp(key, "activation") == 0) {
+        found = layer->activation = choice_of(activations, ARRAY_LEN(activations), value);
+        wanted = found < 0 ? "relu, elu, gelu or none" : NULL;
+    } else if (strcmp(key, "norm") == 0) {
+        found = layer->norm = choice_of(norms, ARRAY_LEN(norms), value);
+        wanted = found < 0 ? "layer or none" : NULL;
+    } else if (strcmp(key, "residual") == 0) {
+        layer->residual = strcmp(value, "true") == 0;
+        wanted = layer->residual || strcmp(value, "false") == 0 ? NULL : "true or false";
+    } else {
+        return error_set(reterr, ERR_CONFIG,
+                         "\"%s\": %s takes%s%s activation, norm, dropout and residual, not %s",
+                         line, kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
+                         takes & TAKES_ALPHA ? " alpha," : "", key);
+    }
+    return wanted
+               ? error_set(reterr, ERR_CONFIG, "\"%s\": %s=%s is not %s", line, key, value, wanted)
+               : 0;
+}
+
+static int layer_parse(const char *line, struct layer_spec *ret, struct error *reterr) {
+    char words[LAYER_TEXT_MAX], *rest = words;
+    if (strlen(line) >= sizeof words)
+        return error_set(reterr, ERR_CONFIG, "a layer of more than %zu characters",
+                         sizeof words - 1);
+    snprintf(words, sizeof words, "%s", line);
+    *ret = (struct layer_spec){.kind = -1, .activation = ACTIVATION_NONE, .alpha = 0.1F};
+    for (char *word; (word = strtok_r(rest, " \t", &rest));) {
+        char *value = strchr(word, '=');
+        if (ret->kind < 0) {
+            for (int kind = 0; kind < LAYER_KINDS; kind++)
+                if (strcmp(kinds[kind].name, word) == 0)
+                    ret->kind = kind;
+            if (ret->kind < 0)
+                break;
+            continue;
+        }
+        if (!value)
+            return error_set(reterr, ERR_CONFIG, "\"%s\": %s is no parameter=value", line, word);
+        *value++ = '\0';
+        int r = parameter_parse(ret, line, word, value, reterr);
+        if (r < 0)
+            return r;
+    }
+    if (ret->kind >= 0)
+        return 0;
+    char names[200];
+    size_t len = 0;
+    for (int kind = 0; kind < LAYER_KINDS; kind++)
+        len += (size_t)snprintf(names + len, sizeof names - len, "%s%s", kind > 0 ? ", " : "",
+                                kinds[kind].name);
+    return error_set(reterr, ERR_CONFIG, "\"%s\" does not begin with a kind of layer (%s)", line,
+                     names);
+}
+
+/* --- what follows from the list --- */
+
+static int stack_check(const struct model_spec *spec, struct error *reterr) {
+    size_t hops = 0, last = spec->count;
+    for (size_t l = 0; l < spec->count; l++) {
+        const struct layer_spec *layer = &spec->layers[l];
+        hops += kinds[layer->kind].graph != GRAPH_NONE;
+        if (kinds[layer->kind].takes & TAKES_WIDTH)
+            last = l;
+        if (layer->kind == LAYER_ppr && (l == 0 || spec->layers[0].kind == LAYER_ppr))
+            return error_set(reterr, ERR_CONFIG, "layer %zu: ppr needs a layer to start from", l);
+    }
+    if (last == spec->count)
+        return error_set(reterr, ERR_CONFIG, "no layer has weights: there is nothing to learn");
+    if (hops > HOPS_MAX)
+        return error_set(reterr, ERR_CONFIG, "%zu layers propagate; at most %d may", hops,
+                         HOPS_MAX);
+    for (size_t l = 0; l < spec->count; l++) {
+        const struct layer_spec *layer = &spec->layers[l];
+        if (l == last && layer->width)
+            return error_set(reterr, ERR_CONFIG,
+                             "layer %zu: the last layer with weights is as wide as there are "
+                             "classes; leave its width out",
+                             l);
+        if (l != last && kinds[layer->kind].takes & TAKES_WIDTH && !layer->width)
+            return error_set(reterr, ERR_CONFIG, "layer %zu, %s, needs a width", l,
+                             kinds[layer->kind].name);
+    }
+    return 0;
+}
+
+static void stack_resolve(struct model_spec *spec, uint32_t input_dim, uint32_t classes) {
+    spec->input_dim = input_dim;
+    spec->classes = classes;
+    spec->hops.count = 0;
+    for (size_t l = 0; l < spec->count; l++) {
+        struct layer_spec *layer = &spec->layers[l];
+        layer->in = l == 0 ? input_dim : layer[-1].out;
+        layer->out = layer->width                             ? layer->width
+                     : kinds[layer->kind].takes & TAKES_WIDTH ? classes
+                                                              : layer->in;
+        layer->graph = kinds[layer->kind].graph;
+        layer->order = kinds[layer->kind].order;
+        layer->hop = spec->hops.count;
+        if (layer->graph != GRAPH_NONE)
+            spec->hops.graph[spec->hops.count++] = layer->graph;
+        if (layer->kind == LAYER_ppr)
+            layer->start = layer[-1].kind == LAYER_ppr ? layer[-1].start : l - 1;
+    }
+}
+
+int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
+                     struct model_spec *spec, struct error *reterr) {
+    if (strlen(text) >= STACK_TEXT_MAX)
+        return error_set(reterr, ERR_CONFIG, "the model's layers are more than %d characters",
+                         STACK_TEXT_MAX - 1);
+    char lines[STACK_TEXT_MAX], *rest = lines;
+    snprintf(lines, sizeof lines, "%s", text);
+    spec->count = 0;
+    for (char *line; (line = strtok_r(rest, ";", &rest));) {
+        if (spec->count == STACK_MAX)
+            return error_set(reterr, ERR_CONFIG, "more than %d layers", STACK_MAX);
+        line += strspn(line, " ");
+        int r = layer_parse(line, &spec->layers[spec->count++], reterr);
+        if (r < 0)
+            return r;
+    }
+    int r = stack_check(spec, reterr);
+    if (r < 0)
+        return r;
+    stack_resolve(spec, input_dim, classes);
+    return 0;
+}
+
+bool model_spec_first_transpose(const struct model_spec *spec) {
+    const struct layer_spec *first = &spec->layers[0];
+    if (first->graph == GRAPH_NONE || first->order == ORDER_WEIGHTS)
+        return true;
+    return first->order == ORDER_EITHER && first->in >= first->out;
+}
+
+/* --- layers to text --- */
+
+void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes) {
+    size_t len = 0;
+    buf[0] = '\0';
+#define ADD(...)                                                                                   \
+    do {                                                                                           \
+        if (len < buf_bytes)                                                                       \
+            len += (size_t)snprintf(buf + len, buf_bytes - len, __VA_ARGS__);                      \
+    } while (0)
+    for (size_t l = 0; l < spec->count; l++) {
+        const struct layer_spec *layer = &spec->layers[l];
+        ADD("%s%s", l > 0 ? "; " : "", kinds[layer->kind].name);
+        if (layer->width)
+            ADD(" width=%u", layer->width);
+        if (kinds[layer->kind].takes & TAKES_ALPHA)
+            ADD(" alpha=%.9g", (double)layer->alpha);
+        if (layer->residual)
+            ADD(" residual=true");
+        if (layer->norm != NORM_NONE)
+            ADD(" norm=%s", norms[layer->norm]);
+        if (layer->activation != ACTIVATION_NONE)
+            ADD(" activation=%s", activations[layer->activation]);
+        if (layer->dropout > 0)
+            ADD(" dropout=%.9g", (double)layer->dropout);
+    }
+#undef ADD
+}
+
+/* --- the short forms --- */
+
+static struct layer_spec *add(struct model_spec *spec, int kind, uint32_t width) {
+    struct layer_spec *layer = &spec->layers[spec->count++];
+    *layer = (struct layer_spec){.kind = kind, .width = width, .activation = ACTIVATION_NONE};
+    return layer;
+}
+
+/* model.layers layers of a kind; all but the last are followed by what the options say. */
+static void add_hidden(const struct config *config, struct model_spec *spec, int kind) {
+    for (int64_t l = 0; l < config->model_layers; l++) {
+        bool last = l + 1 == config->model_layers;
+        struct layer_spec *layer = add(spec, kind, last ? 0 : (uint32_t)config->model_hidden);
+        if (last)
+            continue;
+        layer->norm = config->model_norm;
+        layer->activation = config->model_activation;
+        layer->dropout = (float)config->model_dropout;
+        layer->residual = config->model_residual;
+    }
+}
+
+static void expand(const struct config *config, struct model_spec *spec) {
+    static const int of[] = {
+        [MODEL_GCN] = LAYER_gcn,           [MODEL_SAGE] = LAYER_sage, [MODEL_MLP] = LAYER_linear,
+        [MODEL_SAGE_GCN] = LAYER_sage_gcn, [MODEL_GIN] = LAYER_gin,   [MODEL_SGC] = LAYER_linear,
+        [MODEL_APPNP] = LAYER_linear};
+    spec->count = 0;
+    for (int64_t k = 0; config->model_kind == MODEL_SGC && k < config->model_hops; k++)
+        add(spec, LAYER_propagate, 0);
+    add_hidden(config, spec, of[config->model_kind]);
+    for (int64_t k = 0; config->model_kind == MODEL_APPNP && k < config->model_hops; k++)
+        add(spec, LAYER_ppr, 0)->alpha = (float)config->model_alpha;
+}
+
+static int read_stack(const struct config *config, struct model_spec *ret, struct error *reterr) {
+    const struct string_list *stack = &config->model_stack;
+    struct error cause = {0};
+    ret->count = 0;
+    if (stack->count == 0) {
+        expand(config, ret);
+        return 0;
+    }
+    for (size_t i = 0; i < stack->count; i++) {
+        int r = layer_parse(stack->items[i], &ret->layers[ret->count++], &cause);
+        if (r < 0)
+            return error_set(reterr, r, "entry %zu: %s", i, cause.text);
+    }
+    return stack_check(ret, reterr);
+}
+
+int model_spec_check(const struct config *config, struct error *reterr) {
+    struct model_spec spec;
+    return read_stack(config, &spec, reterr);
+}
+
+void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
+                     struct model_spec *ret) {
+    *ret = (struct model_spec){
+        .input_dropout = (float)config->model_input_dropout,
+        .decay_layers = config->optimizer_decay_layers,
+        .seed = (uint64_t)config->job_seed,
+    };
+    int r = read_stack(config, ret, NULL);
+    assert(r == 0);
+    (void)r;
+    stack_resolve(ret, input_dim, classes);
+}
+
+size_t model_spec_hops(const struct config *config) {
+    struct model_spec spec;
+    model_spec_from(config, 1, 1, &spec);
+    return spec.hops.count;
+}

@@ -1,0 +1,87 @@
+/* What a model is: a list of layers, from the short form of a job file (model.kind, layers, hidden,
+ * ...) or its long one (model.stack, a line for each layer, such as "gcn width=64 activation=relu
+ * dropout=0.5"). Text and numbers only: what layers compute is worker/model's matter. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct config;
+
+#define STACK_MAX 32 /* layers */
+#define HOPS_MAX 16  /* of them propagating */
+#define LAYER_TEXT_MAX 160
+#define STACK_TEXT_MAX (STACK_MAX * LAYER_TEXT_MAX)
+
+/* How a layer's edges are weighed; d: degree of a node in the whole graph without itself. */
+enum graph_norm {
+    GRAPH_SYM,  /* 1 / sqrt((d_i + 1)(d_j + 1)), the node itself 1 / (d_i + 1) */
+    GRAPH_MEAN, /* 1 / (neighbours present), the node itself not at all */
+    GRAPH_WALK, /* 1 / (d_i + 1), also the node itself */
+    GRAPH_SUM,  /* 1, also the node itself */
+    GRAPH_NONE, /* no edges */
+};
+
+/* The layers that propagate, the nearest to the input first. */
+struct hops {
+    size_t count;
+    int graph[HOPS_MAX]; /* enum graph_norm */
+};
+
+enum layer_kind {
+#define LAYER(name, graph, order, takes, sentence) LAYER_##name,
+#include "common/layers.def"
+#undef LAYER
+    LAYER_KINDS
+};
+
+/* What a layer multiplies first, the graph or the weights; either: what takes less time. */
+enum layer_order { ORDER_WEIGHTS, ORDER_GRAPH, ORDER_EITHER };
+enum activation { ACTIVATION_RELU, ACTIVATION_ELU, ACTIVATION_GELU, ACTIVATION_NONE };
+enum layer_norm { NORM_NONE, NORM_LAYER };
+
+struct layer_spec {
+    int kind;       /* enum layer_kind */
+    uint32_t in;    /* floats of a row that goes in */
+    uint32_t out;   /* and that comes out */
+    uint32_t width; /* as given; 0: not given, out is the number of classes or as wide as in */
+    int norm, activation;
+    float dropout;
+    bool residual; /* what goes in is added before the activation, by a matrix if widths differ */
+    float alpha;   /* ppr: share of the start */
+    /* Made from the list: */
+    int graph;    /* enum graph_norm */
+    int order;    /* enum layer_order */
+    size_t hop;   /* number among the propagating layers; of others the next one's */
+    size_t start; /* ppr: the layer whose output it starts from */
+};
+
+struct model_spec {
+    size_t count; /* layers */
+    struct layer_spec layers[STACK_MAX];
+    struct hops hops;
+    uint32_t input_dim, classes;
+    float input_dropout;
+    int decay_layers; /* DECAY_ALL, DECAY_FIRST */
+    uint64_t seed;    /* of dropout */
+};
+
+/* Are the model's options sound? ERR_CONFIG says which line of model.stack is not, and why. */
+int model_spec_check(const struct config *config, struct error *reterr);
+/* From options that are sound and a graph's dimensions. */
+void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
+                     struct model_spec *ret);
+/* How many layers propagate: what does not depend on a graph. */
+size_t model_spec_hops(const struct config *config);
+/* Is the transpose of the first layer's graph of use, which is the largest of all, when features
+ * need no gradient? Not where it propagates features that are narrower than its output. */
+bool model_spec_first_transpose(const struct model_spec *spec);
+/* The layers as lines of model.stack, joined by "; ". buf_bytes STACK_TEXT_MAX is enough. */
+void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes);
+/* The layers from such a text; the other fields are left as they are. ERR_CONFIG. */
+int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
+                     struct model_spec *spec, struct error *reterr);
+const char *layer_kind_name(int kind);
