@@ -48,6 +48,8 @@ enum {
     MODEL_GIN,
     MODEL_SGC,
     MODEL_APPNP,
+    MODEL_GAT,
+    MODEL_GATV2,
     MODEL_KINDS
 };
 enum { TRAIN_FULL, TRAIN_SAMPLED };

@@ -214,8 +214,9 @@ static void check_http_ports(struct finisher *finisher) {
 
 /* The long form of the model says all that the short one says. */
 static void check_model(struct finisher *finisher) {
-    static const char *const names[] = {"kind", "layers",   "hidden", "dropout", "activation",
-                                        "norm", "residual", "hops",   "alpha"};
+    static const char *const names[] = {
+        "kind",    "layers",   "hidden", "heads", "output_heads", "attention_dropout",
+        "dropout", "residual", "norm",   "hops",  "alpha",        "activation"};
     struct error cause = {0};
     if (finisher->config->model_stack.count == 0)
         return;

@@ -11,7 +11,7 @@
 #include "common/mem.h"
 #include "common/nearest.h"
 
-enum { STRING_BYTES_MAX = 4096, CHOICES_MAX = 8, CHOICE_BYTES = 24 };
+enum { STRING_BYTES_MAX = 4096, CHOICES_MAX = 16, CHOICE_BYTES = 24 };
 
 const struct config_option config_options[] = {
 #define ROW(section_, name_, kind_)                                                                \

@@ -11,7 +11,9 @@
 #include "common/config.h"
 #include "common/mem.h"
 
-enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2 };
+enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2, TAKES_HEADS = 4 };
+
+#define HEADS_MAX 32
 
 static const struct {
     const char *name;
@@ -61,6 +63,21 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         if (!number_of(value, 0, 1, false, &number))
             wanted = "a number from 0 to 1";
         layer->alpha = (float)number;
+    } else if (strcmp(key, "heads") == 0 && takes & TAKES_HEADS) {
+        if (!number_of(value, 1, HEADS_MAX, true, &number))
+            wanted = "a number from 1 to 32";
+        layer->heads = (uint32_t)number;
+    } else if (strcmp(key, "average") == 0 && takes & TAKES_HEADS) {
+        layer->average = strcmp(value, "true") == 0;
+        wanted = layer->average || strcmp(value, "false") == 0 ? NULL : "true or false";
+    } else if (strcmp(key, "attention_dropout") == 0 && takes & TAKES_HEADS) {
+        if (!number_of(value, 0, 0.99, false, &number))
+            wanted = "a number from 0 to 0.99";
+        layer->attention_dropout = (float)number;
+    } else if (strcmp(key, "slope") == 0 && takes & TAKES_HEADS) {
+        if (!number_of(value, 0, 1, false, &number))
+            wanted = "a number from 0 to 1";
+        layer->slope = (float)number;
     } else if (strcmp(key, "dropout") == 0) {
         if (!number_of(value, 0, 0.99, false, &number))
             wanted = "a number from 0 to 0.99";
@@ -76,9 +93,11 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         wanted = layer->residual || strcmp(value, "false") == 0 ? NULL : "true or false";
     } else {
         return error_set(reterr, ERR_CONFIG,
-                         "\"%s\": %s takes%s%s activation, norm, dropout and residual, not %s",
+                         "\"%s\": %s takes%s%s%s activation, norm, dropout and residual, not %s",
                          line, kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
-                         takes & TAKES_ALPHA ? " alpha," : "", key);
+                         takes & TAKES_ALPHA ? " alpha," : "",
+                         takes & TAKES_HEADS ? " heads, average, attention_dropout, slope," : "",
+                         key);
     }
     return wanted
                ? error_set(reterr, ERR_CONFIG, "\"%s\": %s=%s is not %s", line, key, value, wanted)
@@ -91,7 +110,8 @@ static int layer_parse(const char *line, struct layer_spec *ret, struct error *r
         return error_set(reterr, ERR_CONFIG, "a layer of more than %zu characters",
                          sizeof words - 1);
     snprintf(words, sizeof words, "%s", line);
-    *ret = (struct layer_spec){.kind = -1, .activation = ACTIVATION_NONE, .alpha = 0.1F};
+    *ret = (struct layer_spec){
+        .kind = -1, .activation = ACTIVATION_NONE, .alpha = 0.1F, .heads = 1, .slope = 0.2F};
     for (char *word; (word = strtok_r(rest, " \t", &rest));) {
         char *value = strchr(word, '=');
         if (ret->kind < 0) {
@@ -144,6 +164,11 @@ static int stack_check(const struct model_spec *spec, struct error *reterr) {
                              "layer %zu: the last layer with weights is as wide as there are "
                              "classes; leave its width out",
                              l);
+        if (l == last && layer->heads > 1 && !layer->average)
+            return error_set(reterr, ERR_CONFIG,
+                             "layer %zu: the last layer with weights gives one number for each "
+                             "class; its heads need average=true",
+                             l);
         if (l != last && kinds[layer->kind].takes & TAKES_WIDTH && !layer->width)
             return error_set(reterr, ERR_CONFIG, "layer %zu, %s, needs a width", l,
                              kinds[layer->kind].name);
@@ -161,6 +186,8 @@ static void stack_resolve(struct model_spec *spec, uint32_t input_dim, uint32_t 
         layer->out = layer->width                             ? layer->width
                      : kinds[layer->kind].takes & TAKES_WIDTH ? classes
                                                               : layer->in;
+        if (kinds[layer->kind].takes & TAKES_HEADS && !layer->average)
+            layer->out *= layer->heads;
         layer->graph = kinds[layer->kind].graph;
         layer->order = kinds[layer->kind].order;
         layer->hop = spec->hops.count;
@@ -218,6 +245,15 @@ void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes
             ADD(" width=%u", layer->width);
         if (kinds[layer->kind].takes & TAKES_ALPHA)
             ADD(" alpha=%.9g", (double)layer->alpha);
+        if (kinds[layer->kind].takes & TAKES_HEADS) {
+            ADD(" heads=%u", layer->heads);
+            if (layer->average)
+                ADD(" average=true");
+            if (layer->attention_dropout > 0)
+                ADD(" attention_dropout=%.9g", (double)layer->attention_dropout);
+            if (layer->slope != 0.2F)
+                ADD(" slope=%.9g", (double)layer->slope);
+        }
         if (layer->residual)
             ADD(" residual=true");
         if (layer->norm != NORM_NONE)
@@ -234,7 +270,8 @@ void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes
 
 static struct layer_spec *add(struct model_spec *spec, int kind, uint32_t width) {
     struct layer_spec *layer = &spec->layers[spec->count++];
-    *layer = (struct layer_spec){.kind = kind, .width = width, .activation = ACTIVATION_NONE};
+    *layer = (struct layer_spec){
+        .kind = kind, .width = width, .activation = ACTIVATION_NONE, .heads = 1, .slope = 0.2F};
     return layer;
 }
 
@@ -243,6 +280,11 @@ static void add_hidden(const struct config *config, struct model_spec *spec, int
     for (int64_t l = 0; l < config->model_layers; l++) {
         bool last = l + 1 == config->model_layers;
         struct layer_spec *layer = add(spec, kind, last ? 0 : (uint32_t)config->model_hidden);
+        if (kinds[kind].takes & TAKES_HEADS) {
+            layer->heads = (uint32_t)(last ? config->model_output_heads : config->model_heads);
+            layer->average = last;
+            layer->attention_dropout = (float)config->model_attention_dropout;
+        }
         if (last)
             continue;
         layer->norm = config->model_norm;
@@ -256,7 +298,7 @@ static void expand(const struct config *config, struct model_spec *spec) {
     static const int of[] = {
         [MODEL_GCN] = LAYER_gcn,           [MODEL_SAGE] = LAYER_sage, [MODEL_MLP] = LAYER_linear,
         [MODEL_SAGE_GCN] = LAYER_sage_gcn, [MODEL_GIN] = LAYER_gin,   [MODEL_SGC] = LAYER_linear,
-        [MODEL_APPNP] = LAYER_linear};
+        [MODEL_APPNP] = LAYER_linear,      [MODEL_GAT] = LAYER_gat,   [MODEL_GATV2] = LAYER_gatv2};
     spec->count = 0;
     for (int64_t k = 0; config->model_kind == MODEL_SGC && k < config->model_hops; k++)
         add(spec, LAYER_propagate, 0);

@@ -22,6 +22,7 @@ enum graph_norm {
     GRAPH_MEAN, /* 1 / (neighbours present), the node itself not at all */
     GRAPH_WALK, /* 1 / (d_i + 1), also the node itself */
     GRAPH_SUM,  /* 1, also the node itself */
+    GRAPH_BARE, /* not at all: attention weighs them, and the node itself */
     GRAPH_NONE, /* no edges */
 };
 
@@ -52,6 +53,12 @@ struct layer_spec {
     float dropout;
     bool residual; /* what goes in is added before the activation, by a matrix if widths differ */
     float alpha;   /* ppr: share of the start */
+    /* Attention: width is a head's, out that of all together or, when they are averaged, a head's.
+     */
+    uint32_t heads;
+    bool average;
+    float attention_dropout;
+    float slope; /* of its leaky relu */
     /* Made from the list: */
     int graph;    /* enum graph_norm */
     int order;    /* enum layer_order */

@@ -163,6 +163,9 @@ static const char *const stacks[] = {
     "linear width=32 activation=relu dropout=0.5; linear",
     "sage_gcn width=8 activation=relu dropout=0.5; sage_gcn",
     "gin width=8 activation=relu norm=layer dropout=0.5; gin",
+    "gat width=8 heads=4 activation=elu dropout=0.5 attention_dropout=0.5; gat heads=2 "
+    "average=true",
+    "gatv2 width=8 heads=2 activation=elu attention_dropout=0.5; gatv2",
     "propagate; propagate; linear",
     "linear width=8 activation=relu dropout=0.5; linear; ppr; ppr",
     "gcn width=20 residual=true norm=layer activation=gelu; linear width=8 activation=elu; sage "

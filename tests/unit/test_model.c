@@ -101,9 +101,14 @@ static struct example *example_new(const struct model_spec *spec, bool shrinking
 }
 
 /* x [n, d] through dropout, as kernels.h and model.c say: keyed by seed, step, stream, node. */
+static uint64_t dropout_key(const struct model_spec *spec, const struct batch *batch,
+                            uint64_t stream) {
+    return rng_key(rng_key(spec->seed, batch->step), stream);
+}
+
 static void ref_dropout(const struct model_spec *spec, const struct batch *batch, uint64_t stream,
                         float p, size_t n, size_t d, double *x) {
-    uint64_t key = rng_key(rng_key(spec->seed, batch->step), stream);
+    uint64_t key = dropout_key(spec, batch, stream);
     for (size_t i = 0; i < n && p > 0; i++)
         for (size_t j = 0; j < d; j++) {
             bool keep = rng_float(rng_at(key, (uint64_t)batch->nodes[i] * d + j)) >= p;
@@ -140,9 +145,74 @@ static double ref_activation(int activation, double x) {
     }
 }
 
+/* A layer of a batch. */
+struct ref_pass {
+    const struct layer_spec *layer;
+    const struct batch *batch;
+    const struct layer_graph *graph;
+    uint64_t key; /* of attention's dropout */
+    bool train;
+};
+
+static double leaky(double slope, double x) {
+    return x > 0 ? x : slope * x;
+}
+
+/* Is the coefficient of this edge and head kept, as attention.h says? */
+static bool ref_attends(const struct ref_pass *pass, size_t i, size_t j, size_t h) {
+    const int64_t *nodes = pass->batch->nodes;
+    uint64_t counter = (uint64_t)nodes[j] * ((pass->layer->heads + 1) / 2) + h / 2;
+    uint64_t bits = rng_at(rng_key(pass->key, (uint64_t)nodes[i]), counter);
+    uint64_t drawn = (h % 2 == 0 ? bits >> 8 : bits >> 40) & 0xffffff;
+    return (float)drawn * 0x1p-24F >= pass->layer->attention_dropout;
+}
+
+/* GAT and GATv2, edge by edge; the node itself is one more neighbour. */
+static void ref_attention(const struct ref_pass *pass, const double *x, const double **weights,
+                          double *y) {
+    const struct layer_spec *layer = pass->layer;
+    const struct layer_graph *graph = pass->graph;
+    size_t heads = layer->heads, in = layer->in, out = layer->out;
+    size_t head = layer->average ? out : out / heads, all = heads * head;
+    bool v2 = layer->kind == LAYER_gatv2;
+    double p = pass->train ? (double)layer->attention_dropout : 0;
+    static double zl[NODES_MAX * 64], zr[NODES_MAX * 64];
+    memset(zl, 0, sizeof zl);
+    memset(zr, 0, sizeof zr);
+    ref_multiply(graph->n_src, in, all, x, *weights, zl);
+    *weights += in * all;
+    ref_multiply(graph->n_src, in, all, x, v2 ? *weights : *weights - in * all, zr);
+    *weights += v2 ? in * all : 0;
+    const double *a_src = *weights, *a_dst = v2 ? NULL : *weights + all;
+    *weights += v2 ? all : 2 * all;
+    for (size_t i = 0; i < graph->n_dst; i++)
+        for (size_t h = 0; h < heads; h++) {
+            double total = 0, sum[WIDTH_MAX] = {0};
+            for (int64_t e = graph->indptr[i] - 1; e < graph->indptr[i + 1]; e++) {
+                size_t j = e < graph->indptr[i] ? i : (size_t)graph->indices[e];
+                const double *l = zl + j * all + h * head, *r = zr + i * all + h * head;
+                double score = 0;
+                for (size_t k = 0; k < head; k++)
+                    score += v2 ? a_src[h * head + k] * leaky((double)layer->slope, l[k] + r[k])
+                                : a_src[h * head + k] * l[k] + a_dst[h * head + k] * r[k];
+                double weight = exp(v2 ? score : leaky((double)layer->slope, score));
+                total += weight;
+                bool kept = p == 0 || ref_attends(pass, i, j, h);
+                for (size_t k = 0; k < head && kept; k++)
+                    sum[k] += weight * l[k] / (1 - p);
+            }
+            for (size_t k = 0; k < head; k++)
+                if (layer->average)
+                    y[i * out + k] += sum[k] / total / (double)heads;
+                else
+                    y[i * out + h * head + k] = sum[k] / total;
+        }
+}
+
 /* What a layer itself computes: y [n, out] of x and of ax, the sums over the edges. */
-static void ref_layer(const struct layer_spec *layer, size_t n, const double *x, const double *ax,
+static void ref_layer(const struct ref_pass *pass, size_t n, const double *x, const double *ax,
                       const double *start, const double **weights, double *y) {
+    const struct layer_spec *layer = pass->layer;
     double hidden[NODES_MAX * WIDTH_MAX] = {0};
     size_t out = layer->out;
     switch (layer->kind) {
@@ -164,6 +234,10 @@ static void ref_layer(const struct layer_spec *layer, size_t n, const double *x,
         *weights += out;
         ref_multiply(n, out, out, hidden, *weights, y);
         *weights += out * out;
+        return;
+    case LAYER_gat:
+    case LAYER_gatv2:
+        ref_attention(pass, x, weights, y);
         return;
     case LAYER_propagate:
         memcpy(y, ax, n * out * sizeof *y);
@@ -233,7 +307,9 @@ static double ref_loss(const struct model_spec *spec, const struct batch *batch,
             }
         if (layer->kind == LAYER_ppr && layer->start == l - 1)
             memcpy(start, x, sizeof start);
-        ref_layer(layer, n, x, ax, start, &weights, y);
+        const struct ref_pass pass = {layer, batch, graph,
+                                      rng_key(dropout_key(spec, batch, l + 1), 0x617474), train};
+        ref_layer(&pass, n, x, ax, start, &weights, y);
         ref_finish(spec, l, batch, train, n, x, &weights, y);
         memcpy(x, y, sizeof y);
     }
@@ -362,6 +438,14 @@ static const char *const stacks[] = {
     "sage_gcn width=6 activation=relu; sage_gcn",
     "gin",
     "gin width=6 activation=relu dropout=0.4; gin",
+    "gat heads=3 average=true",
+    "gat width=3 heads=4 activation=elu dropout=0.3 attention_dropout=0.4; gat",
+    "gat width=4 heads=2 residual=true activation=elu; gat heads=2 average=true "
+    "attention_dropout=0.3 slope=0.1",
+    "gatv2",
+    "gatv2 width=3 heads=2 activation=elu attention_dropout=0.4; gatv2 heads=3 average=true",
+    "gcn width=5 activation=relu; gatv2 width=2 heads=3 norm=layer residual=true; gat width=5; "
+    "sage",
     "propagate; propagate; linear",
     "propagate; propagate dropout=0.2; gcn width=6 activation=relu; linear",
     "linear width=6 activation=relu dropout=0.4; linear; ppr alpha=0.2; ppr alpha=0.2; ppr",

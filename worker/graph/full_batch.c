@@ -64,6 +64,8 @@ static bool same_as_before(const struct batch *batch, const struct hops *hops, s
 static void make_weights(struct full_batch *full, const struct store *store, int graph,
                          uint32_t rows) {
     const int64_t *indptr = full->indptr;
+    if (graph == GRAPH_BARE)
+        return;
     float *weights = full->weights[graph] = mem_array((size_t)indptr[rows], sizeof *weights);
     for (uint32_t i = 0; i < rows; i++)
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
@@ -88,7 +90,8 @@ static void make_transpose(struct full_batch *full, const struct hops *hops, siz
     size_t t = full->transpose_count++, edges = (size_t)graph->indptr[graph->n_dst];
     graph->t_indptr = full->t_indptr[t] = mem_array((size_t)graph->n_src + 1, sizeof(int64_t));
     graph->t_indices = full->t_indices[t] = mem_array(edges, sizeof(int32_t));
-    graph->t_weights = full->t_weights[t] = mem_array(edges, sizeof(float));
+    if (graph->weights)
+        graph->t_weights = full->t_weights[t] = mem_array(edges, sizeof(float));
     mfg_transpose(graph->n_dst, graph->n_src, graph->indptr, graph->indices, graph->weights,
                   full->t_indptr[t], full->t_indices[t], full->t_weights[t]);
 }
@@ -151,11 +154,12 @@ size_t full_batch_bytes(const struct store *store, const struct hops *hops) {
         for (size_t k = 0; k < l; k++)
             first = first && hops->graph[k] != hops->graph[l];
         if (first)
-            bytes += edges * sizeof(float) +
+            bytes += (hops->graph[l] == GRAPH_BARE ? 0 : edges * sizeof(float)) +
                      (mfg_has_self(hops->graph[l]) ? graph->n_dst * sizeof(float) : 0);
         if (!same_as_before(&shape, hops, l, &before))
             bytes += ((size_t)graph->n_src + 1) * sizeof(int64_t) +
-                     edges * (sizeof(int32_t) + sizeof(float));
+                     edges * (sizeof(int32_t) +
+                              (hops->graph[l] == GRAPH_BARE ? 0 : sizeof(float)));
     }
     if (!store_features_plain(store))
         bytes += (size_t)shape.n_input * store->feature_dim * sizeof(float);

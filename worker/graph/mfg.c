@@ -18,7 +18,7 @@ float mfg_weight(int graph, int32_t degree_dst, int32_t degree_src, int64_t pres
 }
 
 bool mfg_has_self(int graph) {
-    return graph != GRAPH_MEAN;
+    return graph != GRAPH_MEAN && graph != GRAPH_BARE;
 }
 
 float mfg_self(int graph, int32_t degree) {
@@ -39,6 +39,7 @@ void mfg_transpose(uint32_t n_dst, uint32_t n_src, const int64_t *indptr, const 
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
             int64_t slot = t_indptr[indices[e] + 1]++;
             t_indices[slot] = (int32_t)i;
-            t_weights[slot] = weights[e];
+            if (weights)
+                t_weights[slot] = weights[e];
         }
 }

@@ -35,7 +35,7 @@
 
 #include "worker/graph/assign.h"
 
-#define HALO_MAX 8
+#define HALO_MAX 16
 #define PARTS_MAX 4096
 
 struct partition_options {

@@ -7,6 +7,7 @@
  * edges and in passes over a piece: where in the store's rows (random numbers alone), which node is
  * there, which number has it in the batch; each pass asks for the memory that the next one reads.
  */
+#include "worker/graph/mfg.h"
 #include "worker/graph/sampler_core.h"
 
 /* Edges that are on their way together: enough to hide the memory's latency, few enough to stay in
@@ -239,7 +240,7 @@ static void make_weights(const struct maker *maker, struct slot *slot, size_t l,
         if (!sampler->alias)
             for (int64_t e = begin; e < end; e++)
                 weights[e] = 1 / (float)(end - begin);
-        if (graph == GRAPH_MEAN)
+        if (!mfg_has_self(graph)) /* the mean is what it wants, or it has no weights */
             continue;
         float factor = sampler_mean_factor(graph, (float)degrees[slot->locals.items[i]], scales[i]);
         layer->self.items[i] = sampler_self(graph, scales[i]);

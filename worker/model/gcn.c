@@ -22,8 +22,9 @@ static struct layer_room room(const struct layer_spec *spec, size_t n_dst, size_
     return (struct layer_room){.z = spec->out, .scratch = n_src * spec->out};
 }
 
-static void project(const struct layer_pass *pass, const struct matrix *x, size_t rows, float *z) {
-    matrix_multiply(x, rows, pass->weights, pass->spec->out, z);
+static void project(const struct layer_pass *pass, const struct matrix *x, size_t first,
+                    size_t rows) {
+    matrix_multiply(x, rows, pass->weights, pass->spec->out, pass->z + first * pass->spec->out);
 }
 
 static void forward(const struct layer_pass *pass, float *y) {

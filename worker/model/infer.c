@@ -264,6 +264,7 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
         .z = infer->arrays[PRODUCT],
         .saved = infer->arrays[SAVED],
         .own = infer->arrays[OWN],
+        .first = block->first,
         .scratch = infer->arrays[SCRATCH],
     };
     const struct finish_pass finish = {
@@ -285,7 +286,8 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     uint64_t rows = layer_rows(infer, l), sources = layer_sources(infer, l);
     bool first = graph_first(infer, l);
     size_t z = kind->room(spec, 0, 0, first, false).z;
-    const struct layer_pass pass = {.spec = spec, .weights = weights};
+    const struct layer_pass pass = {
+        .spec = spec, .n_src = sources, .weights = weights, .z = infer->arrays[PRODUCT]};
     if (!x && first) {
         store_take_rows(infer->store, 0, sources, infer->arrays[FEATURES]);
         x = infer->arrays[FEATURES];
@@ -293,7 +295,7 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     for (uint64_t i = 0; z > 0 && i < sources; i += BLOCK_ROWS) {
         uint32_t n = (uint32_t)(sources - i < BLOCK_ROWS ? sources - i : BLOCK_ROWS);
         struct matrix some = input_rows(infer, x, spec->in, i, n);
-        kind->project(&pass, &some, n, infer->arrays[PRODUCT] + i * z);
+        kind->project(&pass, &some, i, n);
     }
     for (uint64_t i = 0; i < rows; i += infer->block.rows) {
         block_take(infer, spec, i, rows);

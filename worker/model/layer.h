@@ -26,15 +26,21 @@ struct layer_pass {
     bool graph_first;
     bool saved_valid; /* saved holds A x already, from an earlier pass over the same x */
     const float *weights;
-    float *z;       /* [n_src, room.z] projections; lies where scratch does unless it is kept */
-    float *saved;   /* [n_dst, in] with graph_first; belongs to forward and backward together */
-    float *own;     /* [room.own] the same, for whatever the layer likes */
-    float *scratch; /* [room.scratch]; free between calls, and within one once z is used up */
+    float *z;     /* [n_src, room.z] projections; lies where scratch does unless it is kept */
+    float *saved; /* [n_dst, in] with graph_first; belongs to forward and backward together */
+    float *own;   /* [room.own] the same, for whatever the layer likes */
+    /* Of attention: destination i is source first + i; dropout while training. */
+    size_t first;
+    float attention_dropout;
+    uint64_t key;
+    const int64_t *nodes; /* [n_src] global numbers */
+    float *scratch;       /* [room.scratch]; free between calls, and within one once z is used up */
 };
 
 /* Floats that a layer needs. */
 struct layer_room {
     size_t z;       /* of each source's projection; 0: there is none */
+    bool z_kept;    /* backward needs it */
     size_t own;     /* in all */
     size_t scratch; /* in all, besides z */
 };
@@ -47,8 +53,10 @@ struct layer {
     size_t (*tensors)(const struct layer_spec *spec, struct tensor_spec *ret);
     struct layer_room (*room)(const struct layer_spec *spec, size_t n_dst, size_t n_src,
                               bool graph_first, bool train);
-    /* z [rows, room.z] of the first rows of x. NULL when room.z is always 0. */
-    void (*project)(const struct layer_pass *pass, const struct matrix *x, size_t rows, float *z);
+    /* The projections of sources first to first + rows - 1, x being their rows; how they lie in z
+     * is the layer's matter. NULL when room.z is always 0. */
+    void (*project)(const struct layer_pass *pass, const struct matrix *x, size_t first,
+                    size_t rows);
     void (*forward)(const struct layer_pass *pass, float *y);
     /* dy [n_dst, out] may be changed; dx [n_src, in] or NULL when nobody needs it; dstart: is added
      * to, its first n_dst rows. */

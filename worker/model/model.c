@@ -47,6 +47,7 @@ enum {
     SLOT_Y,       /* outputs [n_dst, out], after all that follows the layer */
     SLOT_MASK,    /* what relu and dropout let through, bytes */
     SLOT_SAVED,   /* A x */
+    SLOT_Z,       /* projections that are kept */
     SLOT_OWN,     /* the layer's */
     SLOT_NORMED,  /* finish.h */
     SLOT_INVERSE, /* the same */
@@ -187,7 +188,10 @@ static void plan_layer(const struct model *model, const struct batch *batch, siz
     need[slot_of(l, SLOT_NORMED)] = finish.normed * sizeof(float);
     need[slot_of(l, SLOT_INVERSE)] = finish.inverse * sizeof(float);
     need[slot_of(l, SLOT_BEFORE)] = finish.before * sizeof(float);
-    raise_to(&need[SLOT_SCRATCH], n_src * room.z);
+    if (room.z_kept)
+        need[slot_of(l, SLOT_Z)] = n_src * room.z * sizeof(float);
+    else
+        raise_to(&need[SLOT_SCRATCH], n_src * room.z);
     /* Of a layer below which nobody needs a gradient, and with the graph first, it stays unused. */
     if (further || !model->graph_first[l] || room.own > 0)
         raise_to(&need[SLOT_SCRATCH], room.scratch);
@@ -247,8 +251,17 @@ size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uin
 
 /* --- passes --- */
 
+/* Random numbers of one step: stream 0 for the features, l + 1 for layer l's outputs. Elements are
+ * numbered by global node, so a node is treated alike in whatever partition it is computed. Below
+ * each, attention has a stream of its own. */
+enum { STREAM_ATTENTION = 0x617474 };
+
+static uint64_t dropout_key(const struct model *model, const struct batch *batch, size_t stream) {
+    return rng_key(rng_key(model->spec.seed, batch->step), stream);
+}
+
 static struct layer_pass layer_pass(const struct model *model, const struct batch *batch,
-                                    const float *weights, size_t l) {
+                                    const float *weights, size_t l, bool train) {
     const struct layer_spec *layer = &model->spec.layers[l];
     return (struct layer_pass){
         .spec = layer,
@@ -260,17 +273,15 @@ static struct layer_pass layer_pass(const struct model *model, const struct batc
         .start = layer->kind == LAYER_ppr ? model->slots[slot_of(layer->start, SLOT_Y)] : NULL,
         .graph_first = model->graph_first[l],
         .weights = weights + model->offsets[l],
-        .z = model->slots[SLOT_SCRATCH],
+        .z = model->slots[slot_of(l, SLOT_Z)] ? model->slots[slot_of(l, SLOT_Z)]
+                                              : model->slots[SLOT_SCRATCH],
         .saved = model->slots[slot_of(l, SLOT_SAVED)],
         .own = model->slots[slot_of(l, SLOT_OWN)],
+        .attention_dropout = train ? layer->attention_dropout : 0,
+        .key = rng_key(dropout_key(model, batch, l + 1), STREAM_ATTENTION),
+        .nodes = batch->nodes,
         .scratch = model->slots[SLOT_SCRATCH],
     };
-}
-
-/* Random numbers of one step: stream 0 for the features, l + 1 for layer l's outputs. Elements are
- * numbered by global node, so a node is treated alike in whatever partition it is computed. */
-static uint64_t dropout_key(const struct model *model, const struct batch *batch, size_t stream) {
-    return rng_key(rng_key(model->spec.seed, batch->step), stream);
 }
 
 static struct finish_pass finish_pass(const struct model *model, const struct batch *batch,
@@ -298,12 +309,12 @@ static struct finish_pass finish_pass(const struct model *model, const struct ba
 static void forward_layer(struct model *model, const struct batch *batch, const float *weights,
                           size_t l, bool train, bool saved_valid) {
     const struct layer *kind = layer_of(model->spec.layers[l].kind);
-    struct layer_pass pass = layer_pass(model, batch, weights, l);
+    struct layer_pass pass = layer_pass(model, batch, weights, l, train);
     struct finish_pass finish = finish_pass(model, batch, weights, l, train);
     float *y = model->slots[slot_of(l, SLOT_Y)];
     pass.saved_valid = saved_valid && pass.graph_first;
     if (kind->project && !pass.graph_first)
-        kind->project(&pass, pass.x, pass.n_src, pass.z);
+        kind->project(&pass, pass.x, 0, pass.n_src);
     kind->forward(&pass, y);
     finish_forward(&finish, y);
 }
@@ -368,7 +379,7 @@ void model_backward(struct model *model, const struct batch *batch, const float 
                   batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
 
     for (size_t l = spec->count; l-- > model->first_weighted;) {
-        struct layer_pass pass = layer_pass(model, batch, weights, l);
+        struct layer_pass pass = layer_pass(model, batch, weights, l, true);
         struct finish_pass finish = finish_pass(model, batch, weights, l, true);
         float *wanted = l > model->first_weighted ? dx : NULL;
         float *finish_gradient = gradient + model->finish_offsets[l];

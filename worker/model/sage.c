@@ -25,8 +25,10 @@ static const float *neighbor_weights(const struct layer_pass *pass) {
     return pass->weights + (size_t)pass->spec->in * pass->spec->out;
 }
 
-static void project(const struct layer_pass *pass, const struct matrix *x, size_t rows, float *z) {
-    matrix_multiply(x, rows, neighbor_weights(pass), pass->spec->out, z);
+static void project(const struct layer_pass *pass, const struct matrix *x, size_t first,
+                    size_t rows) {
+    matrix_multiply(x, rows, neighbor_weights(pass), pass->spec->out,
+                    pass->z + first * pass->spec->out);
 }
 
 static void forward(const struct layer_pass *pass, float *y) {
