@@ -10,6 +10,7 @@
 #include "worker/graph/mfg.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/loss.h"
+#include "worker/model/loss_multi.h"
 
 #define BLOCK_ROWS 16384u
 #define BLOCK_EDGES (1u << 20) /* about: a row is never cut */
@@ -269,7 +270,10 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
         weights += count + layer_out(spec, l);
         x = infer->outputs[l % 2];
     }
-    if (result)
+    if (result && store->multi_labels)
+        loss_multi_forward(store->owned, spec->classes, x, store->labels, store->multi_labels,
+                           store->split, result);
+    else if (result)
         loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);
     return x;
 }

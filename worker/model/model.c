@@ -12,6 +12,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
+#include "worker/model/loss_multi.h"
 
 static const struct layer *const layers_by_kind[] = {
     [MODEL_GCN] = &layer_gcn,
@@ -255,7 +256,10 @@ const float *model_forward(struct model *model, const struct batch *batch, const
     }
 
     const float *logits = model->slots[SLOT_Y + spec->layers - 1];
-    if (result)
+    if (result && batch->multi_labels)
+        loss_multi_forward(batch->n_output, spec->classes, logits, batch->labels,
+                           batch->multi_labels, batch->split, result);
+    else if (result)
         loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split, result);
     return logits;
 }
@@ -281,8 +285,14 @@ void model_backward(struct model *model, const struct batch *batch, const float 
                     float *gradient) {
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
-    loss_backward(batch->n_output, spec->classes, model->slots[SLOT_Y + spec->layers - 1],
-                  batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
+    const float *logits = model->slots[SLOT_Y + spec->layers - 1];
+    if (batch->multi_labels)
+        loss_multi_backward(batch->n_output, spec->classes, logits, batch->labels,
+                            batch->multi_labels, batch->split, batch->loss_weights,
+                            batch->train_count, dy);
+    else
+        loss_backward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
+                      batch->loss_weights, batch->train_count, dy);
 
     for (size_t l = spec->layers; l-- > 0;) {
         size_t n_dst = batch->graphs[l].n_dst, out = spec_out(spec, l);
