@@ -199,6 +199,20 @@ START_TEST(large_logits_of_several_labels) {
 }
 END_TEST
 
+/* More classes than one logarithm sums: equal logits cost log 2 in each all the same. */
+START_TEST(many_classes) {
+    enum { C = 2500 };
+    static const float logits[C];
+    static const uint8_t several[C];
+    const int32_t label = 0;
+    const uint8_t split = SPLIT_VALID;
+    struct model_result result;
+    loss_multi_forward(1, C, logits, &label, several, &split, &result);
+    ck_assert_double_eq_tol(result.loss_sum[SPLIT_VALID], log(2), 1e-12);
+    ck_assert_uint_eq(result.correct[SPLIT_VALID], 1);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("loss");
     TCase *tcase = tcase_create("loss");
@@ -207,6 +221,7 @@ int main(void) {
     tcase_add_test(tcase, gradient_is_softmax_minus_onehot);
     tcase_add_test(tcase, binary_cross_entropy);
     tcase_add_test(tcase, large_logits_of_several_labels);
+    tcase_add_test(tcase, many_classes);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

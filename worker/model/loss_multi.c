@@ -12,19 +12,26 @@
 
 /* Rows are summed in a fixed number of pieces, so that sums do not depend on the threads. */
 #define PIECES 64
+/* A sum of logarithms is one logarithm of a product, of so many factors between 1 and 2. */
+#define LOG_EVERY 512
 
 static void row_forward(const float *z, size_t classes, const uint8_t *y, uint8_t split,
                         struct model_result *sum) {
-    double total = 0;
+    double total = 0, product = 1;
     bool right = true;
     for (size_t c = 0; c < classes; c++) {
         float size = fabsf(z[c]);
         bool true_here = y[c] != 0;
         /* max(z, 0) - z y: how far the logit is on the wrong side. */
-        float wrong = (z[c] > 0) != true_here ? size : 0;
-        total += (double)(wrong + log1pf(expf(-size)));
+        total += (z[c] > 0) != true_here ? (double)size : 0;
+        product *= 1 + (double)expf(-size);
+        if (c % LOG_EVERY == LOG_EVERY - 1) {
+            total += log(product);
+            product = 1;
+        }
         right &= (z[c] > 0) == true_here;
     }
+    total += log(product);
     sum->loss_sum[split] += total / (double)classes;
     sum->correct[split] += right;
     sum->count[split]++;
