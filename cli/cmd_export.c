@@ -69,10 +69,11 @@ int cmd_export(int argc, char **argv) {
     printf("%s: the %s weights of generation %lu", arguments.out, facts.best ? "best" : "last",
            (unsigned long)facts.generation);
     if (facts.best)
-        printf(" (epoch %u, validation accuracy %.2f %%", facts.best_epoch,
-               100 * facts.valid_accuracy);
-    if (facts.best && !isnan(facts.test_accuracy))
-        printf(", test accuracy %.2f %%", 100 * facts.test_accuracy);
+        printf(" (epoch %u, validation %s %.2f %%", facts.best_epoch, score_title(facts.metric),
+               100 * facts.scores[SCORE_VALID][facts.metric]);
+    if (facts.best && !isnan(facts.scores[SCORE_TEST][facts.metric]))
+        printf(", test %s %.2f %%", score_title(facts.metric),
+               100 * facts.scores[SCORE_TEST][facts.metric]);
     if (facts.best)
         printf(")");
     printf("\n");

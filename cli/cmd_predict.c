@@ -1,15 +1,17 @@
 /* graphps predict: an exported model and a job's snapshot give a class for every node, under the
  * user's ids. */
 #include <argp.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/predict_row.h"
 #include "common/file.h"
 #include "common/mem.h"
+#include "proto/score.h"
 #include "worker/graph/store.h"
+#include "worker/model/confusion.h"
 #include "worker/model/infer.h"
 #include "worker/model/tensors.h"
 
@@ -142,76 +144,69 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
     return 0;
 }
 
-/* A CSV field: quoted when it has to be. */
-static void append_field(char *row, size_t row_bytes, const char *text) {
-    size_t n = strlen(row);
-    bool quote = strpbrk(text, ",\"\n\r") != NULL;
-    if (quote && n + 1 < row_bytes)
-        row[n++] = '"';
-    for (; *text && n + 3 < row_bytes; text++) {
-        if (*text == '"')
-            row[n++] = '"';
-        row[n++] = *text;
-    }
-    if (quote)
-        row[n++] = '"';
-    row[n] = '\0';
-}
-
-static void append_class(const struct snapshot *snapshot, char *row, size_t row_bytes, int class) {
-    char number[16];
-    snprintf(number, sizeof number, "%d", class);
-    if (class >= 0)
-        append_field(row, row_bytes, snapshot->class_names ? snapshot->class_names[class] : number);
-}
-
 static bool to_stdout(const char *path) {
     return strcmp(path, "-") == 0;
 }
 
-/* file NULL: standard output, whose state main looks at when all is printed. */
-static int put(struct file_writer *file, const char *text, struct error *reterr) {
-    if (file)
-        return file_append(file, text, strlen(text), reterr);
-    fputs(text, stdout);
-    return 0;
-}
-
+/* Rows one by one: a file is written beside its name, standard output as it is, and main looks at
+ * its state when all is printed. */
 static int predict_write(struct predict *p, const char *path, const float *logits,
                          struct error *reterr) {
-    static const char *const splits[] = {"", "train", "valid", "test"};
     struct file_writer *file = NULL;
     int r = to_stdout(path) ? 0 : file_create(path, &file, reterr);
     if (r < 0)
         return r;
-    r = put(file, "id,prediction,probability,label,split\n", reterr);
-    uint32_t classes = p->snapshot->classes;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *row = file ? open_memstream(&text, &len) : stdout;
+    if (!row)
+        r = error_set(reterr, ERR_NO_MEMORY, "%s: no memory for a row", path);
+    else
+        fputs(PREDICT_ROW_HEAD, row);
     for (uint64_t i = 0; i < p->snapshot->nodes && r == 0; i++) {
-        const float *z = logits + i * classes;
-        uint32_t best = 0;
-        for (uint32_t c = 1; c < classes; c++)
-            if (z[c] > z[best])
-                best = c;
-        double sum = 0;
-        for (uint32_t c = 0; c < classes; c++)
-            sum += exp((double)z[c] - z[best]);
-        char row[4096] = "", id[1024], middle[48];
-        append_field(row, sizeof row, snapshot_id(p->snapshot, i, id, sizeof id));
-        strcat(row, ",");
-        append_class(p->snapshot, row, sizeof row - 64, (int)best);
-        snprintf(middle, sizeof middle, ",%.4f,", 1 / sum);
-        strcat(row, middle);
-        append_class(p->snapshot, row, sizeof row - 16, p->store->labels[i]);
-        strcat(row, ",");
-        strcat(row, splits[p->store->split[i] & 3]);
-        strcat(row, "\n");
-        r = put(file, row, reterr);
+        predict_row(row, p->snapshot, i, logits + i * p->snapshot->classes);
+        if (!file)
+            continue;
+        fflush(row);
+        r = file_append(file, text, len, reterr);
+        rewind(row);
     }
-    if (r < 0) {
-        file_abandon(file);
+    if (!file)
         return r;
+    if (row)
+        fclose(row);
+    free(text);
+    if (r == 0)
+        return file_commit(file, reterr);
+    file_abandon(file);
+    return r;
+}
+
+/* How right it is where that is known: F1 of all classes together where a node may have several. */
+static void predict_print_scores(const struct predict *p, const float *logits,
+                                 const struct model_result *result, FILE *summary) {
+    static const char *const names[] = {NULL, "train", "valid", "test"};
+    const struct store *store = p->store;
+    size_t rows = score_rows(store->classes);
+    _cleanup_(mem_free_p) uint64_t *counts = mem_array(rows * SCORE_CELLS, sizeof *counts);
+    for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++) {
+        if (result->count[s] == 0)
+            continue;
+        memset(counts, 0, rows * SCORE_CELLS * sizeof *counts);
+        confusion_add(store->owned, store->classes, logits, store->labels, store->multi_labels,
+                      store->split, s, rows, counts);
+        double micro = score_micro_f1(rows, counts), macro = score_macro_f1(rows, counts);
+        double right = (double)result->correct[s] / (double)result->count[s];
+        if (!store->multi_labels)
+            fprintf(summary, "%-5s accuracy %.2f %% of %lu", names[s], 100 * right,
+                    (unsigned long)result->count[s]);
+        else
+            fprintf(summary, "%-5s micro-F1 %.2f %% of %lu, right in all classes %.2f %%", names[s],
+                    100 * (micro > 0 ? micro : 0), (unsigned long)result->count[s], 100 * right);
+        if (rows == store->classes && macro >= 0)
+            fprintf(summary, ", macro-F1 %.2f %%", 100 * macro);
+        fputc('\n', summary);
     }
-    return file ? file_commit(file, reterr) : 0;
 }
 
 static int predict_run(struct predict *p, const struct arguments *arguments, struct error *reterr) {
@@ -229,12 +224,7 @@ static int predict_run(struct predict *p, const struct arguments *arguments, str
         return r;
     fprintf(summary, "%s: %lu nodes of %s@%s\n", piped ? "standard output" : arguments->out,
             (unsigned long)p->snapshot->nodes, p->snapshot->name, p->snapshot->version);
-    static const char *const names[] = {NULL, "train", "valid", "test"};
-    for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++)
-        if (result.count[s] > 0)
-            fprintf(summary, "%-5s accuracy %.2f %% of %lu\n", names[s],
-                    100.0 * (double)result.correct[s] / (double)result.count[s],
-                    (unsigned long)result.count[s]);
+    predict_print_scores(p, logits, &result, summary);
     return 0;
 }
 
@@ -246,6 +236,8 @@ int cmd_predict(int argc, char **argv) {
         .doc =
             "Predict a class for every node of the job's snapshot.\v"
             "The file has the columns id, prediction, probability, label (when known) and split. "
+            "Where nodes may have several labels it names all classes that are more probable than "
+            "not, joined by ;. "
             "Of the job file only data.root, data.snapshot and data.verify are used.",
     };
     struct arguments arguments = {0};

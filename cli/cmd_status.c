@@ -7,6 +7,7 @@
 #include "cli/query.h"
 #include "common/file.h"
 #include "common/mem.h"
+#include "proto/score.h"
 
 enum { TIMEOUT_MS = 5000 };
 
@@ -60,16 +61,26 @@ static void print_part(uint32_t workers, size_t of) {
         printf(" (of %u of %zu workers)", workers, of);
 }
 
-static void print_epoch(const char *what, const Graphps__EpochStatus *epoch, size_t workers) {
+static void print_score(const char *what, double score) {
+    if (score >= 0)
+        printf(", %s %.2f %%", what, 100 * score);
+}
+
+static void print_epoch(const char *what, const Graphps__EpochStatus *epoch,
+                        const Graphps__Status *status) {
     if (!epoch || epoch->epoch == 0)
         return;
-    printf("%s epoch %u: loss %.4f, train %.2f %%", what, epoch->epoch, epoch->train_loss,
-           100 * epoch->train_accuracy);
+    enum score metric = SCORE_ACCURACY;
+    score_find(status->metric, &metric);
+    size_t workers = status->n_workers;
+    printf("%s epoch %u: loss %.4f", what, epoch->epoch, epoch->train_loss);
+    if (metric != SCORE_ACCURACY)
+        printf(", %s", score_title(metric));
+    print_score("train", score_of(epoch, SCORE_TRAIN, metric));
     print_part(epoch->workers, workers);
     if (epoch->valid_epoch > 0) {
-        printf(", valid %.2f %%", 100 * epoch->valid_accuracy);
-        if (epoch->test_accuracy >= 0)
-            printf(", test %.2f %%", 100 * epoch->test_accuracy);
+        print_score("valid", score_of(epoch, SCORE_VALID, metric));
+        print_score("test", score_of(epoch, SCORE_TEST, metric));
         if (epoch->valid_epoch != epoch->epoch)
             printf(" (epoch %u)", epoch->valid_epoch);
         print_part(epoch->valid_workers, workers);
@@ -118,8 +129,8 @@ static void print_status(const Graphps__Status *status) {
            status->state, status->mode, (double)status->uptime_ms / 1000,
            (unsigned long)status->slowest_clock, (unsigned long)status->fastest_clock,
            (unsigned long)status->generation);
-    print_epoch("last", status->last, status->n_workers);
-    print_epoch("best", status->best, status->n_workers);
+    print_epoch("last", status->last, status);
+    print_epoch("best", status->best, status);
     print_stop(status);
     if (status->waiting_for[0])
         printf("waiting for %s\n", status->waiting_for);

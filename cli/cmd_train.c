@@ -242,13 +242,20 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     char stop[160];
     stop_text(run, facts, stop, sizeof stop);
     printf("\n");
-    if (facts->best_epoch > 0 && isnan(facts->test_accuracy))
-        printf("test accuracy    there are no labelled test nodes (best validation epoch %u: %.2f "
-               "%%; %s)\n",
-               facts->best_epoch, 100 * facts->valid_accuracy, stop);
+    const char *title = score_title(facts->metric);
+    double valid = facts->scores[SCORE_VALID][facts->metric];
+    double test = facts->scores[SCORE_TEST][facts->metric];
+    if (facts->best_epoch > 0 && isnan(test))
+        printf("test %s    there are no labelled test nodes (best validation epoch %u: %.2f %%; "
+               "%s)\n",
+               title, facts->best_epoch, 100 * valid, stop);
     else if (facts->best_epoch > 0)
-        printf("test accuracy    %.2f %% (best validation epoch %u: %.2f %%; %s)\n",
-               100 * facts->test_accuracy, facts->best_epoch, 100 * facts->valid_accuracy, stop);
+        printf("test %s    %.2f %% (best validation epoch %u: %.2f %%; %s)\n", title, 100 * test,
+               facts->best_epoch, 100 * valid, stop);
+    for (enum score score = 0; facts->metric != SCORE_ACCURACY && score < SCORES; score++)
+        if (score != facts->metric && !isnan(facts->scores[SCORE_TEST][score]))
+            printf("test %s    %.2f %%\n", score_title(score),
+                   100 * facts->scores[SCORE_TEST][score]);
     printf("wall time        %.1f s%s\n", (double)(time_now_ms() - run->started_ms) / 1000,
            run->place.resumed ? " since it was resumed" : "");
     printf("peak memory    ");
@@ -293,23 +300,27 @@ static int run_finish(struct run *run, struct error *reterr) {
                                          .md5 = md5,
                                          .snapshot = run->place.snapshot,
                                          .digest = run->place.digest,
-                                         .valid_accuracy = facts.valid_accuracy,
-                                         .test_accuracy = facts.test_accuracy};
-    if (run_place_record(&run->place, "done", facts.valid_accuracy, facts.test_accuracy, &catalog) <
-            0 ||
+                                         .valid_score = facts.scores[SCORE_VALID][facts.metric],
+                                         .test_score = facts.scores[SCORE_TEST][facts.metric],
+                                         .metric = score_name(facts.metric)};
+    if (run_place_record(&run->place, "done", &facts, &catalog) < 0 ||
         catalog_add_model(config->data_root, &record, &catalog) < 0)
         fprintf(stderr, "%s: the catalog was not updated: %s\n", run->command,
                 error_text(&catalog));
 
     _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", config->job_dir);
-    json_t *result = json_pack(
-        "{s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:f, s:b, s:I, s:I, s:s, s:s}", "job",
-        config->job_name, "snapshot", run->place.snapshot, "snapshot_digest", run->place.digest,
-        "best_epoch", (int)facts.best_epoch, "last_epoch", (int)facts.last_epoch, "valid_accuracy",
-        json_number(facts.valid_accuracy), "test_accuracy", json_number(facts.test_accuracy),
-        "wall_s", (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->place.resumed,
-        "bytes_pushed", (json_int_t)facts.bytes_pushed, "bytes_pulled",
-        (json_int_t)facts.bytes_pulled, "model", model, "stop_reason", facts.stop_reason);
+    json_t *result =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:f, s:b, s:I, s:I, s:s, s:s}", "job",
+                  config->job_name, "snapshot", run->place.snapshot, "snapshot_digest",
+                  run->place.digest, "best_epoch", (int)facts.best_epoch, "last_epoch",
+                  (int)facts.last_epoch, "metric", score_name(facts.metric), "wall_s",
+                  (double)(time_now_ms() - run->started_ms) / 1000, "resumed", run->place.resumed,
+                  "bytes_pushed", (json_int_t)facts.bytes_pushed, "bytes_pulled",
+                  (json_int_t)facts.bytes_pulled, "model", model, "stop_reason", facts.stop_reason);
+    for (enum score_set set = SCORE_VALID; set < SCORE_SETS; set++)
+        for (enum score score = 0; score < SCORES; score++)
+            json_object_set_new(result, score_key(set, score),
+                                json_number(facts.scores[set][score]));
     json_object_set_new(result, "peak_memory_bytes", run_peaks(run));
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(result);
@@ -368,7 +379,7 @@ static int run_train(const struct config *config, const struct arguments *argume
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGHUP, &action, NULL);
-        run_place_record(&run.place, "running", NAN, NAN, NULL);
+        run_place_record(&run.place, "running", NULL, NULL);
         printf("training %s: %ld shards, %ld workers, %s; logs in %s/logs\n", config->job_name,
                (long)config->servers_count, (long)config->workers_count,
                config_choice(config, "consistency.mode"), config->job_dir);
@@ -385,7 +396,7 @@ static int run_train(const struct config *config, const struct arguments *argume
     }
     if (r < 0 && prepared) /* else it did not begin, and what is recorded of an earlier one stays */
         run_place_record(&run.place, run.ending_ms && !run.failure.code ? "interrupted" : "failed",
-                         NAN, NAN, NULL);
+                         NULL, NULL);
     launch_done(&run.launch);
     fflush(stdout);
     run_heed_output(&run);

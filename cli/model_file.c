@@ -21,9 +21,13 @@ static void facts_read(const json_t *coordinator, struct model_facts *facts) {
     double last_epoch = number_of(json_object_get(coordinator, "last"), "epoch");
     facts->best_epoch = best_epoch > 0 ? (uint32_t)best_epoch : 0;
     facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
-    facts->valid_accuracy = facts->best_epoch ? number_of(best, "valid_accuracy") : NAN;
-    double test = number_of(best, "test_accuracy");
-    facts->test_accuracy = facts->best_epoch && test >= 0 ? test : NAN;
+    if (!score_find(json_string_value(json_object_get(coordinator, "metric")), &facts->metric))
+        facts->metric = SCORE_ACCURACY;
+    for (enum score_set set = 0; set < SCORE_SETS; set++)
+        for (enum score score = 0; score < SCORES; score++) {
+            double value = number_of(best, score_key(set, score));
+            facts->scores[set][score] = facts->best_epoch && value >= 0 ? value : NAN;
+        }
     size_t rank;
     json_t *worker;
     json_array_foreach(json_object_get(coordinator, "workers"), rank, worker) {
@@ -66,9 +70,10 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
     json_object_set_new(metadata, "weights", json_string(facts->best ? "best" : "last"));
     put_number(metadata, "epoch", facts->best ? facts->best_epoch : facts->last_epoch);
     put_number(metadata, "generation", (double)facts->generation);
-    if (facts->best) {
-        put_number(metadata, "valid_accuracy", facts->valid_accuracy);
-        put_number(metadata, "test_accuracy", facts->test_accuracy);
+    json_object_set_new(metadata, "metric", json_string(score_name(facts->metric)));
+    for (enum score score = 0; facts->best && score < SCORES; score++) {
+        put_number(metadata, score_key(SCORE_VALID, score), facts->scores[SCORE_VALID][score]);
+        put_number(metadata, score_key(SCORE_TEST, score), facts->scores[SCORE_TEST][score]);
     }
     *ret = metadata;
     return 0;

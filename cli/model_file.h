@@ -5,13 +5,15 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "proto/score.h"
 
 enum model_file_which { MODEL_FILE_BEST, MODEL_FILE_LAST, MODEL_FILE_BEST_OR_LAST };
 
-/* What shard 0 knew of the run. Accuracies are NAN when nothing was evaluated. */
+/* What shard 0 knew of the run. Scores are NAN when they are not known. */
 struct model_facts {
     uint32_t best_epoch, last_epoch;
-    double valid_accuracy, test_accuracy; /* of the best epoch */
+    enum score metric;                 /* what the best epoch is the best by */
+    double scores[SCORE_SETS][SCORES]; /* of the best epoch */
     char stop_reason[64];
     uint64_t generation;
     uint64_t bytes_pushed, bytes_pulled; /* by all workers */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,8 +245,8 @@ int run_place_prepare(struct run_place *place, bool fresh, struct error *reterr)
     return r;
 }
 
-int run_place_record(const struct run_place *place, const char *state, double valid, double test,
-                     struct error *reterr) {
+int run_place_record(const struct run_place *place, const char *state,
+                     const struct model_facts *facts, struct error *reterr) {
     const struct config *config = place->config;
     const struct catalog_run record = {
         .job = config->job_name,
@@ -254,8 +255,9 @@ int run_place_record(const struct run_place *place, const char *state, double va
         .digest = place->digest,
         .partition = place->partition,
         .state = state,
-        .valid_accuracy = valid,
-        .test_accuracy = test,
+        .valid_score = facts ? facts->scores[SCORE_VALID][facts->metric] : NAN,
+        .test_score = facts ? facts->scores[SCORE_TEST][facts->metric] : NAN,
+        .metric = facts ? score_name(facts->metric) : NULL,
     };
     return catalog_put_run(config->data_root, &record, reterr);
 }

@@ -6,6 +6,8 @@
 #include "common/config.h"
 #include "common/error.h"
 
+struct model_facts;
+
 struct run_place {
     const struct config *config; /* borrowed */
     const char *command;         /* "graphps train"; borrowed */
@@ -29,6 +31,7 @@ int run_place_lock(struct run_place *place, struct error *reterr);
  * resumption on another snapshot; moves what an earlier run left aside, unless this one goes on
  * from it. From here on the snapshot is not removed under the run. */
 int run_place_prepare(struct run_place *place, bool fresh, struct error *reterr);
-/* The run's line in the catalog. For people only: a run does not fail for want of a catalog. */
-int run_place_record(const struct run_place *place, const char *state, double valid, double test,
-                     struct error *reterr);
+/* The run's line in the catalog; facts: what it came to, or NULL. For people only: a run does not
+ * fail for want of a catalog. */
+int run_place_record(const struct run_place *place, const char *state,
+                     const struct model_facts *facts, struct error *reterr);

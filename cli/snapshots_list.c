@@ -11,6 +11,7 @@
 #include "cli/snapshots.h"
 #include "common/file.h"
 #include "common/mem.h"
+#include "proto/score.h"
 
 static const struct argp_option options[] = {
     {"root", 'r', "DIR", 0, "Where snapshots are kept (default: graphps-data)", 0},
@@ -56,6 +57,16 @@ static json_t *real_json(double value) {
     return isnan(value) ? json_null() : json_real(value);
 }
 
+/* Under the names that result.json has, "valid_accuracy", where it is known which score they are.
+ */
+static void scores_json(json_t *json, const char *metric, double valid, double test) {
+    enum score score = SCORE_ACCURACY;
+    score_find(metric, &score);
+    json_object_set_new(json, "metric", text_json(metric));
+    json_object_set_new(json, score_key(SCORE_VALID, score), real_json(valid));
+    json_object_set_new(json, score_key(SCORE_TEST, score), real_json(test));
+}
+
 static json_t *partition_json(const struct shelf_partition *p) {
     if (p->state == SHELF_DAMAGED)
         return json_pack("{s:s, s:s, s:o}", "name", p->name, "state", shelf_state_name(p->state),
@@ -71,14 +82,15 @@ static json_t *runs_json(const struct shelf *shelf, const struct shelf_entry *en
     json_t *list = json_array();
     for (size_t i = 0; i < shelf->catalog.run_count; i++) {
         const struct catalog_run *run = &shelf->catalog.runs[i];
-        if (shelf_used(entry, run->snapshot, run->digest))
-            json_array_append_new(
-                list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "job", run->job,
-                                "dir", run->dir, "state", shelf_run_state(entry, run), "digest",
-                                text_json(run->digest), "partition", text_json(run->partition),
-                                "valid_accuracy", real_json(run->valid_accuracy), "test_accuracy",
-                                real_json(run->test_accuracy), "started", text_json(run->started),
-                                "ended", text_json(run->ended)));
+        if (!shelf_used(entry, run->snapshot, run->digest))
+            continue;
+        json_t *json =
+            json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "job", run->job, "dir", run->dir,
+                      "state", shelf_run_state(entry, run), "digest", text_json(run->digest),
+                      "partition", text_json(run->partition), "started", text_json(run->started),
+                      "ended", text_json(run->ended));
+        scores_json(json, run->metric, run->valid_score, run->test_score);
+        json_array_append_new(list, json);
     }
     return list;
 }
@@ -87,13 +99,12 @@ static json_t *models_json(const struct shelf *shelf, const struct shelf_entry *
     json_t *list = json_array();
     for (size_t i = 0; i < shelf->catalog.model_count; i++) {
         const struct catalog_model *model = &shelf->catalog.models[i];
-        if (shelf_used(entry, model->snapshot, model->digest))
-            json_array_append_new(list,
-                                  json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "path", model->path,
-                                            "job", model->job, "md5", model->md5, "valid_accuracy",
-                                            real_json(model->valid_accuracy), "test_accuracy",
-                                            real_json(model->test_accuracy), "created",
-                                            text_json(model->created)));
+        if (!shelf_used(entry, model->snapshot, model->digest))
+            continue;
+        json_t *json = json_pack("{s:s, s:s, s:s, s:o}", "path", model->path, "job", model->job,
+                                 "md5", model->md5, "created", text_json(model->created));
+        scores_json(json, model->metric, model->valid_score, model->test_score);
+        json_array_append_new(list, json);
     }
     return list;
 }
@@ -231,9 +242,13 @@ static void print_partition(const struct shelf_entry *entry, const struct shelf_
         entry->nodes ? (double)p->halo_nodes / (double)entry->nodes : 0);
 }
 
-static void print_accuracies(double valid, double test) {
+/* An accuracy where it is not named. */
+static void print_scores(const char *metric, double valid, double test) {
+    enum score score = SCORE_ACCURACY;
+    bool named = score_find(metric, &score) && score != SCORE_ACCURACY;
     if (!isnan(valid))
-        printf(", validation %.2f %%", 100 * valid);
+        printf(", validation %s%s%.2f %%", named ? score_title(score) : "", named ? " " : "",
+               100 * valid);
     if (!isnan(test))
         printf(", test %.2f %%", 100 * test);
 }
@@ -252,7 +267,7 @@ static void print_uses(const struct shelf *shelf, const struct shelf_entry *entr
                run->started);
         if (run->ended)
             printf(", ended %s", run->ended);
-        print_accuracies(run->valid_accuracy, run->test_accuracy);
+        print_scores(run->metric, run->valid_score, run->test_score);
         if (run->partition)
             printf(", partitioning %s", run->partition);
         if (!same)
@@ -268,7 +283,7 @@ static void print_uses(const struct shelf *shelf, const struct shelf_entry *entr
         if (models++ == 0)
             puts("models");
         printf("  %s: %s", model->job, model->created);
-        print_accuracies(model->valid_accuracy, model->test_accuracy);
+        print_scores(model->metric, model->valid_score, model->test_score);
         printf("; %s%s\n", model->path, file_exists(model->path) ? "" : " (gone)");
     }
     if (!runs)

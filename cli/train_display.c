@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "proto/score.h"
+
 #define LINE_EVERY_MS 2000 /* in a log: a line at most this often */
 #define QUIET_MAX_MS 15000 /* and at least this often */
 #define RATE_WINDOW_MS 1000
@@ -108,20 +110,32 @@ static const char *display_part(char *buf, size_t buf_bytes, uint32_t workers, s
     return buf;
 }
 
-/* An accuracy is told with the epoch it is of, when that is not the one beside it, and as of a part
- * of the nodes when some workers are missing. */
+static const char *display_score(char *buf, size_t buf_bytes, double score) {
+    snprintf(buf, buf_bytes, "-");
+    if (score >= 0)
+        snprintf(buf, buf_bytes, "%.1f %%", 100 * score);
+    return buf;
+}
+
+/* A score is an accuracy where it is not named. It is told with the epoch it is of, when that is
+ * not the one beside it, and as of a part of the nodes when some workers are missing. */
 static void display_epoch(char *buf, size_t buf_bytes, const Graphps__Status *status) {
     const Graphps__EpochStatus *last = status->last;
-    char part[64], valid[64] = "-", of[32] = "";
+    enum score metric = SCORE_ACCURACY;
+    score_find(status->metric, &metric);
+    char part[64], train[24], valid[24] = "-", of[32] = "", name[24] = "";
+    display_score(train, sizeof train, score_of(last, SCORE_TRAIN, metric));
     if (last->valid_epoch > 0)
-        snprintf(valid, sizeof valid, "%.1f %%", 100 * last->valid_accuracy);
+        display_score(valid, sizeof valid, score_of(last, SCORE_VALID, metric));
     if (last->valid_epoch > 0 && last->valid_epoch != last->epoch)
         snprintf(of, sizeof of, " (epoch %u)", last->valid_epoch);
-    int n = snprintf(buf, buf_bytes, "epoch %u/%u  loss %.4f  train %.1f %%%s", last->epoch,
-                     status->epochs, last->train_loss, 100 * last->train_accuracy,
+    if (metric != SCORE_ACCURACY)
+        snprintf(name, sizeof name, " (%s)", score_title(metric));
+    int n = snprintf(buf, buf_bytes, "epoch %u/%u  loss %.4f  train %s%s", last->epoch,
+                     status->epochs, last->train_loss, train,
                      display_part(part, sizeof part, last->workers, status->n_workers));
     if ((size_t)n < buf_bytes)
-        snprintf(buf + n, buf_bytes - (size_t)n, "  valid %s%s%s", valid, of,
+        snprintf(buf + n, buf_bytes - (size_t)n, "  valid %s%s%s%s", valid, name, of,
                  display_part(part, sizeof part, last->valid_workers, status->n_workers));
 }
 

@@ -42,6 +42,8 @@ uint32_t frame_message_max(unsigned type) {
         return 32 << 10;
     case FRAME_PEER_ORDER: /* 4096 ranks and clocks */
         return 128 << 10;
+    case FRAME_EVAL: /* twice 1024 classes' counts */
+        return 64 << 10;
     case FRAME_ERROR:
     case FRAME_STATUS_REQUEST:
         return 4 << 10;

@@ -8,6 +8,7 @@
 
 #include "common/pool.h"
 #include "proto/layout.h"
+#include "proto/score.h"
 
 /* A message has this many keys beside those of its repeated fields; unknown and doubled ones
  * included, so that a newer minor version's fields pass. */
@@ -179,6 +180,9 @@ static size_t wire_entries_max(const char *field) {
         {"roster_from", 4096},
         {"shards", LAYOUT_SHARDS_MAX},
         {"workers", 4096},
+        {"train_counts", SCORE_CELLS},
+        {"valid_counts", SCORE_CLASSES_MAX * SCORE_CELLS},
+        {"test_counts", SCORE_CLASSES_MAX * SCORE_CELLS},
     };
     for (size_t i = 0; i < ARRAY_LEN(caps); i++)
         if (strcmp(caps[i].field, field) == 0)

@@ -8,10 +8,10 @@
  * takes part from the lowest clock of the live ones (its own last clock when it never left the
  * roster), and no gate is opened before every shard has carried out the roster's order. Gate{c}:
  * async at once; ssp when c - slowest <= staleness; bsp when slowest >= c. Epoch e is complete when
- * every roster rank has reported it (or left). Best: highest validation accuracy, ties by lower
- * loss, among epochs evaluated on equally many nodes; patience counts no others. Stop: all epochs
- * done, or patience, or an interrupt; then every worker is told stop, says bye, a final generation
- * is written on all shards, and only then finish is ordered. */
+ * every roster rank has reported it (or left). Best: highest validation score (train.metric), ties
+ * by lower loss, among epochs evaluated on equally many nodes; patience counts no others. Stop: all
+ * epochs done, or patience, or an interrupt; then every worker is told stop, says bye, a final
+ * generation is written on all shards, and only then finish is ordered. */
 #pragma once
 
 #include <jansson.h>
@@ -62,13 +62,16 @@ void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
  *
  *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}, of the config;
- *   "best", "last": {"epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy",
- *     "test_accuracy", "valid_epoch", "workers", "valid_workers"}, epoch 0: none;
+ *   "metric": the score that "best" is the best by (score_name);
+ *   "best", "last": coordinator_epoch_json, epoch 0: none;
  *   "workers": [{"bytes_pushed", "bytes_pulled", "pushes", ...}], by rank, of the whole run;
  *   "run_ms", over all launches; "idle", as Status.idle_epochs; "stop_reason", "" until it stops;
  *
  * and what else the coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
+/* {"epoch", "train_loss", "valid_loss", "valid_epoch", "workers", "valid_workers"} and every score
+ * (score_key): "valid_accuracy", "test_micro_f1", ..., -1: not known. */
+json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);
 /* A checkpoint's ledger knows who holds a rank better than the state saved a moment before it. */
 void coordinator_learn(struct coordinator *c, uint32_t rank, uint64_t attempt,

@@ -12,17 +12,30 @@ static struct epoch *epoch_of(struct list *node) {
     return LIST_OWNER(node, struct epoch, node);
 }
 
-void epochs_free(struct coordinator *c) {
-    struct list *node;
-    while ((node = list_pop(&c->epochs)))
-        mem_free(epoch_of(node));
-    mem_free(c->candidate);
-}
+/* Reports of an epoch so far ahead of the newest complete one are summed without their tables,
+ * which are large: what a worker can make us keep stays bounded. In bsp nobody gets that far, in
+ * async and ssp only the candidate's reports have such tables. */
+#define TABLES_AHEAD_MAX 64
 
 static struct epoch *epoch_new(const struct coordinator *c, uint32_t number) {
     struct epoch *epoch = mem_alloc(sizeof *epoch + c->worker_count * sizeof epoch->reported[0]);
     epoch->epoch = number;
+    graphps__eval__init(&epoch->sum);
     return epoch;
+}
+
+static struct epoch *epoch_free(struct epoch *epoch) {
+    if (epoch)
+        score_sum_done(&epoch->sum);
+    mem_free(epoch);
+    return NULL;
+}
+
+void epochs_free(struct coordinator *c) {
+    struct list *node;
+    while ((node = list_pop(&c->epochs)))
+        epoch_free(epoch_of(node));
+    c->candidate = epoch_free(c->candidate);
 }
 
 /* The open epoch of that number, made when there is none; they stand in ascending order. */
@@ -47,23 +60,26 @@ static int eval_check(const struct coordinator *c, const Graphps__Eval *eval,
                          "rank %u: the loss of epoch %u is not finite; a smaller optimizer.lr may "
                          "help",
                          eval->rank, eval->epoch);
-    if (eval->train_correct > eval->train_count || eval->valid_correct > eval->valid_count ||
-        eval->test_correct > eval->test_count)
-        return error_set(reterr, ERR_RANGE, "rank %u: more right answers than nodes in epoch %u",
-                         eval->rank, eval->epoch);
-    return 0;
+    /* Before the first report with classes nobody knows what they are. */
+    if (eval->classes != 0 && c->classes != 0 &&
+        (eval->classes != c->classes || eval->multi_label != c->multi_label))
+        return error_set(reterr, ERR_RANGE, "rank %u reports of %u classes%s, others of %u%s",
+                         eval->rank, eval->classes, eval->multi_label ? ", several a node" : "",
+                         c->classes, c->multi_label ? ", several a node" : "");
+    return score_check(eval, reterr);
 }
 
-static void epoch_add(struct epoch *epoch, const Graphps__Eval *eval) {
+static void epoch_add(struct coordinator *c, struct epoch *epoch, const Graphps__Eval *eval) {
     epoch->reported[eval->rank] = true;
-    epoch->train_loss_sum += eval->train_loss_sum;
-    epoch->train_correct += eval->train_correct;
-    epoch->train_count += eval->train_count;
-    epoch->valid_loss_sum += eval->valid_loss_sum;
-    epoch->valid_correct += eval->valid_correct;
-    epoch->valid_count += eval->valid_count;
-    epoch->test_correct += eval->test_correct;
-    epoch->test_count += eval->test_count;
+    if (eval->classes != 0) {
+        c->classes = eval->classes;
+        c->multi_label = eval->multi_label;
+    }
+    score_sum_add(&epoch->sum, eval, epoch->epoch <= c->epoch_complete + TABLES_AHEAD_MAX);
+}
+
+enum score epochs_metric(const struct coordinator *c) {
+    return score_choose(c->config->train_metric, c->multi_label);
 }
 
 int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eval, uint64_t now_ms,
@@ -76,14 +92,14 @@ int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eva
     if (r == 0 && eval->candidate) {
         struct epoch *candidate = c->candidate_open ? c->candidate : NULL;
         if (candidate && candidate->epoch == eval->epoch && !candidate->reported[eval->rank])
-            epoch_add(candidate, eval);
+            epoch_add(c, candidate, eval);
         worker_hold(c, &worker->eval, conn, eval->id, 0, now_ms);
         coordinator_advance(c, now_ms);
     } else if (r == 0) {
         if (eval->epoch > c->epoch_complete) {
             struct epoch *epoch = epoch_get(c, eval->epoch);
             if (!epoch->reported[eval->rank])
-                epoch_add(epoch, eval);
+                epoch_add(c, epoch, eval);
         }
         if (eval->epoch > worker->evaled)
             worker->evaled = eval->epoch;
@@ -126,16 +142,12 @@ bool epochs_settled(const struct coordinator *c, uint64_t clock) {
     return peers_hold_best(c);
 }
 
-static double ratio(double sum, uint64_t count) {
-    return count ? sum / (double)count : 0;
-}
-
-static bool epoch_better(const Graphps__EpochStatus *a, const Graphps__EpochStatus *best) {
-    if (best->epoch == 0)
+static bool epoch_better(const struct coordinator *c, const Graphps__EpochStatus *a) {
+    if (c->best.epoch == 0)
         return true;
-    if (a->valid_accuracy != best->valid_accuracy)
-        return a->valid_accuracy > best->valid_accuracy;
-    return a->valid_loss < best->valid_loss;
+    double score = score_of(a, SCORE_VALID, epochs_metric(c));
+    double best = score_of(&c->best, SCORE_VALID, epochs_metric(c));
+    return score != best ? score > best : a->valid_loss < c->best.valid_loss;
 }
 
 static uint32_t epoch_reports(const struct coordinator *c, const struct epoch *epoch) {
@@ -147,35 +159,35 @@ static uint32_t epoch_reports(const struct coordinator *c, const struct epoch *e
 
 static void valid_copy(Graphps__EpochStatus *to, const Graphps__EpochStatus *from) {
     to->valid_loss = from->valid_loss;
-    to->valid_accuracy = from->valid_accuracy;
-    to->test_accuracy = from->test_accuracy;
+    for (enum score score = 0; score < SCORES; score++) {
+        *score_field(to, SCORE_VALID, score) = score_of(from, SCORE_VALID, score);
+        *score_field(to, SCORE_TEST, score) = score_of(from, SCORE_TEST, score);
+    }
     to->valid_epoch = from->valid_epoch;
     to->valid_workers = from->valid_workers;
 }
 
 /* Validation and test: of the epoch itself in bsp, of the candidate else. */
 static void epoch_judge(struct coordinator *c, const struct epoch *epoch) {
-    if (epoch->valid_count == 0)
+    uint64_t valid_count = epoch->sum.valid_count;
+    if (valid_count == 0)
         return;
     Graphps__EpochStatus *last = &c->last;
-    last->valid_loss = ratio(epoch->valid_loss_sum, epoch->valid_count);
-    last->valid_accuracy = ratio((double)epoch->valid_correct, epoch->valid_count);
-    last->test_accuracy =
-        epoch->test_count ? ratio((double)epoch->test_correct, epoch->test_count) : -1;
+    score_validation(&epoch->sum, last);
     last->valid_epoch = epoch->epoch;
     last->valid_workers = epoch_reports(c, epoch);
     /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that more
      * reported replaces what was seen of a part. */
-    if (epoch->valid_count > c->best_valid_count ||
-        (epoch->valid_count == c->best_valid_count && epoch_better(last, &c->best))) {
+    if (valid_count > c->best_valid_count ||
+        (valid_count == c->best_valid_count && epoch_better(c, last))) {
         c->best = epoch->trained;
         valid_copy(&c->best, last);
         c->best.epoch = epoch->epoch;
-        c->best_valid_count = epoch->valid_count;
+        c->best_valid_count = valid_count;
         c->best_uncounted = epoch->uncounted;
         c->idle = 0;
         peers_order_changed(c);
-    } else if (epoch->valid_count == c->best_valid_count) {
+    } else if (valid_count == c->best_valid_count) {
         int64_t passed = (int64_t)epoch->epoch - c->best.epoch;
         int64_t uncounted = (int64_t)epoch->uncounted - c->best_uncounted;
         c->idle = passed > uncounted ? (uint32_t)(passed - uncounted) : 0;
@@ -189,14 +201,15 @@ static void epoch_close(struct coordinator *c, struct epoch *epoch) {
     c->uncounted += epoch->epoch - c->epoch_complete - 1;
     c->uncounted += last->workers < c->best.valid_workers;
     last->epoch = epoch->epoch;
-    last->train_loss = ratio(epoch->train_loss_sum, epoch->train_count);
-    last->train_accuracy = ratio((double)epoch->train_correct, epoch->train_count);
+    score_training(&epoch->sum, last);
     c->epoch_complete = epoch->epoch;
     epoch->uncounted = c->uncounted;
     epoch->trained = *last;
     epoch_judge(c, epoch);
-    log_debug("epoch", "epoch=%u train_loss=%.4f valid_accuracy=%.4f best_epoch=%u", last->epoch,
-              last->train_loss, last->valid_accuracy, c->best.epoch);
+    enum score metric = epochs_metric(c);
+    log_debug("epoch", "epoch=%u train_loss=%.4f %s=%.4f best_epoch=%u", last->epoch,
+              last->train_loss, score_key(SCORE_VALID, metric), score_of(last, SCORE_VALID, metric),
+              c->best.epoch);
 }
 
 /* --- candidates (async, ssp) --- */
@@ -222,8 +235,7 @@ static uint32_t candidate_next(const struct coordinator *c) {
 static void candidates_advance(struct coordinator *c) {
     if (c->phase >= JOB_DRAINING) {
         /* Whoever was told to stop reports no more: what is there is of some ranks only. */
-        mem_free(c->candidate);
-        c->candidate = NULL;
+        c->candidate = epoch_free(c->candidate);
         c->candidate_open = false;
         return;
     }
@@ -231,8 +243,7 @@ static void candidates_advance(struct coordinator *c) {
         c->candidate_open = peers_hold_candidate(c);
     if (c->candidate_open && candidate_complete(c)) {
         epoch_judge(c, c->candidate);
-        mem_free(c->candidate);
-        c->candidate = NULL;
+        c->candidate = epoch_free(c->candidate);
         c->candidate_open = false;
     }
     uint32_t next = candidate_next(c);
@@ -258,14 +269,29 @@ static void gauges_set(const struct coordinator *c) {
     metric_set(METRIC_CLOCK_FASTEST, (double)fastest);
     metric_set(METRIC_WORKERS_LIVE, (double)workers_in(c, WORKER_LIVE));
     metric_set(METRIC_EPOCH, c->epoch_complete);
-    if (c->last.epoch) {
+    static const struct {
+        enum score_set set;
+        enum score score;
+        enum metric gauge;
+    } rows[] = {
+        {SCORE_TRAIN, SCORE_ACCURACY, METRIC_TRAIN_ACCURACY},
+        {SCORE_TRAIN, SCORE_MICRO_F1, METRIC_TRAIN_MICRO_F1},
+        {SCORE_VALID, SCORE_ACCURACY, METRIC_VALID_ACCURACY},
+        {SCORE_VALID, SCORE_MICRO_F1, METRIC_VALID_MICRO_F1},
+        {SCORE_VALID, SCORE_MACRO_F1, METRIC_VALID_MACRO_F1},
+        {SCORE_TEST, SCORE_ACCURACY, METRIC_TEST_ACCURACY},
+        {SCORE_TEST, SCORE_MICRO_F1, METRIC_TEST_MICRO_F1},
+        {SCORE_TEST, SCORE_MACRO_F1, METRIC_TEST_MACRO_F1},
+    };
+    if (c->last.epoch)
         metric_set(METRIC_TRAIN_LOSS, c->last.train_loss);
-        metric_set(METRIC_TRAIN_ACCURACY, c->last.train_accuracy);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        uint32_t known = rows[i].set == SCORE_TRAIN ? c->last.epoch : c->best.epoch;
+        double value =
+            score_of(rows[i].set == SCORE_TEST ? &c->best : &c->last, rows[i].set, rows[i].score);
+        if (known && value >= 0)
+            metric_set(rows[i].gauge, value);
     }
-    if (c->best.epoch)
-        metric_set(METRIC_VALID_ACCURACY, c->last.valid_accuracy);
-    if (c->best.epoch && c->best.test_accuracy >= 0)
-        metric_set(METRIC_TEST_ACCURACY, c->best.test_accuracy);
 }
 
 /* Once the job ends, ranks leave one by one, the fastest furthest ahead: what they still report is
@@ -280,7 +306,7 @@ void epochs_advance(struct coordinator *c, uint64_t now_ms) {
            epoch_closes(c, epoch_of(c->epochs.next))) {
         struct epoch *epoch = epoch_of(list_pop(&c->epochs));
         epoch_close(c, epoch);
-        mem_free(epoch);
+        epoch_free(epoch);
     }
     if (!c->bsp)
         candidates_advance(c);

@@ -11,6 +11,7 @@
 
 #include "common/list.h"
 #include "common/lock.h"
+#include "proto/score.h"
 #include "server/coordinator.h"
 #include "server/server.h"
 
@@ -52,8 +53,7 @@ struct worker {
 struct epoch {
     struct list node;
     uint32_t epoch;
-    double train_loss_sum, valid_loss_sum;
-    uint64_t train_correct, train_count, valid_correct, valid_count, test_correct, test_count;
+    Graphps__Eval sum;            /* proto/score.h */
     Graphps__EpochStatus trained; /* its training numbers; a candidate's: when it was chosen */
     uint32_t uncounted;           /* coordinator.uncounted then */
     bool reported[];              /* [workers] */
@@ -112,6 +112,8 @@ struct coordinator {
 
     struct list epochs; /* struct epoch, ascending */
     uint32_t epoch_complete;
+    uint32_t classes;                /* as the reports say; 0: none has, in this life */
+    bool multi_label;                /* several labels a node */
     Graphps__EpochStatus last, best; /* epoch 0: none */
     uint64_t best_valid_count;       /* validation nodes behind best */
     /* Patience: epochs from the best to the newest evaluated on the same nodes. Those that fewer
@@ -184,6 +186,8 @@ void workers_release_byes(struct coordinator *c);
 void epochs_advance(struct coordinator *c, uint64_t now_ms);
 void epochs_release(struct coordinator *c, uint64_t now_ms);
 void epochs_free(struct coordinator *c);
+/* The score that says which epoch is the best. */
+enum score epochs_metric(const struct coordinator *c);
 /* Is the last set of weights that is to be evaluated evaluated? */
 bool epochs_judged(const struct coordinator *c);
 size_t epochs_owing(const struct coordinator *c, uint32_t *ret_epoch);

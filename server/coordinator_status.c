@@ -176,6 +176,7 @@ void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status 
     ret->stop_reason = mem_strdup(c->stop_reason);
     ret->generation = c->complete;
     ret->idle_epochs = c->idle;
+    ret->metric = mem_strdup(score_name(epochs_metric(c)));
     ret->n_shards = c->shard_count;
     ret->shards = mem_array(c->shard_count, sizeof *ret->shards);
     for (size_t i = 0; i < c->shard_count; i++) {
@@ -212,5 +213,6 @@ void coordinator_status_done(Graphps__Status *status) {
     mem_free(status->mode);
     mem_free(status->waiting_for);
     mem_free(status->stop_reason);
+    mem_free(status->metric);
     graphps__status__init(status);
 }

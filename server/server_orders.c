@@ -236,14 +236,7 @@ void server_abandon(struct server *server) {
 /* --- for /stats --- */
 
 static json_t *epoch_json(const Graphps__EpochStatus *epoch) {
-    if (!epoch)
-        return json_null();
-    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "epoch",
-                     (json_int_t)epoch->epoch, "train_loss", epoch->train_loss, "train_accuracy",
-                     epoch->train_accuracy, "valid_loss", epoch->valid_loss, "valid_accuracy",
-                     epoch->valid_accuracy, "test_accuracy", epoch->test_accuracy, "valid_epoch",
-                     (json_int_t)epoch->valid_epoch, "workers", (json_int_t)epoch->workers,
-                     "valid_workers", (json_int_t)epoch->valid_workers);
+    return epoch ? coordinator_epoch_json(epoch) : json_null();
 }
 
 static json_t *shard_json(const Graphps__ShardStatus *s) {
@@ -279,14 +272,15 @@ static json_t *job_json(struct server *server, uint64_t now_ms) {
     for (size_t i = 0; i < status.n_workers; i++)
         json_array_append_new(workers, worker_json(status.workers[i]));
     json_t *job = json_pack(
-        "{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o}", "name",
-        status.job, "state", status.state, "mode", status.mode, "last", epoch_json(status.last),
-        "best", epoch_json(status.best), "epochs", (json_int_t)status.epochs, "steps_per_epoch",
-        (json_int_t)status.steps_per_epoch, "slowest_clock", (json_int_t)status.slowest_clock,
-        "fastest_clock", (json_int_t)status.fastest_clock, "uptime_ms",
-        (json_int_t)status.uptime_ms, "waiting_for", status.waiting_for, "stop_reason",
-        status.stop_reason, "generation", (json_int_t)status.generation, "idle_epochs",
-        (json_int_t)status.idle_epochs, "shards", shards, "workers", workers);
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o}",
+        "name", status.job, "state", status.state, "mode", status.mode, "metric", status.metric,
+        "last", epoch_json(status.last), "best", epoch_json(status.best), "epochs",
+        (json_int_t)status.epochs, "steps_per_epoch", (json_int_t)status.steps_per_epoch,
+        "slowest_clock", (json_int_t)status.slowest_clock, "fastest_clock",
+        (json_int_t)status.fastest_clock, "uptime_ms", (json_int_t)status.uptime_ms, "waiting_for",
+        status.waiting_for, "stop_reason", status.stop_reason, "generation",
+        (json_int_t)status.generation, "idle_epochs", (json_int_t)status.idle_epochs, "shards",
+        shards, "workers", workers);
     coordinator_status_done(&status);
     return job;
 }

@@ -82,21 +82,45 @@ void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32
         close_csv(split[k]);
 }
 
-const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint32_t classes,
-                            uint32_t degree, uint32_t features, uint64_t seed) {
+void graphs_make_multi_label(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                             uint32_t features, uint64_t seed) {
+    graphs_make_community(dir, n, classes, degree, features, seed);
+    FILE *labels = open_csv(dir, "labels.csv", "id,label\n");
+    for (uint32_t i = 0; i < n; i++)
+        fprintf(labels, "n%u,c%u,c%u%s\n", i, i % classes, (i + 1) % classes,
+                i % classes == 0 ? ",c2" : "");
+    close_csv(labels);
+}
+
+static const char *import_csv(const char *source, const char *root, const char *name,
+                              bool multi_label) {
     static struct import_summary summary;
     struct error err;
-    char source[300];
-    snprintf(source, sizeof source, "%s/%s-csv", root, name);
-    graphs_make_community(source, n, classes, degree, features, seed);
     const struct import_options options = {.format = IMPORT_CSV,
                                            .source = source,
                                            .root = root,
                                            .name = name,
                                            .version = "1.0.0",
-                                           .undirected = true};
+                                           .undirected = true,
+                                           .multi_label = multi_label};
     ck_assert_msg(import_run(&options, NULL, NULL, &summary, &err) == 0, "%s", err.text);
     return summary.dir;
+}
+
+const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint32_t classes,
+                            uint32_t degree, uint32_t features, uint64_t seed) {
+    char source[300];
+    snprintf(source, sizeof source, "%s/%s-csv", root, name);
+    graphs_make_community(source, n, classes, degree, features, seed);
+    return import_csv(source, root, name, false);
+}
+
+const char *graphs_multi_label(const char *root, const char *name, uint32_t n, uint32_t classes,
+                               uint32_t degree, uint32_t features, uint64_t seed) {
+    char source[300];
+    snprintf(source, sizeof source, "%s/%s-csv", root, name);
+    graphs_make_multi_label(source, n, classes, degree, features, seed);
+    return import_csv(source, root, name, true);
 }
 
 const char *graphs_partitioned(const char *root, const char *name, uint32_t n, uint32_t classes,

@@ -17,7 +17,14 @@ void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32
  * snapshot's directory; static storage. */
 const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint32_t classes,
                             uint32_t degree, uint32_t features, uint64_t seed);
-/* The same, and cut into parts. */
+/* The same with several labels a node: those of community k have the labels "c<k>" and
+ * "c<(k + 1) % classes>", and those of community 0 also "c2". */
+const char *graphs_multi_label(const char *root, const char *name, uint32_t n, uint32_t classes,
+                               uint32_t degree, uint32_t features, uint64_t seed);
+/* Writes such a graph's files, as graphs_make_community does. */
+void graphs_make_multi_label(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                             uint32_t features, uint64_t seed);
+/* graphs_snapshot, and cut into parts. */
 const char *graphs_partitioned(const char *root, const char *name, uint32_t n, uint32_t classes,
                                uint32_t degree, uint32_t features, uint64_t seed, uint32_t parts,
                                uint32_t halo);

@@ -208,8 +208,8 @@ static void shell_record(const struct shell *shell, const char *state) {
         .digest = shell->store->digest,
         .partition = shell->partition,
         .state = state,
-        .valid_accuracy = NAN,
-        .test_accuracy = NAN,
+        .valid_score = NAN,
+        .test_score = NAN,
     };
     struct error err = {0};
     if (catalog_put_run(shell->config->data_root, &record, &err) < 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/metrics.h"
+#include "proto/score.h"
 #include "worker/outbox_state.h"
 
 #define RESEND_DOUBLINGS 3
@@ -90,6 +91,7 @@ struct outbox *outbox_free(struct outbox *outbox) {
         mem_free(shard->chunks);
     }
     mem_free(outbox->shards);
+    score_sum_done(&outbox->eval_message);
     mem_free(outbox->candidate);
     mem_free(outbox->residual);
     mem_free(outbox->held);
@@ -496,7 +498,8 @@ void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_
     assert(!outbox->eval.open);
     outbox->evaled = outbox->candidate_due = 0;
     outbox->candidate_due = 0;
-    outbox->eval_message = *eval;
+    score_sum_done(&outbox->eval_message);
+    score_sum_copy(eval, &outbox->eval_message);
     outbox->eval_message.rank = outbox->spec.rank;
     outbox->eval_message.incarnation = outbox->spec.incarnation;
     outbox_ask(outbox, &outbox->eval, now_ms, now_ms);

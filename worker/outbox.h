@@ -69,7 +69,8 @@ void outbox_pull(struct outbox *outbox, uint64_t now_ms);
  * pull. They are there for outbox_copy_candidate once outbox_candidate_held says so; the weights
  * held stay as they are. */
 void outbox_pull_candidate(struct outbox *outbox, uint32_t epoch, uint64_t now_ms);
-/* id, rank, incarnation are filled in. The one before must be answered (outbox_evaled). */
+/* eval is copied; id, rank, incarnation are filled in. The one before must be answered
+ * (outbox_evaled). */
 void outbox_eval(struct outbox *outbox, const Graphps__Eval *eval, uint64_t now_ms);
 void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms);
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes,

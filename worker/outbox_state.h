@@ -89,7 +89,7 @@ struct outbox {
     /* to shard 0 alone */
     struct request clock, eval, heartbeat, bye;
     uint64_t clock_value;
-    Graphps__Eval eval_message;
+    Graphps__Eval eval_message; /* owns its tables: score_sum_copy */
     bool bye_done;
     uint32_t beat_every_ms;
     uint64_t heartbeat_ms; /* the next one */

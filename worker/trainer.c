@@ -9,6 +9,7 @@
 #include "worker/trainer.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/lock.h"
@@ -19,6 +20,7 @@
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
+#include "worker/report.h"
 
 #define LOG_EVERY_MS 1000
 #define SETTLE_MIN_MS 20   /* a shard's wait for more pushes and a local network's round trip */
@@ -30,6 +32,7 @@ struct trainer {
     const struct store *store;
     uint32_t rank, steps_per_epoch, epochs;
     bool overlap; /* async */
+    enum score metric;
     struct layout *layout;
 
     /* the training thread's own */
@@ -38,7 +41,7 @@ struct trainer {
     struct infer *infer;     /* sampled mode: evaluates on all neighbours, layer by layer */
     struct sampler *sampler; /* sampled mode, from the first step on */
     float *weights, *gradient;
-    Graphps__Eval eval; /* sums of the epoch at hand */
+    struct report report; /* of the epoch at hand */
     uint64_t log_ms;
     uint64_t compute_ns; /* of the last step */
     uint32_t settle_pause, settle_skip;
@@ -46,7 +49,8 @@ struct trainer {
     /* LOCK_TRAINER; guards the group below, which others may look at */
     struct lock lock;
     uint64_t clock;
-    Graphps__Eval last; /* of the last epoch that ended */
+    Graphps__EpochStatus last; /* of the last epoch that ended */
+    uint64_t last_nodes[SCORE_SETS];
     struct trainer_totals totals;
 };
 
@@ -60,6 +64,13 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     int r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;
+    bool multi_label = store->multi_labels != NULL;
+    enum score metric = score_choose(config->train_metric, multi_label);
+    if (metric == SCORE_MACRO_F1 && store->classes > SCORE_CLASSES_MAX)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.metric is macro_f1, which is reckoned for at most %u classes; "
+                         "snapshot %s has %u",
+                         SCORE_CLASSES_MAX, store->snapshot_name, store->classes);
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
@@ -77,6 +88,7 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     trainer->steps_per_epoch =
         config->train_mode == TRAIN_SAMPLED ? (uint32_t)sampler_steps_per_epoch(store, config) : 1;
     trainer->overlap = config->consistency_mode == CONSISTENCY_ASYNC;
+    trainer->metric = metric;
     trainer->layout = layout;
     trainer->model = model_new(&spec);
     if (config->train_mode == TRAIN_SAMPLED)
@@ -85,7 +97,8 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
         trainer->full = full_batch_new(store, &spec.hops);
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
-    graphps__eval__init(&trainer->last);
+    report_init(&trainer->report, store);
+    graphps__epoch_status__init(&trainer->last);
     lock_init(&trainer->lock, LOCK_TRAINER, "trainer");
     *ret = trainer;
     return 0;
@@ -98,6 +111,7 @@ struct trainer *trainer_free(struct trainer *trainer) {
     full_batch_free(trainer->full);
     infer_free(trainer->infer);
     model_free(trainer->model);
+    report_done(&trainer->report);
     mem_free(trainer->gradient);
     mem_free(trainer->weights);
     layout_free(trainer->layout);
@@ -136,16 +150,14 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
         return 0;
     }
     struct model_result result;
-    model_forward(trainer->model, &batch, trainer->weights, true, &result);
+    const float *logits = model_forward(trainer->model, &batch, trainer->weights, true, &result);
+    report_training(&trainer->report, &batch, logits, &result);
     model_backward(trainer->model, &batch, trainer->weights, trainer->gradient);
     if (!vec()->finite(trainer->gradient, floats))
         return error_set(reterr, ERR_NOT_FINITE,
                          "the gradient of step %" PRIu64
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
-    trainer->eval.train_loss_sum += result.loss_sum[SPLIT_TRAIN];
-    trainer->eval.train_correct += result.correct[SPLIT_TRAIN];
-    trainer->eval.train_count += result.count[SPLIT_TRAIN];
     client_push(client, trainer->gradient, clock, batch.train_count);
     return 0;
 }
@@ -153,53 +165,58 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
 /* --- the end of an epoch --- */
 
 static void epoch_begin(struct trainer *trainer, uint64_t clock) {
-    graphps__eval__init(&trainer->eval);
-    trainer->eval.epoch = (uint32_t)(clock / trainer->steps_per_epoch) + 1;
+    report_begin(&trainer->report, (uint32_t)(clock / trainer->steps_per_epoch) + 1);
 }
 
-static double ratio(uint64_t part, uint64_t whole) {
-    return whole ? (double)part / (double)whole : 0;
+struct score_text {
+    char text[16];
+};
+
+static struct score_text score_text(const struct trainer *trainer,
+                                    const Graphps__EpochStatus *epoch, enum score_set set) {
+    struct score_text ret = {"-"};
+    double score = score_of(epoch, set, trainer->metric);
+    if (score >= 0)
+        snprintf(ret.text, sizeof ret.text, "%.4f", score);
+    return ret;
 }
 
-static void epoch_log(struct trainer *trainer, const Graphps__Eval *eval) {
+static void epoch_log(struct trainer *trainer, const Graphps__EpochStatus *epoch) {
+    const Graphps__Eval *eval = &trainer->report.eval;
     uint64_t now_ms = time_now_ms();
     bool last = eval->epoch == trainer->epochs;
     if (!last && now_ms < trainer->log_ms)
         return;
     trainer->log_ms = now_ms + LOG_EVERY_MS;
-    double loss = eval->train_count ? eval->train_loss_sum / (double)eval->train_count : 0;
+    const char *metric = score_name(trainer->metric);
     if (eval->valid_count || eval->test_count)
-        log_info("epoch ended", "epoch=%u loss=%.4f train=%.4f valid=%.4f test=%.4f", eval->epoch,
-                 loss, ratio(eval->train_correct, eval->train_count),
-                 ratio(eval->valid_correct, eval->valid_count),
-                 ratio(eval->test_correct, eval->test_count));
+        log_info("epoch ended", "epoch=%u loss=%.4f train=%s valid=%s test=%s metric=%s",
+                 eval->epoch, epoch->train_loss, score_text(trainer, epoch, SCORE_TRAIN).text,
+                 score_text(trainer, epoch, SCORE_VALID).text,
+                 score_text(trainer, epoch, SCORE_TEST).text, metric);
     else
-        log_info("epoch ended", "epoch=%u loss=%.4f train=%.4f", eval->epoch, loss,
-                 ratio(eval->train_correct, eval->train_count));
+        log_info("epoch ended", "epoch=%u loss=%.4f train=%s metric=%s", eval->epoch,
+                 epoch->train_loss, score_text(trainer, epoch, SCORE_TRAIN).text, metric);
 }
 
-static void evaluate(struct trainer *trainer, const float *weights, Graphps__Eval *eval) {
+static void evaluate(struct trainer *trainer) {
     struct model_result result;
-    if (trainer->infer)
-        infer_run(trainer->infer, weights, &result);
-    else
-        model_forward(trainer->model, full_batch_get(trainer->full), weights, false, &result);
-    eval->valid_loss_sum = result.loss_sum[SPLIT_VALID];
-    eval->valid_correct = result.correct[SPLIT_VALID];
-    eval->valid_count = result.count[SPLIT_VALID];
-    eval->test_correct = result.correct[SPLIT_TEST];
-    eval->test_count = result.count[SPLIT_TEST];
+    const float *logits = trainer->infer
+                              ? infer_run(trainer->infer, trainer->weights, &result)
+                              : model_forward(trainer->model, full_batch_get(trainer->full),
+                                              trainer->weights, false, &result);
+    report_validation(&trainer->report, logits, &result);
 }
 
 /* bsp: everybody stands, so the weights of this moment are what all evaluate. */
 static int report_standing(struct trainer *trainer, struct client *client, struct error *reterr) {
-    Graphps__Eval *eval = &trainer->eval;
+    const Graphps__Eval *eval = &trainer->report.eval;
     if (eval->epoch % (uint64_t)trainer->config->train_eval_every == 0 ||
         eval->epoch == trainer->epochs) {
         int r = client_weights(client, trainer->weights, true, reterr);
         if (r < 0)
             return r;
-        evaluate(trainer, trainer->weights, eval);
+        evaluate(trainer);
     }
     return client_eval(client, eval, reterr);
 }
@@ -208,7 +225,7 @@ static int report_standing(struct trainer *trainer, struct client *client, struc
  * each worker evaluates that set when it comes to the end of an epoch. After the last epoch it
  * stays until the last set has come. */
 static int report_moving(struct trainer *trainer, struct client *client, struct error *reterr) {
-    Graphps__Eval *eval = &trainer->eval;
+    const Graphps__Eval *eval = &trainer->report.eval;
     for (;;) {
         int r = client_eval(client, eval, reterr);
         uint32_t epoch = client_candidate_due(client);
@@ -217,39 +234,35 @@ static int report_moving(struct trainer *trainer, struct client *client, struct 
         r = client_candidate(client, epoch, trainer->weights, reterr);
         if (r < 0)
             return r;
-        Graphps__Eval report = GRAPHPS__EVAL__INIT;
-        report.epoch = epoch;
-        report.candidate = true;
-        evaluate(trainer, trainer->weights, &report);
-        r = client_eval(client, &report, reterr);
+        evaluate(trainer);
+        Graphps__Eval candidate = report_candidate(&trainer->report, epoch);
+        r = client_eval(client, &candidate, reterr);
         if (r < 0)
             return r;
-        eval->valid_loss_sum = report.valid_loss_sum;
-        eval->valid_correct = report.valid_correct;
-        eval->valid_count = report.valid_count;
-        eval->test_correct = report.test_correct;
-        eval->test_count = report.test_count;
         uint64_t clock = 0;
         if (eval->epoch < trainer->epochs || epoch >= trainer->epochs ||
             client_look(client, &clock))
             return 0;
         /* It asks again; what it found is reported. */
-        eval->valid_loss_sum = 0;
-        eval->valid_correct = eval->valid_count = eval->test_correct = eval->test_count = 0;
+        report_forget_validation(&trainer->report);
     }
 }
 
 /* Reports to shard 0 and waits for its answer. */
 static int epoch_end(struct trainer *trainer, struct client *client, struct error *reterr) {
-    Graphps__Eval *eval = &trainer->eval;
+    const Graphps__Eval *eval = &trainer->report.eval;
     int r = trainer->config->consistency_mode == CONSISTENCY_BSP
                 ? report_standing(trainer, client, reterr)
                 : report_moving(trainer, client, reterr);
     if (r < 0)
         return r;
-    epoch_log(trainer, eval);
+    Graphps__EpochStatus epoch = report_scores(&trainer->report);
+    epoch_log(trainer, &epoch);
     lock_take(&trainer->lock);
-    trainer->last = *eval;
+    trainer->last = epoch;
+    trainer->last_nodes[SCORE_TRAIN] = eval->train_count;
+    trainer->last_nodes[SCORE_VALID] = eval->valid_count;
+    trainer->last_nodes[SCORE_TEST] = eval->test_count;
     lock_release(&trainer->lock);
     metric_set(METRIC_EPOCH, eval->epoch);
     return 0;
@@ -377,9 +390,26 @@ void trainer_totals(struct trainer *trainer, struct trainer_totals *ret) {
     lock_release(&trainer->lock);
 }
 
+/* The scores that are known; a set without nodes has none. */
+static json_t *epoch_json(const Graphps__EpochStatus *epoch, const uint64_t nodes[SCORE_SETS],
+                          enum score metric) {
+    json_t *json =
+        json_pack("{s:f, s:s, s:I, s:I, s:I}", "train_loss", epoch->train_loss, "metric",
+                  score_name(metric), "train_nodes", (json_int_t)nodes[SCORE_TRAIN], "valid_nodes",
+                  (json_int_t)nodes[SCORE_VALID], "test_nodes", (json_int_t)nodes[SCORE_TEST]);
+    for (enum score score = 0; score < SCORES; score++)
+        for (enum score_set set = 0; set < SCORE_SETS; set++)
+            if (nodes[set] && score_of(epoch, set, score) >= 0)
+                json_object_set_new(json, score_key(set, score),
+                                    json_real(score_of(epoch, set, score)));
+    return json;
+}
+
 void trainer_add_stats(struct trainer *trainer, json_t *stats) {
+    uint64_t nodes[SCORE_SETS];
     lock_take(&trainer->lock);
-    Graphps__Eval last = trainer->last;
+    Graphps__EpochStatus last = trainer->last;
+    memcpy(nodes, trainer->last_nodes, sizeof nodes);
     uint64_t clock = trainer->clock;
     struct trainer_totals totals = trainer->totals;
     lock_release(&trainer->lock);
@@ -388,15 +418,6 @@ void trainer_add_stats(struct trainer *trainer, json_t *stats) {
     json_object_set_new(stats, "epochs", json_integer(trainer->epochs));
     json_object_set_new(stats, "epoch", json_integer(last.epoch));
     json_object_set_new(stats, "compute_seconds", json_real(totals.compute_s));
-    if (last.epoch == 0)
-        return;
-    json_object_set_new(
-        stats, "last_epoch",
-        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "train_loss",
-                  last.train_count ? last.train_loss_sum / (double)last.train_count : 0.0,
-                  "train_accuracy", ratio(last.train_correct, last.train_count), "valid_accuracy",
-                  ratio(last.valid_correct, last.valid_count), "test_accuracy",
-                  ratio(last.test_correct, last.test_count), "train_nodes",
-                  (json_int_t)last.train_count, "valid_nodes", (json_int_t)last.valid_count,
-                  "test_nodes", (json_int_t)last.test_count));
+    if (last.epoch > 0)
+        json_object_set_new(stats, "last_epoch", epoch_json(&last, nodes, trainer->metric));
 }

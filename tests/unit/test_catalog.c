@@ -47,8 +47,9 @@ static void put_run(const char *root, const char *dir, const char *state, double
                                     .digest = "d1",
                                     .partition = "2x1",
                                     .state = state,
-                                    .valid_accuracy = valid,
-                                    .test_accuracy = test};
+                                    .valid_score = valid,
+                                    .test_score = test,
+                                    .metric = isnan(valid) ? NULL : "micro_f1"};
     struct error err = {0};
     ck_assert_msg(catalog_put_run(root, &run, &err) == 0, "%s", err.text);
 }
@@ -88,25 +89,25 @@ START_TEST(test_rows) {
     _cleanup_(mem_free_p) char *run_dir = mem_printf("%s/runs/a", root);
     ck_assert_int_eq(dir_make(run_dir, &err), 0);
     put_run(root, run_dir, "running", NAN, NAN);
-    const char *runs = "SELECT dir, job, snapshot, digest, partition, state, valid_accuracy,"
-                       " test_accuracy, ended IS NULL FROM runs";
-    ck_assert_str_eq(query(root, runs), "runs/a|it's|g@1.0.0|d1|2x1|running|NULL|NULL|1;");
+    const char *runs = "SELECT dir, job, snapshot, digest, partition, state, valid_score,"
+                       " test_score, metric, ended IS NULL FROM runs";
+    ck_assert_str_eq(query(root, runs), "runs/a|it's|g@1.0.0|d1|2x1|running|NULL|NULL|NULL|1;");
     query(root, "UPDATE runs SET started = 'then'");
     put_run(root, run_dir, "interrupted", NAN, NAN);
     put_run(root, run_dir, "running", NAN, NAN); /* resumed: it is the same run */
     put_run(root, run_dir, "done", 0.5, 0.25);
-    ck_assert_str_eq(query(root, runs), "runs/a|it's|g@1.0.0|d1|2x1|done|0.5|0.25|0;");
+    ck_assert_str_eq(query(root, runs), "runs/a|it's|g@1.0.0|d1|2x1|done|0.5|0.25|micro_f1|0;");
     ck_assert_str_eq(query(root, "SELECT started FROM runs"), "then;");
     _cleanup_(mem_free_p) char *path = mem_printf("%s/m", run_dir);
     const struct catalog_model model = {.path = path,
                                         .job = "it's",
                                         .md5 = "00ff",
                                         .snapshot = "g@1.0.0",
-                                        .valid_accuracy = 0.5,
-                                        .test_accuracy = NAN};
+                                        .valid_score = 0.5,
+                                        .test_score = NAN};
     ck_assert_int_eq(catalog_add_model(root, &model, &err), 0);
-    ck_assert_str_eq(query(root, "SELECT path, md5, snapshot, digest, valid_accuracy,"
-                                 " test_accuracy FROM models"),
+    ck_assert_str_eq(query(root, "SELECT path, md5, snapshot, digest, valid_score,"
+                                 " test_score FROM models"),
                      "runs/a/m|00ff|g@1.0.0|NULL|0.5|NULL;");
 
     /* A run that is moved aside makes room for another. */
@@ -130,7 +131,7 @@ START_TEST(test_rows) {
     ck_assert_uint_eq(catalog.run_count, 2);
     ck_assert_uint_eq(catalog.model_count, 1);
     ck_assert_str_eq(catalog.models[0].path, test_path(aside, "m"));
-    ck_assert(isnan(catalog.models[0].test_accuracy) && catalog.models[0].valid_accuracy == 0.5);
+    ck_assert(isnan(catalog.models[0].test_score) && catalog.models[0].valid_score == 0.5);
     catalog_done(&catalog);
 
     ck_assert_int_eq(catalog_forget(root, "g", "1.0.0", "3x1", &err), 0);
@@ -199,7 +200,9 @@ static void check_upgraded(void) {
     ck_assert_str_eq(catalog.runs[1].dir, "data/runs/a");
     ck_assert_str_eq(catalog.runs[1].digest, "d1");
     ck_assert_str_eq(catalog.runs[1].ended, "2024-03-02T00:00:00Z");
-    ck_assert(catalog.runs[1].valid_accuracy == 0.5);
+    ck_assert(catalog.runs[1].valid_score == 0.5);
+    ck_assert_str_eq(catalog.runs[1].metric, "accuracy");
+    ck_assert_ptr_null(catalog.runs[0].metric);
     ck_assert_uint_eq(catalog.model_count, 1);
     ck_assert_str_eq(catalog.models[0].path, "data/runs/a/model.safetensors");
     ck_assert_str_eq(catalog.models[0].snapshot, "g@1.0.0");
@@ -212,18 +215,18 @@ static void check_upgraded(void) {
 START_TEST(test_old_catalog) {
     make_old();
     check_upgraded();
-    ck_assert_str_eq(query("data", "PRAGMA user_version"), "2;");
+    ck_assert_str_eq(query("data", "PRAGMA user_version"), "3;");
     check_upgraded();
     put_run("data", "data/runs/a", "running", NAN, NAN);
     ck_assert_str_eq(query("data", "SELECT count(*) FROM runs"), "2;");
 
     struct error err = {0};
     struct catalog catalog;
-    query("data", "PRAGMA user_version = 3");
+    query("data", "PRAGMA user_version = 4");
     ck_assert_int_eq(catalog_read("data", &catalog, &err), ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(err.text,
                                  "data/catalog.db: was written by a newer graphps (schema "
-                                 "3, this one knows up to 2)"));
+                                 "4, this one knows up to 3)"));
     ck_assert_int_eq(catalog_forget("data", "g", "1.0.0", NULL, &err), ERR_FORMAT);
     ck_assert_str_eq(query("data", "SELECT count(*) FROM snapshots"), "1;");
 }

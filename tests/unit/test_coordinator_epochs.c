@@ -388,6 +388,136 @@ START_TEST(test_patience_saved) {
 }
 END_TEST
 
+/* A report of two classes, 10 validation nodes; counts [2, 3]. */
+static int table_eval(uint32_t rank, uint32_t epoch, bool multi_label, uint64_t correct,
+                      const uint64_t counts[6], struct error *reterr) {
+    Graphps__Eval eval = GRAPHPS__EVAL__INIT;
+    uint64_t copy[6];
+    memcpy(copy, counts, sizeof copy);
+    eval.id = epoch;
+    eval.rank = rank;
+    eval.incarnation = 10 + rank;
+    eval.epoch = epoch;
+    eval.train_count = eval.valid_count = 10;
+    eval.valid_correct = correct;
+    eval.classes = 2;
+    eval.multi_label = multi_label;
+    eval.n_valid_counts = 6;
+    eval.valid_counts = copy;
+    return coordinator_eval(coord.c, &coord.conns[rank], &eval, coord.now, reterr);
+}
+
+/* All ranks' reports of a bsp epoch; rank 1 has other counts than the others. */
+static void table_pass(uint32_t epoch, bool multi_label, uint64_t correct, const uint64_t most[6],
+                       const uint64_t one[6]) {
+    struct error err;
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++)
+        ck_assert_int_eq(rank_clock(rank, 2 * epoch), 0);
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++)
+        ck_assert_msg(table_eval(rank, epoch, multi_label, correct, rank == 1 ? one : most, &err) ==
+                          0,
+                      "%s", err.text);
+    shards_obey();
+}
+
+static void expect_best(uint32_t epoch, const char *metric) {
+    Graphps__Status status;
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_uint_eq(status.best->epoch, epoch);
+    ck_assert_str_eq(status.metric, metric);
+    coordinator_status_done(&status);
+}
+
+/* Two epochs. The first is right more often; the second has a higher F1 of all classes, and a
+ * higher one of the rare class. */
+static const uint64_t first_most[] = {9, 1, 0, 0, 0, 1}, first_one[] = {5, 5, 0, 0, 0, 5};
+static const uint64_t second_most[] = {8, 0, 1, 1, 1, 0}, second_one[] = {5, 2, 2, 3, 2, 2};
+
+/* Promise: scores are of all ranks' nodes together (not means of the ranks' scores), and the best
+ * epoch is the best by the score that was chosen: by default micro-F1 where nodes have several
+ * labels, else accuracy. What was chosen outlives shard 0. */
+START_TEST(test_metric) {
+    static const struct {
+        int option;
+        bool multi_label;
+        const char *name;
+        uint32_t best;
+    } rows[] = {
+        {TRAIN_METRIC_AUTO, false, "accuracy", 1},
+        {TRAIN_METRIC_AUTO, true, "micro_f1", 2},
+        {TRAIN_METRIC_ACCURACY, true, "accuracy", 1},
+        {TRAIN_METRIC_MACRO_F1, false, "macro_f1", 2},
+        {TRAIN_METRIC_MICRO_F1, false, "micro_f1", 2},
+    };
+    coord_begin(CONSISTENCY_BSP);
+    coord.config->train_metric = rows[_i].option;
+    shards_fresh();
+    ranks_join();
+    ranks_pass(0);
+    table_pass(1, rows[_i].multi_label, 8, first_most, first_one);
+    table_pass(2, rows[_i].multi_label, 7, second_most, second_one);
+    expect_best(rows[_i].best, rows[_i].name);
+    Graphps__Status status;
+    coordinator_status(coord.c, coord.now, &status);
+    /* Class 0: tp 21, fp 2, fn 4. Class 1: tp 5, fp 4, fn 2. */
+    ck_assert_double_eq_tol(status.last->valid_accuracy, 0.7, 1e-12);
+    ck_assert_double_eq_tol(status.last->valid_micro_f1, 52.0 / 64, 1e-12);
+    ck_assert_double_eq_tol(status.last->valid_macro_f1, (42.0 / 48 + 10.0 / 16) / 2, 1e-12);
+    ck_assert_double_eq(status.last->test_micro_f1, -1);
+    coordinator_status_done(&status);
+    json_t *state = coordinator_save(coord.c);
+    shards_done();
+    coord_finish();
+
+    coord_begin(CONSISTENCY_BSP);
+    coord.config->train_metric = rows[_i].option;
+    struct error err;
+    ck_assert_msg(coordinator_load(coord.c, state, &err) == 0, "%s", err.text);
+    expect_best(rows[_i].best, rows[_i].name);
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_double_eq_tol(status.last->valid_macro_f1, (42.0 / 48 + 10.0 / 16) / 2, 1e-12);
+    coordinator_status_done(&status);
+    json_decref(state);
+    shards_done();
+    coord_finish();
+}
+END_TEST
+
+/* Promise: a report that cannot be, or is of another task than the others', is refused and counts
+ * for nothing; the tables of one far ahead are not kept. */
+START_TEST(test_wrong_tables) {
+    coord_begin(CONSISTENCY_BSP);
+    coord.config->train_epochs = 1000;
+    shards_fresh();
+    ranks_join();
+    ranks_pass(0);
+    struct error err;
+    static const uint64_t too_many[] = {9, 2, 0, 0, 0, 0};
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++)
+        ck_assert_int_eq(rank_clock(rank, 2), 0);
+    ck_assert_int_eq(table_eval(0, 1, true, 5, too_many, &err), ERR_RANGE);
+    ck_assert_int_eq(table_eval(0, 1, true, 5, first_most, &err), 0);
+    ck_assert_int_eq(table_eval(1, 1, false, 5, first_most, &err), ERR_RANGE);
+    ck_assert_int_eq(table_eval(1, 1, true, 5, first_one, &err), 0);
+    ck_assert_int_eq(table_eval(2, 1, true, 5, first_most, &err), 0);
+    shards_obey();
+    Graphps__Status status;
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_double_eq_tol(status.last->valid_micro_f1, 46.0 / (46 + 7 + 7), 1e-12);
+    coordinator_status_done(&status);
+
+    table_pass(100, true, 4, first_most, first_one);
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_uint_eq(status.last->epoch, 100);
+    ck_assert_double_eq_tol(status.last->valid_accuracy, 0.4, 1e-12);
+    ck_assert_double_eq(status.last->valid_micro_f1, -1);
+    ck_assert_uint_eq(status.best->epoch, 1);
+    coordinator_status_done(&status);
+    shards_done();
+    coord_finish();
+}
+END_TEST
+
 int main(void) {
     log_init("test", -1, (enum log_level)(LOG_ERROR + 1), false);
     Suite *suite = suite_create("coordinator_epochs");
@@ -401,6 +531,8 @@ int main(void) {
     tcase_add_test(tcase, test_last_epoch);
     tcase_add_test(tcase, test_valid_epoch);
     tcase_add_test(tcase, test_patience_saved);
+    tcase_add_loop_test(tcase, test_metric, 0, 5);
+    tcase_add_test(tcase, test_wrong_tables);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

@@ -14,6 +14,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
+#include "worker/report.h"
 
 /* What all partitions together make of one step. */
 struct outcome {
@@ -22,6 +23,7 @@ struct outcome {
     uint64_t outputs; /* nodes that somebody computed */
     double loss_sum;  /* over training nodes */
     uint64_t trained;
+    Graphps__Eval scores; /* of test nodes */
 };
 
 static struct layout *make_layout(const struct model_spec *spec) {
@@ -60,6 +62,12 @@ static void add_part(const struct model_spec *spec, const struct layout *layout,
         memcpy(sum->logits + (size_t)batch.nodes[i] * spec->classes, logits + i * spec->classes,
                spec->classes * sizeof *logits);
     sum->outputs += batch.n_output;
+    struct report report;
+    report_init(&report, store);
+    report_begin(&report, 1);
+    report_validation(&report, logits, &result);
+    score_sum_add(&sum->scores, &report.eval, true);
+    report_done(&report);
     struct infer *infer = infer_new(spec, store);
     struct model_result whole, blocks;
     model_forward(model, &batch, weights, false, &whole);
@@ -86,6 +94,7 @@ static struct outcome run_parts(const char *dir, const struct model_spec *spec,
     struct outcome sum = {
         .gradient = mem_array(layout->floats, sizeof(double)),
         .logits = mem_array(snapshot->nodes * spec->classes, sizeof(float)),
+        .scores = GRAPHPS__EVAL__INIT,
     };
     for (uint32_t part = 0; part < parts; part++) {
         struct store *store;
@@ -118,6 +127,24 @@ static void compare_gradients(const char *what, const struct layout *layout, con
     }
 }
 
+/* F1 of the test nodes: where a logit is a hair from 0 rounding may decide it, but no count is
+ * lost or comes twice. */
+static void compare_scores(const char *what, const Graphps__Eval *one, const Graphps__Eval *many) {
+    Graphps__EpochStatus a = GRAPHPS__EPOCH_STATUS__INIT, b = GRAPHPS__EPOCH_STATUS__INIT;
+    ck_assert_uint_eq(one->n_test_counts, score_rows(one->classes) * SCORE_CELLS);
+    ck_assert_uint_eq(one->n_test_counts, many->n_test_counts);
+    ck_assert_uint_eq(one->test_count, many->test_count);
+    for (size_t i = 0; i < one->n_test_counts; i += SCORE_CELLS) /* nodes that have the class */
+        ck_assert_uint_eq(one->test_counts[i + SCORE_TP] + one->test_counts[i + SCORE_FN],
+                          many->test_counts[i + SCORE_TP] + many->test_counts[i + SCORE_FN]);
+    score_validation(one, &a);
+    score_validation(many, &b);
+    ck_assert_msg(a.test_micro_f1 > 0 && fabs(a.test_micro_f1 - b.test_micro_f1) < 0.01 &&
+                      fabs(a.test_macro_f1 - b.test_macro_f1) < 0.01,
+                  "%s: micro-F1 %.6f and %.6f, macro-F1 %.6f and %.6f", what, a.test_micro_f1,
+                  b.test_micro_f1, a.test_macro_f1, b.test_macro_f1);
+}
+
 static void check_equality(const char *dir, const char *stack, float input_dropout) {
     struct snapshot *snapshot;
     struct error err;
@@ -142,9 +169,12 @@ static void check_equality(const char *dir, const char *stack, float input_dropo
         ck_assert_double_eq_tol(many.loss_sum, one.loss_sum, 1e-5 * one.loss_sum);
         compare_gradients(what, layout, one.gradient, many.gradient);
         test_floats_equal(what, one.logits, many.logits, nodes * spec.classes, 1e-4, 1e-5);
+        compare_scores(what, &one.scores, &many.scores);
+        score_sum_done(&many.scores);
         mem_free(many.gradient);
         mem_free(many.logits);
     }
+    score_sum_done(&one.scores);
     mem_free(one.gradient);
     mem_free(one.logits);
     mem_free(weights);
@@ -182,6 +212,19 @@ START_TEST(parts_of_a_generated_graph_equal_one_process) {
 }
 END_TEST
 
+/* Several labels a node: binary cross-entropy, and F1 of all classes and of each. */
+START_TEST(parts_of_several_labels_equal_one_process) {
+    kernels_set_threads(1);
+    const char *dir = graphs_multi_label(test_tmpdir(), "several", 400, 5, 4, 20, 7);
+    static const char *const models[] = {
+        "gcn width=16 activation=relu dropout=0.5; gcn",
+        "sage width=16 activation=relu dropout=0.5; sage",
+        "gat width=4 heads=4 activation=elu attention_dropout=0.5; gat",
+    };
+    check_equality(dir, models[_i], 0);
+}
+END_TEST
+
 /* Cora, as config/cora-gcn.yaml has it. */
 START_TEST(parts_of_cora_equal_one_process) {
     const char *data = test_data_dir("parts_of_cora_equal_one_process");
@@ -216,6 +259,7 @@ int main(void) {
     tcase_set_timeout(tcase, 110);
     tcase_add_loop_test(tcase, parts_of_a_generated_graph_equal_one_process, 0,
                         (int)ARRAY_LEN(stacks));
+    tcase_add_loop_test(tcase, parts_of_several_labels_equal_one_process, 0, 3);
     tcase_add_loop_test(tcase, parts_of_cora_equal_one_process, 0, 2);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

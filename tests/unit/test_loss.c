@@ -7,6 +7,7 @@
 #include "common/rng.h"
 #include "worker/graph/snapshot.h"
 #include "worker/model/loss.h"
+#include "worker/model/loss_multi.h"
 
 /* Equal logits: log of the number of classes, whatever their size; sums go to the right split, and
  * nodes without a label to none. */
@@ -104,12 +105,123 @@ START_TEST(gradient_is_softmax_minus_onehot) {
 }
 END_TEST
 
+/* The sum of the training losses in double, from the definition. */
+static double naive_binary(size_t n, size_t classes, const float *logits, const int32_t *labels,
+                           const uint8_t *several, const uint8_t *split, const float *weights) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < classes && labels[i] >= 0 && split[i] == SPLIT_TRAIN; c++) {
+            double s = 1 / (1 + exp(-(double)logits[i * classes + c]));
+            double node = several[i * classes + c] ? -log(s) : -log(1 - s);
+            sum += node / (double)classes * (weights ? (double)weights[i] : 1);
+        }
+    return sum;
+}
+
+/* Several labels a node: forward is the definition's binary cross-entropy, its mean over classes;
+ * backward is its slope by finite differences, times the node's weight over the count of training
+ * nodes, and exactly 0 in rows that do not train. */
+START_TEST(binary_cross_entropy) {
+    enum { N = 900, C = 6 };
+    float *logits = mem_array(N * C, sizeof *logits), *dlogits = mem_array(N * C, sizeof *dlogits);
+    float *weights = mem_array(N, sizeof *weights);
+    uint8_t *several = mem_array(N * C, 1), split[N];
+    int32_t labels[N];
+    uint32_t count = 0, right = 0;
+    for (size_t i = 0; i < N * C; i++) {
+        logits[i] = rng_float(rng_at(1, i)) * 12 - 6;
+        /* Mostly as the logit says, so that some nodes are right in all classes. */
+        several[i] = (logits[i] > 0) != (rng_below(rng_at(2, i), 8) == 0);
+        dlogits[i] = NAN;
+    }
+    for (size_t i = 0; i < N; i++) {
+        labels[i] = rng_below(rng_at(3, i), 5) ? 0 : -1;
+        split[i] = (uint8_t)rng_below(rng_at(4, i), 4);
+        weights[i] = 0.5F + rng_float(rng_at(5, i));
+        bool trains = labels[i] >= 0 && split[i] == SPLIT_TRAIN, all = trains;
+        for (size_t c = 0; c < C; c++)
+            all = all && (logits[i * C + c] > 0) == several[i * C + c];
+        count += trains;
+        right += all;
+    }
+    ck_assert(right > 0 && right < count);
+    struct model_result result;
+    loss_multi_forward(N, C, logits, labels, several, split, &result);
+    double wanted = naive_binary(N, C, logits, labels, several, split, NULL);
+    ck_assert_double_eq_tol(result.loss_sum[SPLIT_TRAIN], wanted, 1e-6 * wanted);
+    ck_assert_uint_eq(result.count[SPLIT_TRAIN], count);
+    ck_assert_uint_eq(result.correct[SPLIT_TRAIN], right);
+
+    loss_multi_backward(N, C, logits, labels, several, split, weights, count, dlogits);
+    for (size_t i = 0; i < N * C; i++) {
+        size_t row = i / C;
+        if (labels[row] < 0 || split[row] != SPLIT_TRAIN) {
+            ck_assert(dlogits[i] == 0);
+            continue;
+        }
+        float z = logits[i], up = z + 1e-2F, down = z - 1e-2F;
+        logits[i] = up;
+        double slope = naive_binary(1, C, &logits[row * C], &labels[row], &several[row * C],
+                                    &split[row], &weights[row]);
+        logits[i] = down;
+        slope -= naive_binary(1, C, &logits[row * C], &labels[row], &several[row * C], &split[row],
+                              &weights[row]);
+        logits[i] = z;
+        slope /= ((double)up - (double)down) * count;
+        /* The third derivative of log(1 + exp) is below 0.1. */
+        ck_assert_double_eq_tol(dlogits[i], slope, 0.1 * 1e-4 / count);
+    }
+    mem_free(logits);
+    mem_free(dlogits);
+    mem_free(weights);
+    mem_free(several);
+}
+END_TEST
+
+/* Several labels a node, logits of any finite size: a sure and right answer costs nothing, a sure
+ * and wrong one the logit's size, and the slope is 0 or 1. */
+START_TEST(large_logits_of_several_labels) {
+    const float logits[] = {1e4F, -1e4F, 1e4F, -1e4F, 3e38F, 0};
+    const uint8_t several[] = {1, 0, 0, 1, 1, 1};
+    const int32_t labels[] = {0, 0, 0};
+    const uint8_t split[] = {SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST}, all[3] = {SPLIT_TRAIN, 1, 1};
+    struct model_result result;
+    loss_multi_forward(3, 2, logits, labels, several, split, &result);
+    ck_assert_double_eq(result.loss_sum[SPLIT_TRAIN], 0);
+    ck_assert_double_eq_tol(result.loss_sum[SPLIT_VALID], 1e4, 1e-3);
+    ck_assert_double_eq_tol(result.loss_sum[SPLIT_TEST], log(2) / 2, 1e-6);
+    ck_assert_uint_eq(result.correct[SPLIT_TRAIN], 1);
+    ck_assert_uint_eq(result.correct[SPLIT_VALID] + result.correct[SPLIT_TEST], 0);
+    float dlogits[6];
+    const float wanted[] = {0, 0, 1.0F / 6, -1.0F / 6, 0, -0.5F / 6};
+    loss_multi_backward(3, 2, logits, labels, several, all, NULL, 3, dlogits);
+    test_floats_equal("dlogits", dlogits, wanted, 6, 1e-6, 0);
+}
+END_TEST
+
+/* More classes than one logarithm sums: equal logits cost log 2 in each all the same. */
+START_TEST(many_classes) {
+    enum { C = 2500 };
+    static const float logits[C];
+    static const uint8_t several[C];
+    const int32_t label = 0;
+    const uint8_t split = SPLIT_VALID;
+    struct model_result result;
+    loss_multi_forward(1, C, logits, &label, several, &split, &result);
+    ck_assert_double_eq_tol(result.loss_sum[SPLIT_VALID], log(2), 1e-12);
+    ck_assert_uint_eq(result.correct[SPLIT_VALID], 1);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("loss");
     TCase *tcase = tcase_create("loss");
     tcase_add_test(tcase, equal_logits_cost_log_classes);
     tcase_add_test(tcase, large_logits_do_not_overflow);
     tcase_add_test(tcase, gradient_is_softmax_minus_onehot);
+    tcase_add_test(tcase, binary_cross_entropy);
+    tcase_add_test(tcase, large_logits_of_several_labels);
+    tcase_add_test(tcase, many_classes);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

@@ -636,7 +636,12 @@ START_TEST(reports_and_leaves) {
     Graphps__Eval eval = GRAPHPS__EVAL__INIT;
     eval.epoch = 4;
     eval.train_count = 10;
+    uint64_t counts[] = {7, 3, 3};
+    eval.classes = 5;
+    eval.n_train_counts = 3;
+    eval.train_counts = counts;
     outbox_eval(script->outbox, &eval, script->now);
+    counts[0] = 8; /* the next epoch's, while this one's report is sent again */
     ck_assert_uint_eq(NEXT(script, 0, EVAL, Eval)->rank, 1);
     outbox_closed(script->outbox, 0, script->now);
     outbox_opened(script->outbox, 0, script->now);
@@ -644,6 +649,8 @@ START_TEST(reports_and_leaves) {
     const Graphps__Eval *again = NEXT(script, 0, EVAL, Eval);
     ck_assert_uint_eq(again->incarnation, 77);
     ck_assert_uint_eq(again->train_count, 10);
+    ck_assert_uint_eq(again->n_train_counts, 3);
+    ck_assert_uint_eq(again->train_counts[0], 7);
     ck_assert_uint_eq(outbox_evaled(script->outbox), 0);
     Graphps__Evaled evaled = GRAPHPS__EVALED__INIT;
     evaled.id = again->id;

@@ -59,6 +59,14 @@ START_TEST(accuracies_are_of_something) {
     last.workers = last.valid_workers = 1;
     draw(&status);
     expect("  train 90.0 % (of 1 of 2 workers)  valid 67.5 % (of 1 of 2 workers)  ");
+
+    /* Another score is named; one that is not known is a dash. */
+    last.workers = last.valid_workers = 2;
+    status.metric = (char *)"macro_f1";
+    last.train_macro_f1 = -1;
+    last.valid_macro_f1 = 0.5;
+    draw(&status);
+    expect("  train -  valid 50.0 % (macro-F1)  ");
 }
 END_TEST
 

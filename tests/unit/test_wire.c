@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "proto/score.h"
 #include "proto/wire.h"
 
 static struct buf *text_buf(const char *text) {
@@ -260,6 +261,25 @@ START_TEST(largest_honest) {
     frame_in_done(&in);
     buf_unref(flat);
     frame_out_free(out);
+
+    /* A report of as many classes as are counted one by one; one number more is refused. */
+    Graphps__Eval eval = GRAPHPS__EVAL__INIT;
+    eval.classes = SCORE_CLASSES_MAX;
+    eval.n_train_counts = SCORE_CELLS;
+    eval.n_valid_counts = eval.n_test_counts = score_rows(eval.classes) * SCORE_CELLS;
+    eval.train_counts = eval.valid_counts = eval.test_counts = versions;
+    for (int more = 0; more < 2; more++) {
+        eval.n_test_counts += (size_t)more;
+        out = frame_out_new(FRAME_EVAL, &eval.base, NULL, 0);
+        flat = frame_out_flatten(out);
+        ck_assert_int_eq(frame_in_parse(flat->data, flat->len, 0, &in, &used, &err), 0);
+        ck_assert_int_eq(wire_unpack(&in, &message, &err), more ? ERR_LIMIT : 0);
+        if (!more)
+            wire_free(message);
+        frame_in_done(&in);
+        buf_unref(flat);
+        frame_out_free(out);
+    }
     mem_free(blocks);
     mem_free(versions);
     mem_free(workers);

@@ -38,8 +38,10 @@ struct batch {
     uint32_t n_output;                   /* graphs[hops-1].n_dst; without hops n_input */
     const int64_t *nodes;  /* [n_input] global node numbers; the first n_output are the outputs */
     const float *features; /* [n_input, feature_dim] */
-    const int32_t *labels; /* [n_output] */
-    const uint8_t *split;  /* [n_output] enum split */
+    const int32_t *labels; /* [n_output], -1: none */
+    /* [n_output, classes] 0 or 1, where a node may have several labels, else NULL */
+    const uint8_t *multi_labels;
+    const uint8_t *split; /* [n_output] enum split */
     /* [n_output] what each output's loss counts for, where the sampler does not take all training
      * nodes equally often; NULL: 1 */
     const float *loss_weights;

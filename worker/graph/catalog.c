@@ -48,6 +48,16 @@ static const char *const steps[] = {
     "UPDATE snapshots SET dir = kept_path(dir);"
     "UPDATE OR REPLACE runs SET dir = kept_path(dir);"
     "UPDATE OR REPLACE models SET path = kept_path(path);",
+
+    /* Which score it is that is kept; before there was a choice it was the accuracy. */
+    "ALTER TABLE runs ADD COLUMN metric TEXT;"
+    "ALTER TABLE models ADD COLUMN metric TEXT;"
+    "UPDATE runs SET metric = 'accuracy' WHERE valid_accuracy IS NOT NULL;"
+    "UPDATE models SET metric = 'accuracy' WHERE valid_accuracy IS NOT NULL;"
+    "ALTER TABLE runs RENAME COLUMN valid_accuracy TO valid_score;"
+    "ALTER TABLE runs RENAME COLUMN test_accuracy TO test_score;"
+    "ALTER TABLE models RENAME COLUMN valid_accuracy TO valid_score;"
+    "ALTER TABLE models RENAME COLUMN test_accuracy TO test_score;",
 };
 #define SCHEMA ((int)ARRAY_LEN(steps))
 
@@ -350,18 +360,19 @@ int catalog_put_run(const char *root, const struct catalog_run *run, struct erro
         {TEXT, .text = run->digest},
         {TEXT, .text = run->partition},
         {TEXT, .text = run->state},
-        {REAL, .real = run->valid_accuracy},
-        {REAL, .real = run->test_accuracy},
+        {REAL, .real = run->valid_score},
+        {REAL, .real = run->test_score},
+        {TEXT, .text = run->metric},
     };
     /* Within an update the columns are those of before. */
     static const char *const sql[] = {
-        "INSERT INTO runs(dir, job, snapshot, digest, partition, state, valid_accuracy,"
-        " test_accuracy, started, updated, ended) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, " NOW
-        ", " NOW ", CASE WHEN ?6 = 'running' THEN NULL ELSE " NOW " END)"
+        "INSERT INTO runs(dir, job, snapshot, digest, partition, state, valid_score,"
+        " test_score, metric, started, updated, ended) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+        " ?9, " NOW ", " NOW ", CASE WHEN ?6 = 'running' THEN NULL ELSE " NOW " END)"
         " ON CONFLICT(dir) DO UPDATE SET"
         " started = CASE WHEN state = 'done' AND ?6 = 'running' THEN " NOW " ELSE started END,"
-        " job = ?2, snapshot = ?3, digest = ?4, partition = ?5, state = ?6, valid_accuracy = ?7,"
-        " test_accuracy = ?8, updated = " NOW
+        " job = ?2, snapshot = ?3, digest = ?4, partition = ?5, state = ?6, valid_score = ?7,"
+        " test_score = ?8, metric = ?9, updated = " NOW
         ", ended = CASE WHEN ?6 = 'running' THEN NULL ELSE " NOW " END",
     };
     return catalog_run(root, sql, ARRAY_LEN(sql), values, ARRAY_LEN(values), reterr);
@@ -387,12 +398,13 @@ int catalog_add_model(const char *root, const struct catalog_model *model, struc
         {TEXT, .text = model->md5},
         {TEXT, .text = model->snapshot},
         {TEXT, .text = model->digest},
-        {REAL, .real = model->valid_accuracy},
-        {REAL, .real = model->test_accuracy},
+        {REAL, .real = model->valid_score},
+        {REAL, .real = model->test_score},
+        {TEXT, .text = model->metric},
     };
     static const char *const sql[] = {
-        "INSERT OR REPLACE INTO models(path, job, md5, snapshot, digest, valid_accuracy,"
-        " test_accuracy, created) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, " NOW ")",
+        "INSERT OR REPLACE INTO models(path, job, md5, snapshot, digest, valid_score,"
+        " test_score, metric, created) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, " NOW ")",
     };
     return catalog_run(root, sql, ARRAY_LEN(sql), values, ARRAY_LEN(values), reterr);
 }
@@ -486,10 +498,11 @@ static void read_run(const struct reading *reading, void *item) {
         .digest = read_text(reading, 3),
         .partition = read_text(reading, 4),
         .state = read_text(reading, 5),
-        .valid_accuracy = read_real(reading, 6),
-        .test_accuracy = read_real(reading, 7),
-        .started = read_text(reading, 8),
-        .ended = read_text(reading, 9),
+        .valid_score = read_real(reading, 6),
+        .test_score = read_real(reading, 7),
+        .metric = read_text(reading, 8),
+        .started = read_text(reading, 9),
+        .ended = read_text(reading, 10),
     };
 }
 
@@ -500,9 +513,10 @@ static void read_model(const struct reading *reading, void *item) {
         .md5 = read_text(reading, 2),
         .snapshot = read_text(reading, 3),
         .digest = read_text(reading, 4),
-        .valid_accuracy = read_real(reading, 5),
-        .test_accuracy = read_real(reading, 6),
-        .created = read_text(reading, 7),
+        .valid_score = read_real(reading, 5),
+        .test_score = read_real(reading, 6),
+        .metric = read_text(reading, 7),
+        .created = read_text(reading, 8),
     };
 }
 
@@ -551,13 +565,13 @@ int catalog_read(const char *root, struct catalog *ret, struct error *reterr) {
                          &ret->partition_count);
     if (code == SQLITE_OK)
         code = read_rows(db, &reading,
-                         "SELECT dir, job, snapshot, digest, partition, state, valid_accuracy,"
-                         " test_accuracy, started, ended FROM runs ORDER BY started, dir",
+                         "SELECT dir, job, snapshot, digest, partition, state, valid_score,"
+                         " test_score, metric, started, ended FROM runs ORDER BY started, dir",
                          sizeof *ret->runs, read_run, &ret->runs, &ret->run_count);
     if (code == SQLITE_OK)
         code = read_rows(db, &reading,
-                         "SELECT path, job, md5, snapshot, digest, valid_accuracy, test_accuracy,"
-                         " created FROM models ORDER BY created, path",
+                         "SELECT path, job, md5, snapshot, digest, valid_score, test_score,"
+                         " metric, created FROM models ORDER BY created, path",
                          sizeof *ret->models, read_model, &ret->models, &ret->model_count);
     if (code != SQLITE_OK) {
         r = sql_fault(db, path, reterr);

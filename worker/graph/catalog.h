@@ -9,9 +9,9 @@
  *             NULL when there was none
  *   partitions(name, version, partition ("2x1"), digest (the snapshot's), parts, halo, method,
  *             seed, edge_cut, created, dir)
- *   runs(dir, job, snapshot ("name@version"), digest, partition, state, valid_accuracy,
- *             test_accuracy, started, updated, ended)
- *   models(path, job, md5, snapshot, digest, valid_accuracy, test_accuracy, created)
+ *   runs(dir, job, snapshot ("name@version"), digest, partition, state, valid_score,
+ *             test_score, metric ("accuracy", ...: which score), started, updated, ended)
+ *   models(path, job, md5, snapshot, digest, valid_score, test_score, metric, created)
  *
  * Paths below the root are kept relative to it, so that it can be moved; others are absolute. Times
  * are UTC, "2024-05-06T07:08:09Z". PRAGMA user_version is the schema's number; an older file is
@@ -44,13 +44,15 @@ struct catalog_run {
     const char *job, *dir;
     const char *snapshot, *digest, *partition; /* digest and partition: NULL when unknown */
     const char *state;                         /* "running", "done", "failed", "interrupted" */
-    double valid_accuracy, test_accuracy;      /* NAN when unknown */
+    double valid_score, test_score;            /* NAN when unknown */
+    const char *metric;                        /* which score; NULL when unknown */
     const char *started, *ended;               /* not read when it is put; ended NULL: not yet */
 };
 struct catalog_model {
     const char *path, *job, *md5;
     const char *snapshot, *digest; /* NULL when unknown */
-    double valid_accuracy, test_accuracy;
+    double valid_score, test_score;
+    const char *metric;
     const char *created; /* not read when it is added */
 };
 

@@ -299,10 +299,6 @@ int snapshot_trainable(const struct snapshot *s, struct error *reterr) {
             "%s@%s has no labels, and models here learn the classes of nodes; import it "
             "with --labels",
             s->name, s->version);
-    if (s->multi_labels.data)
-        return error_set(reterr, ERR_CONFIG,
-                         "%s@%s has several labels a node; models here learn one class a node",
-                         s->name, s->version);
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "worker/model/finish.h"
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
+#include "worker/model/loss_multi.h"
 
 #define BLOCK_ROWS 16384u
 #define BLOCK_EDGES (1u << 20) /* about: a row is never cut */
@@ -314,7 +315,10 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
         weights += own + finish_weights(&spec->layers[l], own > 0);
         x = y;
     }
-    if (result)
+    if (result && store->multi_labels)
+        loss_multi_forward(store->owned, spec->classes, x, store->labels, store->multi_labels,
+                           store->split, result);
+    else if (result)
         loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);
     return x;
 }

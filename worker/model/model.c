@@ -13,6 +13,7 @@
 #include "worker/model/finish.h"
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
+#include "worker/model/loss_multi.h"
 
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
     struct tensor_spec *tensors =
@@ -344,7 +345,10 @@ const float *model_forward(struct model *model, const struct batch *batch, const
     }
 
     const float *logits = model->slots[slot_of(spec->count - 1, SLOT_Y)];
-    if (result)
+    if (result && batch->multi_labels)
+        loss_multi_forward(batch->n_output, spec->classes, logits, batch->labels,
+                           batch->multi_labels, batch->split, result);
+    else if (result)
         loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split, result);
     return logits;
 }
@@ -375,8 +379,14 @@ void model_backward(struct model *model, const struct batch *batch, const float 
                     float *gradient) {
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
-    loss_backward(batch->n_output, spec->classes, model->slots[slot_of(spec->count - 1, SLOT_Y)],
-                  batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
+    const float *logits = model->slots[slot_of(spec->count - 1, SLOT_Y)];
+    if (batch->multi_labels)
+        loss_multi_backward(batch->n_output, spec->classes, logits, batch->labels,
+                            batch->multi_labels, batch->split, batch->loss_weights,
+                            batch->train_count, dy);
+    else
+        loss_backward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
+                      batch->loss_weights, batch->train_count, dy);
 
     for (size_t l = spec->count; l-- > model->first_weighted;) {
         struct layer_pass pass = layer_pass(model, batch, weights, l, true);

@@ -25,7 +25,9 @@ size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uin
                    bool train);
 
 struct model_result {
-    double loss_sum[4]; /* cross-entropy summed over labelled outputs, by enum split */
+    /* By enum split, over labelled outputs: the cross-entropy (of several labels a node: binary,
+     * mean over the classes), those that are right (in all classes), and how many there are. */
+    double loss_sum[4];
     uint64_t correct[4], count[4];
 };
 
