@@ -105,32 +105,6 @@ static void order_ours(const struct power_law *graph, int32_t *order) {
     order_near(graph->nodes, graph->indptr, graph->indices, &untold, order, NULL);
 }
 
-static struct power_law renumber(const struct power_law *graph, const int32_t *order) {
-    uint64_t n = graph->nodes;
-    struct power_law to = {.nodes = n,
-                           .indptr = mem_array(n + 1, sizeof(int64_t)),
-                           .indices = mem_array((size_t)graph->indptr[n], sizeof(int32_t))};
-    int32_t *number = mem_array(n, sizeof *number);
-    memset(number, 0xff, n * sizeof *number);
-    for (uint64_t l = 0; l < n; l++)
-        number[order[l]] = (int32_t)l;
-    for (uint64_t i = 0; i < n; i++)
-        if (number[i] < 0) {
-            fprintf(stderr, "bench_order: node %llu is missing in the order\n",
-                    (unsigned long long)i);
-            exit(1);
-        }
-    for (uint64_t l = 0; l < n; l++) {
-        int64_t out = to.indptr[l];
-        for (int64_t e = graph->indptr[order[l]]; e < graph->indptr[order[l] + 1]; e++)
-            to.indices[out++] = number[graph->indices[e]];
-        to.indptr[l + 1] = out;
-    }
-    power_law_sort(&to);
-    mem_free(number);
-    return to;
-}
-
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
@@ -173,7 +147,7 @@ int main(int argc, char **argv) {
         uint64_t start = time_now_ns();
         orders[o].make(&graphs[0], order);
         took[o] = (double)(time_now_ns() - start) * 1e-9;
-        graphs[o] = renumber(&graphs[0], order);
+        graphs[o] = power_law_renumber(&graphs[0], order);
     }
     float *weights = mem_array(entries, sizeof *weights);
     float *x = mem_array(nodes * dim, sizeof *x), *y = mem_array(nodes * dim, sizeof *y);

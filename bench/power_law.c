@@ -1,6 +1,8 @@
 /* The generator. */
 #include "bench/power_law.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/mem.h"
@@ -137,6 +139,31 @@ struct power_law power_law_make(uint64_t nodes, uint64_t edges, uint64_t inside)
     place_edges(&graph, ends, edges);
     mem_free(ends);
     return graph;
+}
+
+struct power_law power_law_renumber(const struct power_law *graph, const int32_t *order) {
+    uint64_t n = graph->nodes;
+    struct power_law to = {.nodes = n,
+                           .indptr = mem_array(n + 1, sizeof(int64_t)),
+                           .indices = mem_array((size_t)graph->indptr[n], sizeof(int32_t))};
+    int32_t *number = mem_array(n, sizeof *number);
+    memset(number, 0xff, n * sizeof *number);
+    for (uint64_t l = 0; l < n; l++)
+        number[order[l]] = (int32_t)l;
+    for (uint64_t i = 0; i < n; i++)
+        if (number[i] < 0) {
+            fprintf(stderr, "node %llu is missing in the order\n", (unsigned long long)i);
+            exit(1);
+        }
+    for (uint64_t l = 0; l < n; l++) {
+        int64_t out = to.indptr[l];
+        for (int64_t e = graph->indptr[order[l]]; e < graph->indptr[order[l] + 1]; e++)
+            to.indices[out++] = number[graph->indices[e]];
+        to.indptr[l + 1] = out;
+    }
+    power_law_sort(&to);
+    mem_free(number);
+    return to;
 }
 
 void power_law_done(struct power_law *graph) {

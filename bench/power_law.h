@@ -17,4 +17,7 @@ struct power_law {
 struct power_law power_law_make(uint64_t nodes, uint64_t edges, uint64_t inside);
 /* Makes rows ascending and drops repeats. */
 void power_law_sort(struct power_law *graph);
+/* The same graph without communities, node l the old order[l]. Ends the process when a node is
+ * missing in order [nodes]. */
+struct power_law power_law_renumber(const struct power_law *graph, const int32_t *order);
 void power_law_done(struct power_law *graph);
