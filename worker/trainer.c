@@ -16,6 +16,7 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/vec.h"
+#include "worker/clip.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
@@ -143,6 +144,8 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
                          "the gradient of step %" PRIu64
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
+    if (trainer->config->optimizer_clip_norm > 0)
+        clip_gradient(trainer->gradient, floats, trainer->config->optimizer_clip_norm);
     trainer->eval.train_loss_sum += result.loss_sum[SPLIT_TRAIN];
     trainer->eval.train_correct += result.correct[SPLIT_TRAIN];
     trainer->eval.train_count += result.count[SPLIT_TRAIN];
