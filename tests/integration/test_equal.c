@@ -35,6 +35,7 @@ static struct cluster *new_job(int shards, int workers, int epochs) {
     cluster_set(cluster, "optimizer.schedule=cosine");
     cluster_set(cluster, "optimizer.warmup=10");
     cluster_set(cluster, "optimizer.lr_min=0.1");
+    cluster_set(cluster, "train.label_smoothing=0.1");
     return cluster;
 }
 
@@ -56,6 +57,7 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
                                        "optimizer.schedule=cosine",
                                        "optimizer.warmup=10",
                                        "optimizer.lr_min=0.1",
+                                       "train.label_smoothing=0.1",
                                        "train.epochs=60"};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
         ck_assert_msg(config_set(config, sets[i], &err) == 0, "%s", err.text);

@@ -270,6 +270,7 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
         x = infer->outputs[l % 2];
     }
     if (result)
-        loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);
+        loss_forward(store->owned, spec->classes, x, store->labels, store->split,
+                     spec->label_smoothing, result);
     return x;
 }

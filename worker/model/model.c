@@ -29,6 +29,7 @@ void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t c
         .classes = classes,
         .dropout = (float)config->model_dropout,
         .input_dropout = (float)config->model_input_dropout,
+        .label_smoothing = (float)config->train_label_smoothing,
         .decay_layers = config->optimizer_decay_layers,
         .seed = (uint64_t)config->job_seed,
     };
@@ -256,7 +257,8 @@ const float *model_forward(struct model *model, const struct batch *batch, const
 
     const float *logits = model->slots[SLOT_Y + spec->layers - 1];
     if (result)
-        loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split, result);
+        loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
+                     spec->label_smoothing, result);
     return logits;
 }
 
@@ -282,7 +284,8 @@ void model_backward(struct model *model, const struct batch *batch, const float 
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
     loss_backward(batch->n_output, spec->classes, model->slots[SLOT_Y + spec->layers - 1],
-                  batch->labels, batch->split, batch->loss_weights, batch->train_count, dy);
+                  batch->labels, batch->split, batch->loss_weights, batch->train_count,
+                  spec->label_smoothing, dy);
 
     for (size_t l = spec->layers; l-- > 0;) {
         size_t n_dst = batch->graphs[l].n_dst, out = spec_out(spec, l);

@@ -14,6 +14,7 @@ struct model_spec {
     size_t layers;
     uint32_t input_dim, hidden, classes;
     float dropout, input_dropout;
+    float label_smoothing;
     int decay_layers; /* DECAY_ALL, DECAY_FIRST */
     uint64_t seed;    /* of dropout */
 };
@@ -34,7 +35,8 @@ size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uin
                    bool train);
 
 struct model_result {
-    double loss_sum[4]; /* cross-entropy summed over labelled outputs, by enum split */
+    double loss_sum[4]; /* cross-entropy summed over labelled outputs, by enum split; that of
+                         * training outputs with label smoothing */
     uint64_t correct[4], count[4];
 };
 
