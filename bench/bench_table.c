@@ -81,7 +81,7 @@ static void push_apply(struct bench *bench, const struct push *push, uint32_t fi
             .count = push->starts[s + 1] - push->starts[s],
             .weight = 1,
         };
-        table_apply(bench->table, s, &part, 1, 1, 1);
+        table_apply(bench->table, s, &part, 1, 1, 1, 0.01f);
     }
 }
 

@@ -261,6 +261,22 @@ static void check_sampler(struct finisher *finisher) {
                  (long long)config->train_clusters_per_batch, (long long)config->train_clusters);
 }
 
+/* A rate that nothing uses, or that has no room to go where it should. */
+static void check_schedule(struct finisher *finisher) {
+    const struct config *config = finisher->config;
+    bool constant = config->optimizer_schedule == SCHEDULE_CONSTANT;
+    if (config->optimizer_kind == OPTIMIZER_NONE && (!constant || config->optimizer_warmup > 0))
+        fault_of(finisher, "optimizer", constant ? "warmup" : "schedule",
+                 "optimizer.kind none has no learning rate");
+    if (config->optimizer_schedule == SCHEDULE_COSINE &&
+        config->optimizer_lr_min > config->optimizer_lr)
+        fault_of(finisher, "optimizer", "lr_min", "%g is above optimizer.lr = %g",
+                 config->optimizer_lr_min, config->optimizer_lr);
+    if (config->optimizer_warmup > (double)config->train_epochs)
+        fault_of(finisher, "optimizer", "warmup", "%g epochs are more than train.epochs = %lld",
+                 config->optimizer_warmup, (long long)config->train_epochs);
+}
+
 int config_finish(struct config *config, const char *path, struct config_faults *faults,
                   struct error *reterr) {
     struct finisher finisher = finisher_of(config, path, faults, reterr);
@@ -273,6 +289,7 @@ int config_finish(struct config *config, const char *path, struct config_faults 
         fault_of(&finisher, "optimizer", "nesterov",
                  "true needs optimizer.kind momentum, which is %s",
                  config_choice(config, "optimizer.kind"));
+    check_schedule(&finisher);
     check_model(&finisher);
     if (finisher.sink.count > 0)
         return ERR_CONFIG;

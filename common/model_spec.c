@@ -332,6 +332,7 @@ void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t c
                      struct model_spec *ret) {
     *ret = (struct model_spec){
         .input_dropout = (float)config->model_input_dropout,
+        .label_smoothing = (float)config->train_label_smoothing,
         .decay_layers = config->optimizer_decay_layers,
         .seed = (uint64_t)config->job_seed,
     };

@@ -72,6 +72,7 @@ struct model_spec {
     struct hops hops;
     uint32_t input_dim, classes;
     float input_dropout;
+    float label_smoothing;
     int decay_layers; /* DECAY_ALL, DECAY_FIRST */
     uint64_t seed;    /* of dropout */
 };

@@ -26,6 +26,7 @@ struct aggregator {
     size_t block_count;
     const struct block_rule *rule;
     const struct optimizer *optimizer;
+    struct schedule *schedule;
     const struct aggregator_ops *ops;
     void *ctx;
     uint32_t floats_max;
@@ -47,12 +48,14 @@ struct aggregator {
 
 struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
                                   const struct block_rule *rule, const struct optimizer *optimizer,
-                                  const struct aggregator_ops *ops, void *ctx) {
+                                  struct schedule *schedule, const struct aggregator_ops *ops,
+                                  void *ctx) {
     struct aggregator *aggregator = mem_alloc(sizeof *aggregator);
     aggregator->blocks = blocks;
     aggregator->block_count = block_count;
     aggregator->rule = rule;
     aggregator->optimizer = optimizer;
+    aggregator->schedule = schedule;
     aggregator->ops = ops;
     aggregator->ctx = ctx;
     for (size_t i = 0; i < block_count; i++)
@@ -218,14 +221,29 @@ static const float *batch_merge(const struct block_rule *rule, const struct bloc
     return sum;
 }
 
+static uint64_t batch_clock(const struct list *batch) {
+    uint64_t clock = 0;
+    for (LIST_EACH(node, batch)) {
+        const struct push *push = part_of(node)->push;
+        clock = push->clock > clock ? push->clock : clock;
+    }
+    return clock;
+}
+
+static float batch_rate(struct aggregator *aggregator, const struct list *batch) {
+    return schedule_batch_rate(aggregator->schedule, batch_clock(batch), aggregator->rule->bsp);
+}
+
 static struct buf *batch_step(struct aggregator *aggregator, struct block *block,
-                              const struct buf *weights, const float *gradient) {
+                              const struct buf *weights, const float *gradient, float lr) {
+    struct optimizer optimizer = *aggregator->optimizer;
+    optimizer.lr = lr;
     struct buf *next = buf_new(block->floats * sizeof(float));
     if (block->state)
         block->state = buf_own(block->state);
-    optimizer_step(aggregator->optimizer, block->floats, (const float *)(const void *)weights->data,
-                   gradient, block->state ? (float *)(void *)block->state->data : NULL,
-                   ++block->steps, block->decay, (float *)(void *)next->data);
+    optimizer_step(&optimizer, block->floats, (const float *)(const void *)weights->data, gradient,
+                   block->state ? (float *)(void *)block->state->data : NULL, ++block->steps,
+                   block->decay, (float *)(void *)next->data);
     return next;
 }
 
@@ -233,7 +251,7 @@ static struct buf *batch_step(struct aggregator *aggregator, struct block *block
 static bool stripe_step(struct aggregator *aggregator, struct block *block, uint64_t version,
                         const struct list *batch, uint32_t count) {
     double total = 0;
-    uint64_t clock = 0;
+    uint64_t clock = batch_clock(batch);
     uint32_t n = 0;
     POOL_ARRAY(struct table_part, parts, count);
     for (LIST_EACH(node, batch))
@@ -251,13 +269,12 @@ static bool stripe_step(struct aggregator *aggregator, struct block *block, uint
             .count = rows->starts[block->stripe + 1] - start,
             .weight = part_factor(aggregator->rule, part, version, 1),
         };
-        clock = part->push->clock > clock ? part->push->clock : clock;
         if (part->push->weight > 0)
             metric_record(METRIC_STALENESS, part_staleness(part, version));
     }
     uint32_t touched = clock < UINT32_MAX ? (uint32_t)clock : UINT32_MAX;
-    metric_add(METRIC_ROW_UPDATES,
-               table_apply(block->table, block->stripe, parts, n, total, touched));
+    metric_add(METRIC_ROW_UPDATES, table_apply(block->table, block->stripe, parts, n, total,
+                                               touched, batch_rate(aggregator, batch)));
     return true;
 }
 
@@ -278,7 +295,9 @@ static bool block_process(struct aggregator *aggregator, struct block *block, fl
         updated = stripe_step(aggregator, block, version, &batch, count);
     } else if (updated) {
         const float *gradient = batch_merge(aggregator->rule, block, version, &batch, sum);
-        next = gradient ? batch_step(aggregator, block, old, gradient) : NULL;
+        next = gradient
+                   ? batch_step(aggregator, block, old, gradient, batch_rate(aggregator, &batch))
+                   : NULL;
         updated = next != NULL;
     }
     if (updated) {

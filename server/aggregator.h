@@ -5,6 +5,7 @@
 
 #include "server/block.h"
 #include "server/optimizer.h"
+#include "server/schedule.h"
 
 struct aggregator;
 
@@ -19,9 +20,11 @@ struct aggregator_ops {
     uint32_t inline_floats;
 };
 
+/* All are borrowed. The rate of a step is the schedule's, not optimizer->lr. */
 struct aggregator *aggregator_new(struct block *blocks, size_t block_count,
                                   const struct block_rule *rule, const struct optimizer *optimizer,
-                                  const struct aggregator_ops *ops, void *ctx);
+                                  struct schedule *schedule, const struct aggregator_ops *ops,
+                                  void *ctx);
 /* No thread may be inside. Pushes still pending are freed unapplied. */
 struct aggregator *aggregator_free(struct aggregator *aggregator);
 

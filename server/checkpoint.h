@@ -45,6 +45,7 @@ struct checkpoint {
     uint32_t shard, shards;
     uint32_t block_bytes;
     uint64_t seed;
+    uint64_t clock; /* the highest that was merged (schedule.h) */
     char snapshot_digest[64];
     int optimizer_kind;
     struct tensor_spec *tensors; /* [tensor_count], owned */

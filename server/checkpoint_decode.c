@@ -172,6 +172,8 @@ static void read_scalars(struct reader *reader, const json_t *header, struct che
     c->shard = (uint32_t)read_number(reader, header, "shard", 0, c->shards ? c->shards - 1 : 0);
     c->block_bytes = (uint32_t)read_number(reader, header, "block_bytes", 64, BLOCK_BYTES_MAX);
     c->seed = read_number(reader, header, "seed", 0, UINT64_MAX);
+    if (json_object_get(header, "clock")) /* files from before there were schedules have none */
+        c->clock = read_number(reader, header, "clock", 0, UINT64_MAX);
     read_string(reader, header, "snapshot_digest", c->snapshot_digest, sizeof c->snapshot_digest);
     c->optimizer_kind = (int)read_number(reader, header, "optimizer", 0, OPTIMIZER_NONE);
     size_t state_floats = optimizer_state_floats(&(struct optimizer){.kind = c->optimizer_kind});

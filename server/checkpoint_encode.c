@@ -101,6 +101,7 @@ static json_t *header_json(const struct checkpoint *c) {
     json_object_set_new(header, "shards", number(c->shards));
     json_object_set_new(header, "block_bytes", number(c->block_bytes));
     json_object_set_new(header, "seed", number(c->seed));
+    json_object_set_new(header, "clock", number(c->clock));
     json_object_set_new(header, "snapshot_digest", text_json(c->snapshot_digest));
     json_object_set_new(header, "optimizer", number((uint64_t)c->optimizer_kind));
     json_object_set_new(header, "state_floats", number(c->state_floats));

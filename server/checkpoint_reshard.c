@@ -202,6 +202,8 @@ static int recut_add(struct recut *recut, struct checkpoint *old, const struct c
         recut->part = part_new(old, recut->layout, shard);
     if (r == 0) {
         recut->best_differs |= old->best_epoch != recut->part->best_epoch;
+        if (old->clock > recut->part->clock)
+            recut->part->clock = old->clock;
         copy_blocks(old, old_layout, recut);
         copy_stripes(old, recut->part);
         sources_move(recut->part, old);

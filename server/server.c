@@ -56,6 +56,7 @@ int server_new(const struct config *config, uint32_t shard, uint64_t incarnation
         .roster = &server->roster,
     };
     optimizer_init(&server->optimizer, config);
+    schedule_init(&server->schedule, config);
     /* Pushes come without a pause; the cut must not wait for one. */
     pthread_rwlockattr_t attr;
     pthread_rwlockattr_init(&attr);

@@ -14,6 +14,7 @@
 #include "server/aggregator.h"
 #include "server/checkpoint.h"
 #include "server/coordinator.h"
+#include "server/schedule.h"
 #include "server/table.h"
 
 /* The seam. conn is an opaque handle that can be referenced. All may be called from any thread. */
@@ -58,6 +59,7 @@ struct server {
     struct checkpoint_store store;
     struct block_rule rule;
     struct optimizer optimizer;
+    struct schedule schedule; /* in it what has been learnt of the workers: atomics */
     struct roster roster;
     struct coordinator *coordinator; /* shard 0, else NULL */
 

@@ -68,6 +68,7 @@ static struct checkpoint *server_cut(struct server *server, uint64_t generation,
     cut->block_bytes = (uint32_t)server->config->servers_block_bytes;
     cut->seed = server->seed;
     memcpy(cut->snapshot_digest, server->snapshot_digest, sizeof cut->snapshot_digest);
+    cut->clock = atomic_load(&server->schedule.clock);
     cut->optimizer_kind = server->optimizer.kind;
     cut->state_floats = optimizer_state_floats(&server->optimizer);
     memcpy(cut->tensors, layout->tensors, layout->tensor_count * sizeof *cut->tensors);
@@ -267,6 +268,7 @@ static void restore_take(struct server *server, const struct checkpoint *saved,
     pthread_rwlock_wrlock(&server->admission);
     memcpy(server->snapshot_digest, saved->snapshot_digest, sizeof server->snapshot_digest);
     server_install_locked(server, &built);
+    atomic_store(&server->schedule.clock, saved->clock);
     lock_take(&server->seats_lock);
     for (size_t i = 0; i < saved->ledger_count; i++)
         server->seats[i].ledger = saved->ledger[i];

@@ -112,7 +112,7 @@ void server_install_locked(struct server *server, const struct server_built *bui
                                                      .inline_floats = server->ops->inline_floats};
     server->aggregator =
         aggregator_new(server->blocks, server->block_count + server->stripe_count, &server->rule,
-                       &server->optimizer, &server->aggregator_ops, server);
+                       &server->optimizer, &server->schedule, &server->aggregator_ops, server);
 }
 
 void server_build_declared(struct server *server) {

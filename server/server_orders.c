@@ -291,6 +291,9 @@ json_t *server_stats_json(struct server *server, uint64_t now_ms) {
     server_status(server, &status);
     json_t *stats = shard_json(&status);
     json_object_set_new(stats, "role", json_string("shard"));
+    json_object_set_new(
+        stats, "learning_rate",
+        json_real((double)schedule_rate(&server->schedule, atomic_load(&server->schedule.clock))));
     json_object_set_new(stats, "name", json_string(server->config->job_name));
     json_t *ledger = json_array();
     lock_take(&server->seats_lock);

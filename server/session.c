@@ -157,6 +157,8 @@ static int on_hello(struct call *call, const ProtobufCMessage *message, struct e
         r = server_declare_layout(server, hello, reterr);
     if (r == 0 && differs.code)
         r = error_set(reterr, differs.code, "%s", error_text(&differs));
+    if (r == 0)
+        r = schedule_learn_steps(&server->schedule, hello->rank, hello->steps_per_epoch, reterr);
     if (r < 0)
         return r;
     Graphps__Welcome welcome = GRAPHPS__WELCOME__INIT;

@@ -188,16 +188,22 @@ static uint32_t row_get_locked(const struct table *table, struct stripe *stripe,
     return slot;
 }
 
+/* What all rows of one apply have in common. */
+struct step {
+    struct optimizer optimizer; /* with the step's rate */
+    uint32_t clock;
+};
+
 static void row_step_locked(const struct table *table, struct stripe *stripe, uint64_t row,
-                            const float *gradient, float factor, uint32_t clock) {
+                            const float *gradient, float factor, const struct step *step) {
     uint32_t slot = row_get_locked(table, stripe, row);
     struct row_head *head = rows_head(&stripe->rows, slot);
     float *floats = rows_floats(&stripe->rows, slot);
-    if (head->clock < clock)
-        head->clock = clock;
+    if (head->clock < step->clock)
+        head->clock = step->clock;
     if (head->steps < UINT32_MAX)
         head->steps++;
-    optimizer_row(table->optimizer, table->dim, floats, gradient, factor, floats + table->dim,
+    optimizer_row(&step->optimizer, table->dim, floats, gradient, factor, floats + table->dim,
                   head->steps);
 }
 
@@ -222,7 +228,8 @@ static void part_ahead(const struct table *table, const struct stripe *stripe,
 }
 
 static size_t apply_one_locked(const struct table *table, struct stripe *stripe,
-                               const struct table_part *part, float factor, uint32_t clock) {
+                               const struct table_part *part, float factor,
+                               const struct step *step) {
     lock_assert_held(&stripe->lock);
     for (uint32_t j = 0; j < 2 * AHEAD; j++)
         part_ahead(table, stripe, part, j, AHEAD);
@@ -231,7 +238,7 @@ static size_t apply_one_locked(const struct table *table, struct stripe *stripe,
             stripe_share(stripe);
         part_ahead(table, stripe, part, j + 2 * AHEAD, AHEAD);
         row_step_locked(table, stripe, part->rows[part->order[j]], part_gradient(table, part, j),
-                        factor, clock);
+                        factor, step);
     }
     return part->count;
 }
@@ -307,7 +314,7 @@ static void merge_begin(const struct table *table, const struct stripe *stripe, 
 }
 
 static size_t apply_many_locked(const struct table *table, struct stripe *stripe,
-                                struct merge *merge, float *sum, uint32_t clock) {
+                                struct merge *merge, float *sum, const struct step *step) {
     lock_assert_held(&stripe->lock);
     size_t stepped = 0;
     for (; merge->count > 0; stepped++) {
@@ -326,20 +333,22 @@ static size_t apply_many_locked(const struct table *table, struct stripe *stripe
             gradient = sum;
             factor = 1;
         }
-        row_step_locked(table, stripe, row, gradient, factor, clock);
+        row_step_locked(table, stripe, row, gradient, factor, step);
     }
     return stepped;
 }
 
 size_t table_apply(struct table *table, uint32_t number, const struct table_part *parts,
-                   size_t part_count, double total_weight, uint32_t clock) {
+                   size_t part_count, double total_weight, uint32_t clock, float lr) {
+    struct step step = {.optimizer = *table->optimizer, .clock = clock};
     size_t stepped = 0;
+    step.optimizer.lr = lr;
     if (part_count == 1) {
         if (!(parts->weight > 0) || parts->count == 0)
             return 0;
         struct stripe *stripe = stripe_lock(table, number);
         stepped =
-            apply_one_locked(table, stripe, parts, (float)(parts->weight / total_weight), clock);
+            apply_one_locked(table, stripe, parts, (float)(parts->weight / total_weight), &step);
         lock_release(&stripe->lock);
         return stepped;
     }
@@ -353,7 +362,7 @@ size_t table_apply(struct table *table, uint32_t number, const struct table_part
     };
     struct stripe *stripe = stripe_lock(table, number);
     merge_begin(table, stripe, &merge, part_count);
-    stepped = apply_many_locked(table, stripe, &merge, sum, clock);
+    stepped = apply_many_locked(table, stripe, &merge, sum, &step);
     lock_release(&stripe->lock);
     return stepped;
 }

@@ -76,10 +76,11 @@ void table_split(const struct table *table, const uint64_t *rows, uint32_t n, ui
  * parts of weight / total_weight * theirs, where a part without the row counts as zeros. Rows that
  * are new start from their initial value. Sums in the order of the parts, so that equal parts give
  * equal bits. Parts of weight 0 touch nothing. All rows must be of the stripe. clock: for eviction;
- * a row keeps its highest. Returns the number of rows stepped. Whoever waits for the stripe has a
- * turn every few dozen rows: a read may meet some rows with this step and some without. */
+ * a row keeps its highest. lr: the step's, in place of the optimizer's. Returns the number of rows
+ * stepped. Whoever waits for the stripe has a turn every few dozen rows: a read may meet some rows
+ * with this step and some without. */
 size_t table_apply(struct table *table, uint32_t stripe, const struct table_part *parts,
-                   size_t part_count, double total_weight, uint32_t clock);
+                   size_t part_count, double total_weight, uint32_t clock, float lr);
 
 /* out[n, dim]: the weights of rows[n], in any order; no row is half of an update. Rows that do not
  * exist have their initial value and are not made. */

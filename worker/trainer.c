@@ -17,6 +17,7 @@
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/vec.h"
+#include "worker/clip.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
@@ -61,6 +62,11 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
+    if (store->multi_labels && config->train_label_smoothing > 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.label_smoothing is for one label a node, but those of %s may have "
+                         "several; leave it out",
+                         store->snapshot_name);
     int r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;
@@ -158,6 +164,8 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
                          "the gradient of step %" PRIu64
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
+    if (trainer->config->optimizer_clip_norm > 0)
+        clip_gradient(trainer->gradient, floats, trainer->config->optimizer_clip_norm);
     client_push(client, trainer->gradient, clock, batch.train_count);
     return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "common/mem.h"
 #include "server/optimizer.h"
+#include "server/schedule.h"
 #include "tests/job.h"
 #include "tests/test.h"
 #include "worker/graph/sampler.h"
@@ -31,6 +32,10 @@ static struct cluster *new_job(int shards, int workers, int epochs) {
     cluster_set(cluster, "optimizer.lr=0.2");
     cluster_set(cluster, "optimizer.weight_decay=1e-4");
     cluster_set(cluster, "model.input_dropout=0.2");
+    cluster_set(cluster, "optimizer.schedule=cosine");
+    cluster_set(cluster, "optimizer.warmup=10");
+    cluster_set(cluster, "optimizer.lr_min=0.1");
+    cluster_set(cluster, "train.label_smoothing=0.1");
     return cluster;
 }
 
@@ -48,7 +53,12 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
                                        "model.input_dropout=0.2",
                                        "optimizer.kind=momentum",
                                        "optimizer.lr=0.2",
-                                       "optimizer.weight_decay=1e-4"};
+                                       "optimizer.weight_decay=1e-4",
+                                       "optimizer.schedule=cosine",
+                                       "optimizer.warmup=10",
+                                       "optimizer.lr_min=0.1",
+                                       "train.label_smoothing=0.1",
+                                       "train.epochs=60"};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
         ck_assert_msg(config_set(config, sets[i], &err) == 0, "%s", err.text);
     ck_assert_msg(snapshot_open(job_snapshot(), false, &snapshot, &err) == 0, "%s", err.text);
@@ -63,6 +73,8 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
 
     struct optimizer optimizer;
     optimizer_init(&optimizer, config);
+    struct schedule schedule;
+    schedule_init(&schedule, config);
     size_t n = layout->floats, state_floats = optimizer_state_floats(&optimizer);
     float *weights = mem_array(n, sizeof *weights), *next = mem_array(n, sizeof *next);
     float *gradient = mem_array(n, sizeof *gradient);
@@ -79,6 +91,7 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
         batch.step = (uint64_t)step;
         model_forward(model, &batch, weights, true, NULL);
         model_backward(model, &batch, weights, gradient);
+        optimizer.lr = schedule_rate(&schedule, (uint64_t)step); /* a step is an epoch */
         for (size_t b = 0; b < layout->block_count; b++) {
             const struct layout_block *block = &layout->blocks[b];
             optimizer_step(&optimizer, block->floats, weights + block->offset,

@@ -321,6 +321,11 @@ static struct config *config_make(struct world *world) {
     config->consistency_staleness = (int64_t)sim_random(world, 3);
     config->optimizer_kind = OPTIMIZER_SGD;
     config->optimizer_lr = SIM_LR;
+    config->optimizer_schedule = (int)(world->seed / 6 % 3);
+    config->optimizer_lr_min = SIM_LR / 8;
+    config->optimizer_step_every = 1;
+    config->optimizer_step_gamma = 0.5;
+    config->optimizer_warmup = world->seed / 18 % 2 ? 0.75 : 0;
     config->workers_lease_ms = world->harsh ? 600 : 1500;
     config->workers_join_timeout_ms = 3000;
     config->net_give_up_s = 60;

@@ -153,6 +153,18 @@ static void batch_part(struct proc *proc, const struct block *block, const struc
     batch.ranks |= 1u << push->rank;
 }
 
+/* The learning rate of a step, in bsp that of its clock, else that of the highest that this line of
+ * the shard's history has merged, restarts or not. */
+static float step_rate(const struct world *world, uint64_t clock, const struct lineage *lineage) {
+    struct schedule schedule;
+    schedule_init(&schedule, world->config);
+    atomic_init(&schedule.steps_per_epoch, world->steps_per_epoch);
+    for (size_t i = 0; !is_bsp(world) && i < lineage->count; i++)
+        if (i == 0 || lineage->items[i].clock > clock)
+            clock = lineage->items[i].clock;
+    return schedule_rate(&schedule, clock);
+}
+
 uint32_t __real_block_take(struct block *block, const struct block_rule *rule, struct list *out,
                            struct list *late, uint64_t *ret_clock);
 uint32_t __wrap_block_take(struct block *block, const struct block_rule *rule, struct list *out,
@@ -195,8 +207,9 @@ bool __wrap_block_publish(struct block *block, const struct block_rule *rule, bo
                  block->id);
     if (weights) {
         const float *is = (const float *)(const void *)weights->data;
+        float lr = step_rate(proc->world, clock, &place->lineage);
         for (uint32_t i = 0; i < block->floats; i++) {
-            double wanted = must[i] - SIM_LR * (batch.mean[i] / batch.total);
+            double wanted = must[i] - lr * (batch.mean[i] / batch.total);
             if (!(fabs(wanted - is[i]) <= 1e-5 * (1 + fabs(wanted))))
                 sim_fail(proc->world, "shard %u: block %u[%u] became %.9g, must be %.9g",
                          proc->number, block->id, i, is[i], wanted);
@@ -446,6 +459,7 @@ static void reference_run(struct world *world, uint64_t steps, float *weights) {
     _cleanup_(mem_free_p) float *sums = mem_array(layout->floats, sizeof *sums);
     for (uint64_t clock = 0; clock < steps; clock++) {
         double total = 0;
+        optimizer.lr = step_rate(world, clock, NULL);
         memset(sums, 0, layout->floats * sizeof *sums);
         for (uint32_t rank = 0; rank < SIM_WORKERS; rank++)
             total += sim_weight(rank);

@@ -18,6 +18,7 @@ struct bench {
     struct roster roster;
     struct block_rule rule;
     struct optimizer optimizer;
+    struct schedule schedule;
     struct block blocks[BLOCKS];
     struct aggregator *aggregator;
     atomic_uint applied[IDS], late[IDS];
@@ -40,14 +41,16 @@ static struct bench *bench_new(bool bsp, uint32_t close_pushes, uint32_t max_wai
     roster_init(&b->roster, WORKERS);
     b->rule = (struct block_rule){
         .bsp = bsp, .close_pushes = close_pushes, .max_wait_ms = max_wait_ms, .roster = &b->roster};
-    b->optimizer = (struct optimizer){.kind = OPTIMIZER_SGD, .lr = 1};
+    b->optimizer = (struct optimizer){.kind = OPTIMIZER_SGD};
+    b->schedule.lr = 1;
     for (uint32_t i = 0; i < BLOCKS; i++) {
         struct buf *weights = buf_new(sizes[i] * sizeof(float));
         memset(weights->data, 0, weights->len);
         block_init(&b->blocks[i], i, sizes[i], true, weights, 0);
     }
     pthread_rwlock_init(&b->admission, NULL);
-    b->aggregator = aggregator_new(b->blocks, BLOCKS, &b->rule, &b->optimizer, &ops, b);
+    b->aggregator =
+        aggregator_new(b->blocks, BLOCKS, &b->rule, &b->optimizer, &b->schedule, &ops, b);
     return b;
 }
 
@@ -245,7 +248,8 @@ START_TEST(time_comes_while_it_works) {
     struct block block;
     const uint32_t index = 0;
     block_init(&block, 0, LONG_FLOATS, true, weights, 0);
-    struct aggregator *aggregator = aggregator_new(&block, 1, &b->rule, &b->optimizer, &ops, b);
+    struct aggregator *aggregator =
+        aggregator_new(&block, 1, &b->rule, &b->optimizer, &b->schedule, &ops, b);
     for (uint64_t id = 0; id < 2; id++)
         aggregator_admit(aggregator, long_push(id), &index, 0);
     struct push *late = long_push(2);

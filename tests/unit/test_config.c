@@ -393,6 +393,13 @@ START_TEST(conflicts_are_refused) {
         {"train: {sampler: layer, replace: true}\n", "f:1:34: train.replace: true needs"},
         {"train: {sampler: cluster, clusters: 4}\n",
          "train.clusters_per_batch: 5 is more than train.clusters = 4"},
+        {"optimizer: {schedule: cosine, lr: 0.1, lr_min: 0.2}\n",
+         "f:1:48: optimizer.lr_min: 0.2 is above optimizer.lr = 0.1"},
+        {"optimizer: {warmup: 7.5}\ntrain: {epochs: 7}\n",
+         "f:1:21: optimizer.warmup: 7.5 epochs are more than train.epochs = 7"},
+        {"optimizer: {kind: none, schedule: step}\n",
+         "f:1:35: optimizer.schedule: optimizer.kind none has no learning rate"},
+        {"optimizer: {kind: none, warmup: 2}\n", "f:1:33: optimizer.warmup: optimizer.kind none"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct config_faults faults = {0};

@@ -20,7 +20,7 @@ START_TEST(equal_logits_cost_log_classes) {
     const uint8_t split[N] = {SPLIT_TRAIN, SPLIT_TRAIN, SPLIT_TEST,
                               SPLIT_TRAIN, SPLIT_VALID, SPLIT_NONE};
     struct model_result result;
-    loss_forward(N, C, logits, labels, split, &result);
+    loss_forward(N, C, logits, labels, split, 0, &result);
     ck_assert_uint_eq(result.count[SPLIT_TRAIN], 2);
     ck_assert_uint_eq(result.count[SPLIT_VALID], 1);
     ck_assert_uint_eq(result.count[SPLIT_TEST], 1);
@@ -38,7 +38,7 @@ START_TEST(large_logits_do_not_overflow) {
     const int32_t labels[] = {0, 0, 2};
     const uint8_t split[] = {SPLIT_TRAIN, SPLIT_VALID, SPLIT_TEST};
     struct model_result result;
-    loss_forward(3, 3, logits, labels, split, &result);
+    loss_forward(3, 3, logits, labels, split, 0, &result);
     ck_assert_double_eq_tol(result.loss_sum[SPLIT_TRAIN], 0, 1e-9);
     ck_assert_double_eq_tol(result.loss_sum[SPLIT_VALID], 89 + log(1 + exp(-1)), 1e-5);
     ck_assert_double_eq_tol(result.loss_sum[SPLIT_TEST], log(3), 1e-6);
@@ -47,7 +47,7 @@ START_TEST(large_logits_do_not_overflow) {
 
     float dlogits[9];
     const uint8_t all[] = {SPLIT_TRAIN, SPLIT_TRAIN, SPLIT_TRAIN};
-    loss_backward(3, 3, logits, labels, all, NULL, 3, dlogits);
+    loss_backward(3, 3, logits, labels, all, NULL, 3, 0, dlogits);
     const float third = 1.0F / 3, e = 1 / (1 + expf(-1));
     const float wanted[] = {0,         0,         0,         -third,           third * (1 - e),
                             third * e, third / 3, third / 3, third / 3 - third};
@@ -71,7 +71,7 @@ START_TEST(gradient_is_softmax_minus_onehot) {
         split[i] = (uint8_t)rng_below(rng_at(3, i), 4);
         count += labels[i] >= 0 && split[i] == SPLIT_TRAIN;
     }
-    loss_backward(N, C, logits, labels, split, NULL, count, dlogits);
+    loss_backward(N, C, logits, labels, split, NULL, count, 0, dlogits);
     double loss = 0;
     for (size_t i = 0; i < N; i++) {
         bool trains = labels[i] >= 0 && split[i] == SPLIT_TRAIN;
@@ -88,14 +88,14 @@ START_TEST(gradient_is_softmax_minus_onehot) {
     float *weights = mem_array(N, sizeof *weights), *weighed = mem_array(N * C, sizeof *weighed);
     for (size_t i = 0; i < N; i++)
         weights[i] = rng_float(rng_at(4, i)) * 3;
-    loss_backward(N, C, logits, labels, split, weights, count, weighed);
+    loss_backward(N, C, logits, labels, split, weights, count, 0, weighed);
     for (size_t i = 0; i < N * C; i++)
         ck_assert_float_eq_tol(weighed[i], weights[i / C] * dlogits[i],
                                1e-6F * fabsf(weighed[i]) + 1e-12F);
     mem_free(weights);
     mem_free(weighed);
     struct model_result result;
-    loss_forward(N, C, logits, labels, split, &result);
+    loss_forward(N, C, logits, labels, split, 0, &result);
     ck_assert_double_eq_tol(result.loss_sum[SPLIT_TRAIN], loss, 1e-6 * loss);
     ck_assert_uint_eq(result.count[SPLIT_TRAIN], count);
     mem_free(logits);
@@ -213,6 +213,54 @@ START_TEST(many_classes) {
 }
 END_TEST
 
+/* Label smoothing: the training loss is the cross-entropy to labels that keep 1 - e and share e
+ * among all classes; the gradient is its derivative, by finite differences; other splits' labels
+ * stay whole, and the class that wins the same. */
+START_TEST(smoothed_labels) {
+    enum { N = 40, C = 6 };
+    const float e = 0.3F;
+    float logits[N * C], dlogits[N * C], weights[N];
+    int32_t labels[N];
+    uint8_t split[N];
+    uint32_t count = 0;
+    double wanted[4] = {0};
+    for (size_t i = 0; i < N; i++) {
+        labels[i] = (int32_t)rng_below(rng_at(2, i), C + 1) - 1;
+        split[i] = (uint8_t)(i % 4);
+        weights[i] = 0.5F + rng_float(rng_at(4, i));
+        count += labels[i] >= 0 && split[i] == SPLIT_TRAIN;
+        double total = 0;
+        for (size_t c = 0; c < C; c++) {
+            logits[i * C + c] = rng_float(rng_at(1, i * C + c)) * 8 - 4;
+            total += exp(logits[i * C + c]);
+        }
+        for (size_t c = 0; labels[i] >= 0 && c < C; c++) {
+            double share = split[i] == SPLIT_TRAIN ? (double)e : 0;
+            double target = (1 - share) * ((int32_t)c == labels[i]) + share / C;
+            wanted[split[i]] -= target * log(exp(logits[i * C + c]) / total);
+        }
+    }
+    struct model_result result, whole, above, below;
+    loss_forward(N, C, logits, labels, split, e, &result);
+    loss_forward(N, C, logits, labels, split, 0, &whole);
+    for (int s = SPLIT_NONE; s <= SPLIT_TEST; s++) {
+        ck_assert_double_eq_tol(result.loss_sum[s], wanted[s], 1e-5);
+        ck_assert_uint_eq(result.correct[s], whole.correct[s]);
+    }
+    loss_backward(N, C, logits, labels, split, weights, count, e, dlogits);
+    for (size_t i = 0; i < N * C; i++) {
+        const float step = 1.0F / 64, at = logits[i];
+        logits[i] = at + step;
+        loss_forward(N, C, logits, labels, split, e, &above);
+        logits[i] = at - step;
+        loss_forward(N, C, logits, labels, split, e, &below);
+        logits[i] = at;
+        double slope = (above.loss_sum[SPLIT_TRAIN] - below.loss_sum[SPLIT_TRAIN]) / (2 * step);
+        ck_assert_double_eq_tol(dlogits[i], slope * weights[i / C] / count, 2e-5);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("loss");
     TCase *tcase = tcase_create("loss");
@@ -222,6 +270,7 @@ int main(void) {
     tcase_add_test(tcase, binary_cross_entropy);
     tcase_add_test(tcase, large_logits_of_several_labels);
     tcase_add_test(tcase, many_classes);
+    tcase_add_test(tcase, smoothed_labels);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

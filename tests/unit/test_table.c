@@ -25,10 +25,11 @@ enum { MALLOC_TELLS = 1, POOL_KEEPS = 1 };
 #endif
 
 enum { SEED = 42, PARTS_MAX = 5 };
+static const float rate = 0.05F;
 
 static struct optimizer rule(int kind) {
     return (struct optimizer){.kind = kind,
-                              .lr = 0.05F,
+                              .lr = rate,
                               .momentum = 0.9F,
                               .beta1 = 0.9F,
                               .beta2 = 0.99F,
@@ -111,7 +112,7 @@ static size_t apply(struct table *table, uint32_t stripes, const struct push *pu
                                            .order = orders[p] + starts[p][s],
                                            .count = starts[p][s + 1] - starts[p][s],
                                            .weight = pushes[p].weight};
-        stepped += table_apply(table, s, parts, count, total, clock);
+        stepped += table_apply(table, s, parts, count, total, clock, rate);
     }
     for (size_t p = 0; p < count; p++) {
         mem_free(orders[p]);
@@ -488,8 +489,8 @@ START_TEST(hot_path) {
                                       .count = starts[s + 1] - starts[s],
                                       .weight = 1};
             struct table_part parts[] = {part, part, part};
-            table_apply(table, s, parts, 1, 1, 2);
-            table_apply(table, s, parts, 3, 3, 2);
+            table_apply(table, s, parts, 1, 1, 2, rate);
+            table_apply(table, s, parts, 3, 3, 2, rate);
         }
         table_read(table, push.rows, push.n, out);
     }

@@ -1,5 +1,7 @@
 /* The training loop against a shard that the test plays: in what order it waits, computes and
  * pushes, and that what it computes learns. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/mem.h"
@@ -23,7 +25,7 @@ static struct client *client;
 struct server {
     const struct layout *layout;
     struct optimizer optimizer;
-    float *weights, *next, *state;
+    float *weights, *next, *state, *first_gradient;
     uint64_t version;
     uint64_t start_clock, stop_clock; /* the gate says stop from here on */
     uint64_t interrupt_at;            /* the push of this step interrupts the worker */
@@ -49,6 +51,8 @@ static void apply(struct server *server, const Graphps__Push *push, const struct
         ck_assert_uint_le(block->floats, 4096);
         codec_add(CODEC_FP32, at, block->floats, 1, gradient);
         at += codec_bytes(CODEC_FP32, 0, block->floats);
+        if (server->pushes == 1)
+            memcpy(server->first_gradient + block->offset, gradient, block->floats * sizeof(float));
         optimizer_step(&server->optimizer, block->floats, server->weights + block->offset, gradient,
                        server->state + 2 * block->offset, server->version, false,
                        server->next + block->offset);
@@ -197,6 +201,7 @@ static struct server server_new(const char *mode, const char *more) {
     server.weights = mem_array(server.layout->floats, sizeof(float));
     server.next = mem_array(server.layout->floats, sizeof(float));
     server.state = mem_array(server.layout->floats, 2 * sizeof(float));
+    server.first_gradient = mem_array(server.layout->floats, sizeof(float));
     for (uint32_t i = 0; i < server.layout->block_count; i++)
         layout_init_block(server.layout, i, 1, server.weights + server.layout->blocks[i].offset);
     return server;
@@ -232,6 +237,7 @@ static void server_done(struct server *server) {
     mem_free(server->weights);
     mem_free(server->next);
     mem_free(server->state);
+    mem_free(server->first_gradient);
 }
 
 static uint64_t nodes_in(enum split split) {
@@ -368,6 +374,42 @@ START_TEST(divergence_is_an_error) {
 }
 END_TEST
 
+/* The first gradient that is pushed, with that option. */
+static float *first_gradient(const char *option, size_t *ret_floats) {
+    struct error err;
+    struct server server = server_new("consistency.mode=bsp", option);
+    server.stop_clock = 1;
+    ck_assert_msg(run(&server, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(server.pushes, 1);
+    *ret_floats = server.layout->floats;
+    float *gradient = server.first_gradient;
+    server.first_gradient = NULL;
+    server_done(&server);
+    return gradient;
+}
+
+/* optimizer.clip_norm: a longer gradient is scaled before it is pushed, a shorter one is not. */
+START_TEST(clips_before_it_pushes) {
+    size_t floats;
+    float *whole = first_gradient("optimizer.clip_norm=0", &floats);
+    double squares = 0;
+    for (size_t i = 0; i < floats; i++)
+        squares += (double)whole[i] * (double)whole[i];
+    ck_assert_double_gt(squares, 0);
+    const double factors[] = {1.01, 0.25}; /* of its length */
+    for (size_t k = 0; k < ARRAY_LEN(factors); k++) {
+        char option[60];
+        snprintf(option, sizeof option, "optimizer.clip_norm=%.17g", factors[k] * sqrt(squares));
+        float *clipped = first_gradient(option, &floats);
+        for (size_t i = 0; k == 1 && i < floats; i++)
+            whole[i] *= 0.25F;
+        test_floats_equal("gradient", clipped, whole, floats, k == 1 ? 1e-6 : 0, 0);
+        mem_free(clipped);
+    }
+    mem_free(whole);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("trainer");
     TCase *tcase = tcase_create("trainer");
@@ -381,6 +423,7 @@ int main(void) {
     tcase_add_test(tcase, evaluates_when_due);
     tcase_add_test(tcase, interrupt_finishes_the_step);
     tcase_add_test(tcase, divergence_is_an_error);
+    tcase_add_test(tcase, clips_before_it_pushes);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

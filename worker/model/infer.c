@@ -319,6 +319,7 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
         loss_multi_forward(store->owned, spec->classes, x, store->labels, store->multi_labels,
                            store->split, result);
     else if (result)
-        loss_forward(store->owned, spec->classes, x, store->labels, store->split, result);
+        loss_forward(store->owned, spec->classes, x, store->labels, store->split,
+                     spec->label_smoothing, result);
     return x;
 }

@@ -349,7 +349,8 @@ const float *model_forward(struct model *model, const struct batch *batch, const
         loss_multi_forward(batch->n_output, spec->classes, logits, batch->labels,
                            batch->multi_labels, batch->split, result);
     else if (result)
-        loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split, result);
+        loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
+                     spec->label_smoothing, result);
     return logits;
 }
 
@@ -386,7 +387,7 @@ void model_backward(struct model *model, const struct batch *batch, const float 
                             batch->train_count, dy);
     else
         loss_backward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
-                      batch->loss_weights, batch->train_count, dy);
+                      batch->loss_weights, batch->train_count, spec->label_smoothing, dy);
 
     for (size_t l = spec->count; l-- > model->first_weighted;) {
         struct layer_pass pass = layer_pass(model, batch, weights, l, true);

@@ -1,0 +1,9 @@
+/* Gradient clipping by global norm: where |g| > c, g becomes g c / |g|. Pascanu, Mikolov & Bengio,
+ * "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1. */
+#pragma once
+
+#include <stddef.h>
+
+/* gradient [n], finite, in place; norm_max > 0. Returns the L2 norm it had. The same bits for any
+ * number of threads. */
+double clip_gradient(float *gradient, size_t n, double norm_max);
