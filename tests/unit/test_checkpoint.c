@@ -267,6 +267,29 @@ static void forged(const struct buf *bytes, json_t *header, json_t *object, cons
     json_object_set_new(object, key, before);
 }
 
+/* Promise: a file from before schedules, without the clock that was reached, is read: it begins at
+ * 0.
+ */
+START_TEST(without_clock) {
+    struct buf *bytes = sample_bytes(0, 4, 3, 2);
+    json_t *header = header_of(bytes);
+    ck_assert_int_eq(json_object_del(header, "clock"), 0);
+    char *text = json_dumps(header, JSON_COMPACT);
+    struct buf *file = with_header(bytes, text, strlen(text));
+    struct checkpoint *c = NULL, *sampled = sample(0, 4, 3, 2);
+    ck_assert_int_eq(checkpoint_decode(file->data, file->len, &c, NULL), 0);
+    ck_assert_uint_eq(c->clock, 0);
+    sampled->clock = 0;
+    check_same(sampled, c);
+    checkpoint_free(sampled);
+    checkpoint_free(c);
+    buf_unref(file);
+    buf_unref(bytes);
+    free(text);
+    json_decref(header);
+}
+END_TEST
+
 /* Promise: a header that lies under a right checksum is refused before anything is allocated from
  * its numbers: wrong types, counts, ranges, and every key missing. */
 START_TEST(lies) {
@@ -844,6 +867,7 @@ int main(void) {
     tcase_add_test(tcase, smallest);
     tcase_add_test(tcase, no_text);
     tcase_add_test(tcase, damaged);
+    tcase_add_test(tcase, without_clock);
     tcase_add_test(tcase, lies);
     tcase_add_test(tcase, store_files);
     tcase_add_test(tcase, reshard);
