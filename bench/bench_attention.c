@@ -2,7 +2,8 @@
  * entries as ogbn-arxiv has in both directions, in the order in which partitions are written
  * (worker/graph/order.h) or, with near 0, in one that says nothing.
  *     bench_attention [near [dropout % [nodes [edges a node]]]]
- * Writes no files; no test runs it. Times are medians of five. FLOP are the multiplications and
+ * Writes no files; no test runs it. Times are medians of five and the best of
+ * them; of the reference, which is slow, a single one. FLOP are the multiplications and
  * additions of the formulas in attention.h for each edge and column, alpha's own not counted; bytes
  * are the rows, scores and numbers that each edge asks for, wherever they are found, and each array
  * that is gone through once. */
@@ -24,11 +25,6 @@
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
-}
-
-static double median(double *items) {
-    qsort(items, REPEATS, sizeof *items, compare);
-    return items[REPEATS / 2];
 }
 
 static float *random_floats(size_t count, uint64_t seed) {
@@ -93,18 +89,20 @@ static void time_twin(const struct attention_kernels *twin, struct attention *at
     for (int which = 0; which < CALLS; which++) {
         const struct cost *cost = &costs[which];
         double times[REPEATS];
-        for (int repeat = -1; repeat < REPEATS; repeat++) { /* the first warms up */
+        int repeats = twin == &attention_ref ? 1 : REPEATS;
+        for (int repeat = repeats > 1 ? -1 : 0; repeat < repeats; repeat++) { /* -1 warms up */
             uint64_t start = time_now_ns();
             call(twin, which, at, x);
             if (repeat >= 0)
                 times[repeat] = (double)(time_now_ns() - start) * 1e-6;
         }
-        double ms = median(times);
+        qsort(times, (size_t)repeats, sizeof *times, compare);
+        double ms = times[repeats / 2];
         double floats =
             edges * (cost->edge_rows * d + cost->edge_heads * heads + cost->edge_other) +
             nodes * (cost->node_rows * d + cost->node_heads * heads);
-        printf("%zu x %-3zu %-5s %2d  %-15s %9.1f ms %8.2f GFLOP/s %8.2f GB/s\n", at->heads,
-               at->width, twin->name, threads, cost->name, ms,
+        printf("%zu x %-3zu %-5s %2d  %-15s %9.1f ms (best %.1f) %8.2f GFLOP/s %8.2f GB/s\n",
+               at->heads, at->width, twin->name, threads, cost->name, ms, times[0],
                edges * cost->edge_flop * d / ms * 1e-6, floats * 4 / ms * 1e-6);
     }
 }
@@ -139,7 +137,7 @@ static void time_shape(const struct power_law *graph, size_t heads, size_t width
     for (size_t i = 0; i < ARRAY_LEN(scores); i++)
         *scores[i] = mem_array(n * heads, sizeof(float));
     const struct attention_kernels *twins[] = {&attention_ref, attention_avx2()};
-    for (size_t t = 0; t < ARRAY_LEN(twins); t++)
+    for (size_t t = ARRAY_LEN(twins); t-- > 0;)
         for (int threads = 1; twins[t] && threads <= 2; threads++)
             time_twin(twins[t], &at, threads, &x);
     for (size_t i = 0; i < ARRAY_LEN(in); i++)
@@ -161,6 +159,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: bench_attention [near [dropout %% [nodes [edges a node]]]]\n");
         return 2;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0);
     struct power_law graph = power_law_make(nodes, nodes * args[3], 80);
     if (args[0]) {
         const struct watch untold = {0};
