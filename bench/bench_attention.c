@@ -1,12 +1,13 @@
-/* Times the attention kernels on a generated graph (power_law.h), by default as many nodes and
- * entries as ogbn-arxiv has in both directions, in the order in which partitions are written
- * (worker/graph/order.h) or, with near 0, in one that says nothing.
- *     bench_attention [near [dropout % [nodes [edges a node]]]]
- * Writes no files; no test runs it. Times are medians of five and the best of
- * them; of the reference, which is slow, a single one. FLOP are the multiplications and
- * additions of the formulas in attention.h for each edge and column, alpha's own not counted; bytes
- * are the rows, scores and numbers that each edge asks for, wherever they are found, and each array
- * that is gone through once. */
+/* Times the attention kernels on a generated graph (power_law.h), by default about as many nodes
+ * and entries as ogbn-arxiv has in both directions, in the order in which partitions are written
+ * (worker/graph/order.h) or, with near 0, in one that says nothing; with reference 0 the fast twin
+ * alone.
+ *     bench_attention [near [dropout % [reference [nodes [edges a node]]]]]
+ * Writes no files; no test runs it. Times are medians of five and the best of them; of the
+ * reference, which is slow, a single one. FLOP are the multiplications and additions of the
+ * formulas in attention.h for each edge and column, alpha's own not counted; bytes are the rows,
+ * scores and numbers that each edge asks for, wherever they are found, and each array that is gone
+ * through once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +108,8 @@ static void time_twin(const struct attention_kernels *twin, struct attention *at
     }
 }
 
-static void time_shape(const struct power_law *graph, size_t heads, size_t width, float p) {
+static void time_shape(const struct power_law *graph, size_t heads, size_t width, float p,
+                       bool reference) {
     size_t n = graph->nodes, d = heads * width;
     int64_t *nodes = mem_array(n, sizeof *nodes);
     for (size_t i = 0; i < n; i++)
@@ -137,7 +139,7 @@ static void time_shape(const struct power_law *graph, size_t heads, size_t width
     for (size_t i = 0; i < ARRAY_LEN(scores); i++)
         *scores[i] = mem_array(n * heads, sizeof(float));
     const struct attention_kernels *twins[] = {&attention_ref, attention_avx2()};
-    for (size_t t = ARRAY_LEN(twins); t-- > 0;)
+    for (size_t t = ARRAY_LEN(twins); t-- > !reference;)
         for (int threads = 1; twins[t] && threads <= 2; threads++)
             time_twin(twins[t], &at, threads, &x);
     for (size_t i = 0; i < ARRAY_LEN(in); i++)
@@ -151,16 +153,17 @@ static void time_shape(const struct power_law *graph, size_t heads, size_t width
 }
 
 int main(int argc, char **argv) {
-    uint64_t args[] = {1, 0, 169343, 7};
+    uint64_t args[] = {1, 0, 1, 169343, 7};
     for (int i = 1; i < argc && i <= (int)ARRAY_LEN(args); i++)
         args[i - 1] = strtoull(argv[i], NULL, 10);
-    uint64_t nodes = args[2];
-    if (args[1] > 99 || nodes < 64 || nodes > CSR_NODES_MAX || !args[3]) {
-        fprintf(stderr, "usage: bench_attention [near [dropout %% [nodes [edges a node]]]]\n");
+    uint64_t nodes = args[3];
+    if (args[1] > 99 || nodes < 64 || nodes > CSR_NODES_MAX || !args[4]) {
+        fprintf(stderr,
+                "usage: bench_attention [near [dropout %% [reference [nodes [edges a node]]]]]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    struct power_law graph = power_law_make(nodes, nodes * args[3], 80);
+    struct power_law graph = power_law_make(nodes, nodes * args[4], 80);
     if (args[0]) {
         const struct watch untold = {0};
         int32_t *order = mem_array(nodes, sizeof *order);
@@ -173,8 +176,8 @@ int main(int argc, char **argv) {
     printf("%llu nodes, %lld entries, %s, dropout %llu %%\n", (unsigned long long)nodes,
            (long long)graph.indptr[nodes], args[0] ? "near order" : "no order",
            (unsigned long long)args[1]);
-    time_shape(&graph, 8, 8, (float)args[1] / 100);
-    time_shape(&graph, 4, 64, (float)args[1] / 100);
+    time_shape(&graph, 8, 8, (float)args[1] / 100, args[2]);
+    time_shape(&graph, 4, 64, (float)args[1] / 100, args[2]);
     power_law_done(&graph);
     return 0;
 }
