@@ -1,11 +1,13 @@
-/* Times the attention kernels on a generated graph (power_law.h), by default as many nodes and
- * entries as ogbn-arxiv has in both directions, in the order in which partitions are written
- * (worker/graph/order.h) or, with near 0, in one that says nothing.
- *     bench_attention [near [dropout % [nodes [edges a node]]]]
- * Writes no files; no test runs it. Times are medians of five. FLOP are the multiplications and
- * additions of the formulas in attention.h for each edge and column, alpha's own not counted; bytes
- * are the rows, scores and numbers that each edge asks for, wherever they are found, and each array
- * that is gone through once. */
+/* Times the attention kernels on a generated graph (power_law.h), by default about as many nodes
+ * and entries as ogbn-arxiv has in both directions, in the order in which partitions are written
+ * (worker/graph/order.h) or, with near 0, in one that says nothing; with reference 0 the fast twin
+ * alone.
+ *     bench_attention [near [dropout % [reference [nodes [edges a node]]]]]
+ * Writes no files; no test runs it. Times are medians of five and the best of them; of the
+ * reference, which is slow, a single one. FLOP are the multiplications and additions of the
+ * formulas in attention.h for each edge and column, alpha's own not counted; bytes are the rows,
+ * scores and numbers that each edge asks for, wherever they are found, and each array that is gone
+ * through once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +26,6 @@
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
-}
-
-static double median(double *items) {
-    qsort(items, REPEATS, sizeof *items, compare);
-    return items[REPEATS / 2];
 }
 
 static float *random_floats(size_t count, uint64_t seed) {
@@ -93,23 +90,26 @@ static void time_twin(const struct attention_kernels *twin, struct attention *at
     for (int which = 0; which < CALLS; which++) {
         const struct cost *cost = &costs[which];
         double times[REPEATS];
-        for (int repeat = -1; repeat < REPEATS; repeat++) { /* the first warms up */
+        int repeats = twin == &attention_ref ? 1 : REPEATS;
+        for (int repeat = repeats > 1 ? -1 : 0; repeat < repeats; repeat++) { /* -1 warms up */
             uint64_t start = time_now_ns();
             call(twin, which, at, x);
             if (repeat >= 0)
                 times[repeat] = (double)(time_now_ns() - start) * 1e-6;
         }
-        double ms = median(times);
+        qsort(times, (size_t)repeats, sizeof *times, compare);
+        double ms = times[repeats / 2];
         double floats =
             edges * (cost->edge_rows * d + cost->edge_heads * heads + cost->edge_other) +
             nodes * (cost->node_rows * d + cost->node_heads * heads);
-        printf("%zu x %-3zu %-5s %2d  %-15s %9.1f ms %8.2f GFLOP/s %8.2f GB/s\n", at->heads,
-               at->width, twin->name, threads, cost->name, ms,
+        printf("%zu x %-3zu %-5s %2d  %-15s %9.1f ms (best %.1f) %8.2f GFLOP/s %8.2f GB/s\n",
+               at->heads, at->width, twin->name, threads, cost->name, ms, times[0],
                edges * cost->edge_flop * d / ms * 1e-6, floats * 4 / ms * 1e-6);
     }
 }
 
-static void time_shape(const struct power_law *graph, size_t heads, size_t width, float p) {
+static void time_shape(const struct power_law *graph, size_t heads, size_t width, float p,
+                       bool reference) {
     size_t n = graph->nodes, d = heads * width;
     int64_t *nodes = mem_array(n, sizeof *nodes);
     for (size_t i = 0; i < n; i++)
@@ -139,7 +139,7 @@ static void time_shape(const struct power_law *graph, size_t heads, size_t width
     for (size_t i = 0; i < ARRAY_LEN(scores); i++)
         *scores[i] = mem_array(n * heads, sizeof(float));
     const struct attention_kernels *twins[] = {&attention_ref, attention_avx2()};
-    for (size_t t = 0; t < ARRAY_LEN(twins); t++)
+    for (size_t t = ARRAY_LEN(twins); t-- > !reference;)
         for (int threads = 1; twins[t] && threads <= 2; threads++)
             time_twin(twins[t], &at, threads, &x);
     for (size_t i = 0; i < ARRAY_LEN(in); i++)
@@ -153,15 +153,17 @@ static void time_shape(const struct power_law *graph, size_t heads, size_t width
 }
 
 int main(int argc, char **argv) {
-    uint64_t args[] = {1, 0, 169343, 7};
+    uint64_t args[] = {1, 0, 1, 169343, 7};
     for (int i = 1; i < argc && i <= (int)ARRAY_LEN(args); i++)
         args[i - 1] = strtoull(argv[i], NULL, 10);
-    uint64_t nodes = args[2];
-    if (args[1] > 99 || nodes < 64 || nodes > CSR_NODES_MAX || !args[3]) {
-        fprintf(stderr, "usage: bench_attention [near [dropout %% [nodes [edges a node]]]]\n");
+    uint64_t nodes = args[3];
+    if (args[1] > 99 || nodes < 64 || nodes > CSR_NODES_MAX || !args[4]) {
+        fprintf(stderr,
+                "usage: bench_attention [near [dropout %% [reference [nodes [edges a node]]]]]\n");
         return 2;
     }
-    struct power_law graph = power_law_make(nodes, nodes * args[3], 80);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    struct power_law graph = power_law_make(nodes, nodes * args[4], 80);
     if (args[0]) {
         const struct watch untold = {0};
         int32_t *order = mem_array(nodes, sizeof *order);
@@ -174,8 +176,8 @@ int main(int argc, char **argv) {
     printf("%llu nodes, %lld entries, %s, dropout %llu %%\n", (unsigned long long)nodes,
            (long long)graph.indptr[nodes], args[0] ? "near order" : "no order",
            (unsigned long long)args[1]);
-    time_shape(&graph, 8, 8, (float)args[1] / 100);
-    time_shape(&graph, 4, 64, (float)args[1] / 100);
+    time_shape(&graph, 8, 8, (float)args[1] / 100, args[2]);
+    time_shape(&graph, 4, 64, (float)args[1] / 100, args[2]);
     power_law_done(&graph);
     return 0;
 }

@@ -398,18 +398,20 @@ START_TEST(fast_equals_reference_without_edges) {
 }
 END_TEST
 
-/* A row, and a source, of some 5000 edges: many blocks, the maximum rising from one to the next;
- * with scores that would overflow. */
+/* A row of 5000 edges, then a source of some 3700: many blocks, the maximum rising from one to the
+ * next; also with scores that would overflow. */
 START_TEST(fast_equals_reference_at_a_hub) {
-    if (!attention_avx2())
-        return;
-    struct graph graph = graph_make(5200, 5300, 5000);
-    static const size_t usual[][2] = {{8, 8}, {4, 64}, {1, 7}, {3, 33}};
-    for (size_t s = 0; s < ARRAY_LEN(usual); s++)
-        compare(&graph, 5200, 5300, usual[s][0], usual[s][1], s % 2 ? 0.5F : 0, 0.5F, 5e-4);
-    /* With the same rounding of 1000 in all scores, exponentials differ by 1e-4. */
-    compare(&graph, 5200, 5300, 8, 8, 0.5F, 100, 2e-2);
-    graph_done(&graph);
+    static const size_t sizes[][3] = {{23, 5300, 5000}, {5000, 23, 19}};
+    static const size_t usual[][2] = {{8, 8}, {4, 32}, {1, 7}};
+    for (size_t g = 0; attention_avx2() && g < ARRAY_LEN(sizes); g++) {
+        size_t n_dst = sizes[g][0], n_src = sizes[g][1] > n_dst ? sizes[g][1] : n_dst;
+        struct graph graph = graph_make(n_dst, n_src, sizes[g][2]);
+        for (size_t s = 0; s < ARRAY_LEN(usual); s++)
+            compare(&graph, n_dst, n_src, usual[s][0], usual[s][1], s % 2 ? 0.5F : 0, 0.5F, 5e-4);
+        /* Scores of some 100 are rounded to 1e-5, and so are their exponentials. */
+        compare(&graph, n_dst, n_src, 8, 8, 0.5F, 100, 2e-2);
+        graph_done(&graph);
+    }
 }
 END_TEST
 

@@ -148,9 +148,13 @@ static inline void tile_fill(const struct shape *shape, const float *heads, floa
             tile[f] = f < shape->heads ? heads[f] : tile[f - shape->heads];
 }
 
-/* The greatest, or the sum, of each head's values in a tile. */
+/* The greatest, or the sum, of each head's values in a tile. heads [ATTENTION_HEADS_MAX]. */
 INLINE void tile_fold(const struct shape *shape, bool greatest, const __m256 *tile, float *heads) {
     const float *values = (const float *)(const void *)tile;
+    if (shape->heads == 8) {
+        _mm256_storeu_ps(heads, tile[0]);
+        return;
+    }
     memcpy(heads, values, shape->heads * sizeof *heads);
     for (size_t f = shape->heads; f < shape->tile; f += shape->heads)
         for (size_t h = 0; h < shape->heads; h++) {
