@@ -341,7 +341,8 @@ START_TEST(a_halo_that_is_too_small) {
     static const char *const edgeless[] = {"model.kind=mlp", NULL};
     struct cluster *cluster = new_job(EPOCHS);
     char *output = train_shortly(cluster, narrow, 0);
-    check_has(output, "graphps train: warning: data.halo is 1, but 2 layers of the model propagate");
+    check_has(output,
+              "graphps train: warning: data.halo is 1, but 2 layers of the model propagate");
     free(output);
     output = train_shortly(cluster, edgeless, 0);
     ck_assert_msg(!strstr(output, "halo is"), "%s", output);

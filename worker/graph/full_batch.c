@@ -159,8 +159,7 @@ size_t full_batch_bytes(const struct store *store, const struct hops *hops) {
                      (mfg_has_self(hops->graph[l]) ? graph->n_dst * sizeof(float) : 0);
         if (!same_as_before(&shape, hops, l, &before))
             bytes += ((size_t)graph->n_src + 1) * sizeof(int64_t) +
-                     edges * (sizeof(int32_t) +
-                              (hops->graph[l] == GRAPH_BARE ? 0 : sizeof(float)));
+                     edges * (sizeof(int32_t) + (hops->graph[l] == GRAPH_BARE ? 0 : sizeof(float)));
     }
     if (!store_features_plain(store))
         bytes += (size_t)shape.n_input * store->feature_dim * sizeof(float);

@@ -13,7 +13,7 @@ float mfg_weight(int graph, int32_t degree_dst, int32_t degree_src, int64_t pres
 bool mfg_has_self(int graph);
 /* Of the node itself. */
 float mfg_self(int graph, int32_t degree);
-/* Fills t_indptr [n_src + 1], t_indices and, unless weights is NULL, t_weights [edges]; destinations
- * ascend in each row. */
+/* Fills t_indptr [n_src + 1], t_indices and, unless weights is NULL, t_weights [edges];
+ * destinations ascend in each row. */
 void mfg_transpose(uint32_t n_dst, uint32_t n_src, const int64_t *indptr, const int32_t *indices,
                    const float *weights, int64_t *t_indptr, int32_t *t_indices, float *t_weights);
