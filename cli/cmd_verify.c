@@ -1,0 +1,456 @@
+/* graphps verify: does a job learn as well as it should, and as well on several machines as in one
+ * process? Trains it in several ways over several seeds, each run by a `graphps train` of its own,
+ * and compares the means of the test scores. What is done is kept beside the job's directory, so a
+ * verification that was interrupted goes on. */
+#include <argp.h>
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/process.h"
+#include "cli/progress.h"
+#include "cli/verify_stats.h"
+#include "common/file.h"
+#include "common/lock.h"
+#include "common/mem.h"
+#include "proto/score.h"
+
+enum { KEY_SEEDS = 256, KEY_TOLERANCE, KEY_PUBLISHED, KEY_JSON };
+#define SEEDS_MAX 1000
+#define RESULT_BYTES_MAX (1u << 20)
+#define EXIT_DIFFERS 1
+
+static const struct argp_option options[] = {
+    {"seeds", KEY_SEEDS, "N", 0, "Runs of each way, with job.seed 1 to N (default: 10)", 0},
+    {"tolerance", KEY_TOLERANCE, "POINTS", 0,
+     "How far means may be apart, in percentage points (default: 0.7)", 0},
+    {"published", KEY_PUBLISHED, "PERCENT", 0,
+     "The score to reach (default: job.published of the job file)", 0},
+    {"json", KEY_JSON, NULL, 0, "One JSON document instead of the table", 0},
+    {0},
+};
+static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
+
+/* The ways, each a job file with some options set. The first is what the others are compared with.
+ */
+static const struct way {
+    const char *name, *sentence;
+    const char *sets[3];
+} ways[] = {
+    {"single", "one worker", {"workers.count=1", "consistency.mode=bsp", "push.encoding=fp32"}},
+    {"bsp", "the job's workers in step", {"consistency.mode=bsp", "push.encoding=fp32"}},
+    {"async", "nobody waits", {"consistency.mode=async", "push.encoding=fp32"}},
+    {"int8", "async, gradients in 8 bits", {"consistency.mode=async", "push.encoding=int8"}},
+};
+enum { WAYS = ARRAY_LEN(ways) };
+
+struct arguments {
+    struct args_job job;
+    long seeds;
+    double tolerance, published; /* published < 0: not given */
+    bool json;
+};
+
+struct verify {
+    const char *command;
+    const struct arguments *arguments;
+    const struct config *config;
+    char *dir, *state_path;      /* <job.dir>-verify and the file in it */
+    char *identity;              /* what the scores are of */
+    char metric[32], digest[64]; /* of the scores and the snapshot, once there is one */
+    double *scores;              /* [WAYS, seeds]; NAN: not run yet */
+    long begun_with;             /* runs that were there */
+    struct progress progress;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+static double parse_number(const char *option, const char *arg, double min, double max,
+                           struct argp_state *state) {
+    char *end;
+    double number = strtod(arg, &end);
+    if (end == arg || *end || !(number >= min && number <= max))
+        argp_error(state, "%s is a number from %g to %g, not \"%s\"", option, min, max, arg);
+    return number;
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state) {
+    struct arguments *arguments = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &arguments->job;
+        return 0;
+    case KEY_SEEDS:
+        arguments->seeds = (long)parse_number("--seeds", arg, 1, SEEDS_MAX, state);
+        return 0;
+    case KEY_TOLERANCE:
+        arguments->tolerance = parse_number("--tolerance", arg, 0, 100, state);
+        return 0;
+    case KEY_PUBLISHED:
+        arguments->published = parse_number("--published", arg, 0, 100, state);
+        return 0;
+    case KEY_JSON:
+        arguments->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (arguments->job.config_path)
+            argp_error(state, "only one job file, please; \"%s\" is too many", arg);
+        arguments->job.config_path = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!arguments->job.config_path)
+            argp_error(state, "give a job file");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static double *score_at(struct verify *v, size_t way, long seed) {
+    return &v->scores[way * (size_t)v->arguments->seeds + (size_t)(seed - 1)];
+}
+
+/* --- what is done already --- */
+
+static void state_read(struct verify *v) {
+    char *text = NULL;
+    size_t len;
+    if (file_read_whole(v->state_path, RESULT_BYTES_MAX, &text, &len, NULL) < 0)
+        return;
+    json_t *state = json_loadb(text, len, 0, NULL);
+    const char *identity = json_string_value(json_object_get(state, "identity"));
+    const char *metric = json_string_value(json_object_get(state, "metric"));
+    const char *digest = json_string_value(json_object_get(state, "snapshot_digest"));
+    if (identity && strcmp(identity, v->identity) == 0 && metric && digest) {
+        snprintf(v->metric, sizeof v->metric, "%s", metric);
+        snprintf(v->digest, sizeof v->digest, "%s", digest);
+        for (size_t w = 0; w < WAYS; w++) {
+            json_t *scores = json_object_get(json_object_get(state, "scores"), ways[w].name);
+            for (long seed = 1; seed <= v->arguments->seeds; seed++) {
+                json_t *score = json_array_get(scores, (size_t)(seed - 1));
+                if (json_is_number(score))
+                    *score_at(v, w, seed) = json_number_value(score);
+            }
+        }
+    }
+    json_decref(state);
+    mem_free(text);
+}
+
+static json_t *scores_json(struct verify *v) {
+    json_t *all = json_object();
+    for (size_t w = 0; w < WAYS; w++) {
+        json_t *scores = json_array();
+        for (long seed = 1; seed <= v->arguments->seeds; seed++) {
+            double score = *score_at(v, w, seed);
+            json_array_append_new(scores, isnan(score) ? json_null() : json_real(score));
+        }
+        json_object_set_new(all, ways[w].name, scores);
+    }
+    return all;
+}
+
+static int state_write(struct verify *v, struct error *reterr) {
+    json_t *state = json_pack("{s:s, s:s, s:s, s:o}", "identity", v->identity, "metric", v->metric,
+                              "snapshot_digest", v->digest, "scores", scores_json(v));
+    char *text = json_dumps(state, JSON_INDENT(2));
+    int r = file_write_whole(v->state_path, text, strlen(text), reterr);
+    free(text);
+    json_decref(state);
+    return r;
+}
+
+static long runs_done(struct verify *v) {
+    long done = 0;
+    for (size_t i = 0; i < WAYS * (size_t)v->arguments->seeds; i++)
+        done += !isnan(v->scores[i]);
+    return done;
+}
+
+/* --- one run --- */
+
+static void run_prepare(struct verify *v, const struct way *way, long seed, const char *dir,
+                        struct process *process) {
+    const struct args_job *job = &v->arguments->job;
+    char self[PATH_MAX] = "graphps", name[32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : (ssize_t)strlen(self)] = '\0';
+    char **argv = mem_array(2 * (job->set_count + ARRAY_LEN(way->sets) + 2) + 4, sizeof *argv);
+    size_t count = 0;
+    argv[count++] = mem_strdup(self);
+    argv[count++] = mem_strdup("train");
+    argv[count++] = mem_strdup(job->config_path);
+    for (size_t i = 0; i < job->set_count; i++)
+        argv[count++] = mem_printf("--set=%s", job->sets[i]);
+    for (size_t i = 0; i < ARRAY_LEN(way->sets) && way->sets[i]; i++)
+        argv[count++] = mem_printf("--set=%s", way->sets[i]);
+    argv[count++] = mem_printf("--set=job.seed=%ld", seed);
+    argv[count++] = mem_printf("--set=job.dir=%s", dir);
+    snprintf(name, sizeof name, "%s, seed %ld", way->name, seed);
+    process_init(process, name, mem_printf("%s/%s-%ld.log", v->dir, way->name, seed), argv);
+}
+
+/* Waits for the child; an interruption is handed on, and waited for too. */
+static void run_wait(struct verify *v, struct process *process) {
+    bool told = false;
+    while (!process_reap(process)) {
+        if (interrupted && !told) {
+            process_signal(process, SIGINT);
+            told = true;
+        }
+        progress_tell(&v->progress, "training", (uint64_t)(runs_done(v) - v->begun_with),
+                      (uint64_t)(WAYS * v->arguments->seeds - v->begun_with), time_now_ms());
+        poll(NULL, 0, 50);
+    }
+}
+
+static int score_read(struct verify *v, const char *dir, double *ret, struct error *reterr) {
+    _cleanup_(mem_free_p) char *path = mem_printf("%s/result.json", dir);
+    char *text = NULL;
+    size_t len;
+    enum score score;
+    int r = file_read_whole(path, RESULT_BYTES_MAX, &text, &len, reterr);
+    if (r < 0)
+        return r;
+    json_t *result = json_loadb(text, len, 0, NULL);
+    const char *metric = json_string_value(json_object_get(result, "metric"));
+    json_t *value =
+        score_find(metric, &score) ? json_object_get(result, score_key(SCORE_TEST, score)) : NULL;
+    const char *digest = json_string_value(json_object_get(result, "snapshot_digest"));
+    if (digest && v->digest[0] && strcmp(v->digest, digest) != 0) {
+        r = error_set(reterr, ERR_CONFIG,
+                      "the snapshot is not that of the runs that are there; remove %s", v->dir);
+    } else if (json_is_number(value)) {
+        *ret = 100 * json_number_value(value);
+        snprintf(v->metric, sizeof v->metric, "%s", metric);
+        snprintf(v->digest, sizeof v->digest, "%s", digest ? digest : "");
+    } else {
+        r = error_set(reterr, ERR_CONFIG,
+                      "%s: it has no test score: does the snapshot have labelled test nodes?",
+                      path);
+    }
+    json_decref(result);
+    mem_free(text);
+    return r;
+}
+
+static int run_one(struct verify *v, size_t way, long seed, struct error *reterr) {
+    struct process process;
+    char ending[64];
+    _cleanup_(mem_free_p) char *dir = mem_printf("%s/%s-%ld", v->dir, ways[way].name, seed);
+    if (file_exists(dir))
+        dir_remove(dir, NULL); /* of a run that was killed */
+    run_prepare(v, &ways[way], seed, dir, &process);
+    unlink(process.log_path);
+    int r = process_start(&process, reterr);
+    if (r == 0)
+        run_wait(v, &process);
+    if (r == 0 && interrupted) {
+        r = error_set(reterr, ERR_INTERRUPTED,
+                      "interrupted after %ld of %ld runs; the same command goes on", runs_done(v),
+                      (long)WAYS * v->arguments->seeds);
+    } else if (r == 0 && (process.killed_by || process.exit_code != 0)) {
+        progress_end(&v->progress);
+        r = error_set(reterr, ERR_INTERNAL, "%s %s; its log is %s", process.name,
+                      process_ending(&process, ending, sizeof ending), process.log_path);
+        process_print_tail(&process, 5);
+    } else if (r == 0) {
+        r = score_read(v, dir, score_at(v, way, seed), reterr);
+    }
+    if (file_exists(dir))
+        dir_remove(dir, NULL);
+    if (r == 0) {
+        unlink(process.log_path);
+        r = state_write(v, reterr);
+    }
+    process_done(&process);
+    return r;
+}
+
+static int run_all(struct verify *v, struct error *reterr) {
+    long all = (long)WAYS * v->arguments->seeds, done = runs_done(v);
+    if (done == all) { /* asked anew */
+        for (size_t i = 0; i < (size_t)all; i++)
+            v->scores[i] = NAN;
+        v->digest[0] = '\0';
+    } else if (done > 0) {
+        fprintf(stderr, "%s: going on: %ld of %ld runs are there\n", v->command, done, all);
+    }
+    v->begun_with = runs_done(v);
+    int r = dir_make(v->dir, reterr);
+    for (long seed = 1; r == 0 && seed <= v->arguments->seeds; seed++)
+        for (size_t w = 0; r == 0 && w < WAYS; w++)
+            if (isnan(*score_at(v, w, seed)))
+                r = run_one(v, w, seed, reterr);
+    progress_end(&v->progress);
+    return r;
+}
+
+/* --- the verdict --- */
+
+struct verdict {
+    struct verify_stats stats[WAYS];
+    double published; /* 0: none is known */
+    bool reached[WAYS], alike[WAYS], holds;
+};
+
+static struct verdict judge(struct verify *v) {
+    struct verdict verdict = {.published = v->arguments->published >= 0 ? v->arguments->published
+                                                                        : v->config->job_published,
+                              .holds = true};
+    double tolerance = v->arguments->tolerance;
+    for (size_t w = 0; w < WAYS; w++) {
+        struct verify_stats *stats = &verdict.stats[w];
+        *stats = verify_stats_of(score_at(v, w, 1), (size_t)v->arguments->seeds);
+        verdict.reached[w] = stats->mean >= verdict.published - tolerance;
+        verdict.alike[w] = fabs(stats->mean - verdict.stats[0].mean) <= tolerance;
+        verdict.holds = verdict.holds && verdict.reached[w] && verdict.alike[w];
+    }
+    return verdict;
+}
+
+static void print_table(struct verify *v, const struct verdict *verdict) {
+    enum score score = SCORE_ACCURACY;
+    score_find(v->metric, &score);
+    printf("test %s in %%, %ld seed%s, means with 95 %% confidence\n\n", score_title(score),
+           v->arguments->seeds, v->arguments->seeds > 1 ? "s" : "");
+    printf("%-8s %17s %9s %15s %11s %10s\n", "", "mean", "deviation", "least to most", "to single",
+           "published");
+    for (size_t w = 0; w < WAYS; w++) {
+        const struct verify_stats *stats = &verdict->stats[w];
+        char mean[40], range[40], single[20] = "", published[20] = "-";
+        if (stats->count > 1)
+            snprintf(mean, sizeof mean, "%.2f +- %.2f", stats->mean, stats->half);
+        else
+            snprintf(mean, sizeof mean, "%.2f", stats->mean);
+        snprintf(range, sizeof range, "%.2f to %.2f", stats->least, stats->most);
+        if (w > 0)
+            snprintf(single, sizeof single, "%+.2f", stats->mean - verdict->stats[0].mean);
+        if (verdict->published > 0)
+            snprintf(published, sizeof published, "%.2f", verdict->published);
+        printf("%-8s %17s %9.2f %15s %11s %10s  %s\n", ways[w].name, mean, stats->deviation, range,
+               single, published, ways[w].sentence);
+    }
+    printf("\n");
+    for (size_t w = 0; w < WAYS; w++) {
+        if (!verdict->reached[w])
+            printf("%s is %.2f points below the published %.2f\n", ways[w].name,
+                   verdict->published - verdict->stats[w].mean, verdict->published);
+        if (!verdict->alike[w])
+            printf("%s is %.2f points from single\n", ways[w].name,
+                   fabs(verdict->stats[w].mean - verdict->stats[0].mean));
+    }
+    if (verdict->holds)
+        printf("holds: all means are within %.2f points of single%s\n", v->arguments->tolerance,
+               verdict->published > 0 ? ", and reach the published score up to as much" : "");
+    else
+        printf("does not hold (tolerance %.2f points)\n", v->arguments->tolerance);
+}
+
+static void print_json(struct verify *v, const struct verdict *verdict) {
+    json_t *all = json_array();
+    for (size_t w = 0; w < WAYS; w++) {
+        const struct verify_stats *stats = &verdict->stats[w];
+        json_array_append_new(all,
+                              json_pack("{s:s, s:f, s:o, s:f, s:f, s:f, s:b, s:b}", "name",
+                                        ways[w].name, "mean", stats->mean, "confidence_95",
+                                        stats->count > 1 ? json_real(stats->half) : json_null(),
+                                        "deviation", stats->deviation, "least", stats->least,
+                                        "most", stats->most, "reaches_published",
+                                        verdict->reached[w], "like_single", verdict->alike[w]));
+    }
+    json_t *document =
+        json_pack("{s:i, s:s, s:s, s:i, s:f, s:o, s:o, s:o, s:b}", "schema_version", 1, "job",
+                  v->config->job_name, "metric", v->metric, "seeds", (int)v->arguments->seeds,
+                  "tolerance", v->arguments->tolerance, "published",
+                  verdict->published > 0 ? json_real(verdict->published) : json_null(), "ways", all,
+                  "scores", scores_json(v), "holds", verdict->holds);
+    json_dumpf(document, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    printf("\n");
+    json_decref(document);
+}
+
+/* --- --- */
+
+static void verify_done(struct verify *v) {
+    mem_free(v->dir);
+    mem_free(v->state_path);
+    mem_free(v->identity);
+    mem_free(v->scores);
+}
+
+static int verify_run(struct verify *v, bool *ret_holds, struct error *reterr) {
+    size_t count = WAYS * (size_t)v->arguments->seeds;
+    _cleanup_(mem_free_p) char *options_text = config_shared_text(v->config);
+    v->dir = mem_printf("%s-verify", v->config->job_dir);
+    v->state_path = mem_printf("%s/scores.json", v->dir);
+    v->identity =
+        mem_printf("%s%s of %lld workers, %lld shards", options_text, v->config->data_snapshot,
+                   (long long)v->config->workers_count, (long long)v->config->servers_count);
+    v->scores = mem_array(count, sizeof *v->scores);
+    for (size_t i = 0; i < count; i++)
+        v->scores[i] = NAN;
+    state_read(v);
+    progress_begin(&v->progress, stderr, v->command, "runs", time_now_ms());
+    int r = run_all(v, reterr);
+    if (r < 0)
+        return r;
+    struct verdict verdict = judge(v);
+    if (v->arguments->json)
+        print_json(v, &verdict);
+    else
+        print_table(v, &verdict);
+    *ret_holds = verdict.holds;
+    return 0;
+}
+
+int cmd_verify(int argc, char **argv) {
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .args_doc = "JOB.yaml",
+        .doc =
+            "Train a job in four ways over several seeds and compare the test scores.\v"
+            "The ways: single (one worker), bsp and async (the job's workers), int8 (async with "
+            "8-bit gradients). Their means have to be within the tolerance of single's, and "
+            "reach the published score (job.published) up to it. Runs that are done are kept in "
+            "<job.dir>-verify: an interrupted verification goes on, a complete one begins anew.\n\n"
+            "Exit codes: 0 it holds, 1 it does not, 70 a run failed, 75 interrupted, 78 a fault "
+            "in the command line or the job file.",
+        .children = children,
+    };
+    struct arguments arguments = {.seeds = 10, .tolerance = 0.7, .published = -1};
+    argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+    arguments.job.program = argv[0];
+    struct config *config = NULL;
+    int r = cli_load_job(&arguments.job, &config);
+    if (r < 0) {
+        args_job_done(&arguments.job);
+        return error_exit_code(r);
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    struct verify v = {.command = argv[0], .arguments = &arguments, .config = config};
+    struct error err = {0};
+    bool holds = false;
+    r = verify_run(&v, &holds, &err);
+    int code = r < 0 ? cli_fail(argv[0], &err) : holds ? 0 : EXIT_DIFFERS;
+    verify_done(&v);
+    config_free(config);
+    args_job_done(&arguments.job);
+    return code;
+}
