@@ -50,6 +50,7 @@ enum {
     MODEL_APPNP,
     MODEL_GAT,
     MODEL_GATV2,
+    MODEL_SAGE_MAX,
     MODEL_KINDS
 };
 enum { TRAIN_FULL, TRAIN_SAMPLED };

@@ -298,7 +298,8 @@ static void expand(const struct config *config, struct model_spec *spec) {
     static const int of[] = {
         [MODEL_GCN] = LAYER_gcn,           [MODEL_SAGE] = LAYER_sage, [MODEL_MLP] = LAYER_linear,
         [MODEL_SAGE_GCN] = LAYER_sage_gcn, [MODEL_GIN] = LAYER_gin,   [MODEL_SGC] = LAYER_linear,
-        [MODEL_APPNP] = LAYER_linear,      [MODEL_GAT] = LAYER_gat,   [MODEL_GATV2] = LAYER_gatv2};
+        [MODEL_APPNP] = LAYER_linear,      [MODEL_GAT] = LAYER_gat,   [MODEL_GATV2] = LAYER_gatv2,
+        [MODEL_SAGE_MAX] = LAYER_sage_max};
     spec->count = 0;
     for (int64_t k = 0; config->model_kind == MODEL_SGC && k < config->model_hops; k++)
         add(spec, LAYER_propagate, 0);

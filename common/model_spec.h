@@ -22,7 +22,7 @@ enum graph_norm {
     GRAPH_MEAN, /* 1 / (neighbours present), the node itself not at all */
     GRAPH_WALK, /* 1 / (d_i + 1), also the node itself */
     GRAPH_SUM,  /* 1, also the node itself */
-    GRAPH_BARE, /* not at all: attention weighs them, and the node itself */
+    GRAPH_BARE, /* not at all: the layer weighs or chooses them */
     GRAPH_NONE, /* no edges */
 };
 

@@ -230,7 +230,7 @@ START_TEST(faults_name_place_and_cause) {
         {"push:\n  qqqq: 3\n", "\"push\" has encoding"},
         {"model:\n  kind: gnc\n", "job.yaml:2:9: model.kind: expected one of gcn, sage, mlp, "
                                   "sage_gcn, gin, sgc, appnp, gat, "
-                                  "gatv2, found \"gnc\"; did you mean "
+                                  "gatv2, sage_max, found \"gnc\"; did you mean "
                                   "\"gcn\"?"},
         {"train:\n  epochs: 3\n  epochs: 4\n",
          "job.yaml:3:3: train.epochs was given before, on line 2"},

@@ -196,6 +196,7 @@ static const char *const stacks[] = {
     "gat width=8 heads=4 activation=elu dropout=0.5 attention_dropout=0.5; gat heads=2 "
     "average=true",
     "gatv2 width=8 heads=2 activation=elu attention_dropout=0.5; gatv2",
+    "sage_max width=8 activation=relu dropout=0.5; sage_max",
     "propagate; propagate; linear",
     "linear width=8 activation=relu dropout=0.5; linear; ppr; ppr",
     "gcn width=20 residual=true norm=layer activation=gelu; linear width=8 activation=elu; sage "

@@ -209,6 +209,26 @@ static void ref_attention(const struct ref_pass *pass, const double *x, const do
         }
 }
 
+/* GraphSAGE's pooling aggregator. */
+static void ref_pooling(const struct ref_pass *pass, const double *x, const double **weights,
+                        double *y) {
+    const struct layer_graph *graph = pass->graph;
+    size_t in = pass->layer->in, out = pass->layer->out;
+    double z[NODES_MAX * WIDTH_MAX] = {0}, max[NODES_MAX * WIDTH_MAX] = {0};
+    ref_multiply(graph->n_src, in, in, x, *weights, z);
+    *weights += in * in;
+    for (size_t i = 0; i < graph->n_dst; i++)
+        for (int64_t e = graph->indptr[i]; e < graph->indptr[i + 1]; e++)
+            for (size_t c = 0; c < in; c++)
+                max[i * in + c] =
+                    fmax(max[i * in + c], z[(size_t)graph->indices[e] * in + c] + (*weights)[c]);
+    *weights += in;
+    ref_multiply(graph->n_dst, in, out, x, *weights, y);
+    *weights += in * out;
+    ref_multiply(graph->n_dst, in, out, max, *weights, y);
+    *weights += in * out;
+}
+
 /* What a layer itself computes: y [n, out] of x and of ax, the sums over the edges. */
 static void ref_layer(const struct ref_pass *pass, size_t n, const double *x, const double *ax,
                       const double *start, const double **weights, double *y) {
@@ -238,6 +258,9 @@ static void ref_layer(const struct ref_pass *pass, size_t n, const double *x, co
     case LAYER_gat:
     case LAYER_gatv2:
         ref_attention(pass, x, weights, y);
+        return;
+    case LAYER_sage_max:
+        ref_pooling(pass, x, weights, y);
         return;
     case LAYER_propagate:
         memcpy(y, ax, n * out * sizeof *y);
@@ -438,6 +461,8 @@ static const char *const stacks[] = {
     "sage_gcn width=6 activation=relu; sage_gcn",
     "gin",
     "gin width=6 activation=relu dropout=0.4; gin",
+    "sage_max",
+    "sage_max width=6 activation=relu dropout=0.4; sage_max",
     "gat heads=3 average=true",
     "gat width=3 heads=4 activation=elu dropout=0.3 attention_dropout=0.4; gat",
     "gat width=4 heads=2 residual=true activation=elu; gat heads=2 average=true "

@@ -29,8 +29,7 @@ size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
         for (size_t t = 0; t < all; t++) {
             struct tensor_spec *tensor = &tensors[count++];
             *tensor = some[t];
-            snprintf(tensor->name, sizeof tensor->name, "layer%zu.%.*s", l,
-                     (int)sizeof tensor->name - 12, some[t].name);
+            snprintf(tensor->name, sizeof tensor->name, "layer%zu.%.20s", l, some[t].name);
             tensor->decay = some[t].decay && (spec->decay_layers == DECAY_ALL || first);
         }
     }
