@@ -373,8 +373,8 @@ static int load_config(const struct arguments *arguments, struct config **ret) {
 static int check_config(const struct config *config, struct error *reterr) {
     if (config->consistency_mode != CONSISTENCY_ASYNC)
         return error_set(reterr, ERR_CONFIG,
-                         "consistency.mode is %s: only async is measured, where every push is "
-                         "merged by itself; in the others workers wait for each other",
+                         "consistency.mode is %s: only async is measured, where pushes are "
+                         "merged as they come; in the others workers wait for each other",
                          config_choice(config, "consistency.mode"));
     if (config->aggregation_staleness_max || config->aggregation_staleness_damping)
         return error_set(reterr, ERR_CONFIG,
@@ -382,6 +382,20 @@ static int check_config(const struct config *config, struct error *reterr) {
                          "there are no weights whose age would count; leave it out",
                          config->aggregation_staleness_max ? "aggregation.staleness_max"
                                                            : "aggregation.staleness_damping");
+    const struct {
+        const char *name;
+        bool given;
+    } steps[] = {{"servers.evict_after", config->servers_evict_after > 0},
+                 {"optimizer.schedule", config->optimizer_schedule != SCHEDULE_CONSTANT},
+                 {"optimizer.warmup", config->optimizer_warmup > 0},
+                 {"optimizer.clip_norm", config->optimizer_clip_norm > 0},
+                 {"train.label_smoothing", config->train_label_smoothing > 0}};
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++)
+        if (steps[i].given)
+            return error_set(reterr, ERR_CONFIG,
+                             "%s has no meaning here: the benchmark's clients train nothing and "
+                             "count no steps; leave it out",
+                             steps[i].name);
     return 0;
 }
 

@@ -93,6 +93,27 @@ static int predict_read_spec(struct predict *p, const char *path, struct error *
     return 0;
 }
 
+/* Classes are numbers in a model. Only the snapshot says what they are called, and whether a node
+ * may have several. */
+static int predict_check_snapshot(struct predict *p, const char *command, const char *path,
+                                  struct error *reterr) {
+    const char *several = metadata_text(p, "multi_label"), *was = metadata_text(p, "snapshot");
+    bool is_several = p->snapshot->multi_labels.data != NULL;
+    if (several[0] && (strcmp(several, "true") == 0) != is_several)
+        return error_set(reterr, ERR_WRONG_LAYOUT,
+                         "%s: the model is for %s, those of snapshot %s@%s may have %s", path,
+                         is_several ? "one label a node" : "several labels a node",
+                         p->snapshot->name, p->snapshot->version,
+                         is_several ? "several" : "only one");
+    const char *digest = metadata_text(p, "snapshot_digest");
+    if (digest[0] && strcmp(digest, p->snapshot->digest) != 0)
+        fprintf(stderr,
+                "%s: warning: the model was trained on another snapshot (%s) than %s@%s: its "
+                "classes are taken for this one's by their order\n",
+                command, was, p->snapshot->name, p->snapshot->version);
+    return 0;
+}
+
 /* Copies the file's tensors into the model's order, by name. */
 static int predict_place_weights(struct predict *p, const char *path, struct error *reterr) {
     _cleanup_(mem_free_p) struct tensor_spec *wanted = NULL;
@@ -132,6 +153,8 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
         r = snapshot_find(config->data_root, config->data_snapshot, &dir, reterr);
     if (r == 0)
         r = snapshot_open(dir, config->data_verify, &p->snapshot, reterr);
+    if (r == 0)
+        r = predict_check_snapshot(p, "graphps predict", arguments->model, reterr);
     if (r == 0)
         r = predict_read_spec(p, arguments->model, reterr);
     if (r == 0)

@@ -60,6 +60,10 @@ struct run {
 
 static volatile sig_atomic_t signals_seen;
 
+/* Who ends a process and its group, as timeout(1) does, sends two signals at once: only one that
+ * comes this long after the first asks for haste. */
+#define HASTE_AFTER_MS 1000
+
 static void on_signal(int number) {
     (void)number;
     signals_seen++;
@@ -163,6 +167,8 @@ static void run_heed_signals(struct run *run, uint64_t now_ms) {
                 "interrupted: the workers finish their step, the shards write a checkpoint (once "
                 "more to kill them at once)",
                 1, now_ms);
+    else if (run->ending_ms && now_ms - run->ending_ms < HASTE_AFTER_MS)
+        run->ending_signals = signals_seen;
     else if (run->ending_ms &&
              (signals_seen > run->ending_signals || now_ms - run->ending_ms > 2 * grace_ms))
         launch_signal(&run->launch, SIGKILL);
@@ -336,7 +342,7 @@ static int run_failed(const struct run *run, struct error *reterr) {
     uint64_t generation;
     *reterr = run->failure;
     bool curable = error_exit_code(reterr->code) == 70 || error_exit_code(reterr->code) == 75;
-    if (curable && model_file_generation(run->config->job_dir, &generation, NULL, NULL) == 0)
+    if (curable && model_file_generation(run->config->job_dir, &generation, NULL, NULL, NULL) == 0)
         error_set(reterr, reterr->code, "%s; the same command goes on from checkpoint %lu in %s",
                   error_text(reterr), (unsigned long)generation, run->config->job_dir);
     return reterr->code;
@@ -347,7 +353,7 @@ static int run_interrupted(const struct run *run, struct error *reterr) {
     const char *dir = run->config->job_dir;
     uint64_t generation;
     struct error why = {0};
-    int r = model_file_generation(dir, &generation, NULL, &why);
+    int r = model_file_generation(dir, &generation, NULL, NULL, &why);
     if (r == 0)
         return error_set(reterr, ERR_INTERRUPTED,
                          "interrupted; the same command goes on from checkpoint %lu in %s",

@@ -18,8 +18,11 @@ static int make_layout(const struct config *config, const struct store *store, s
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     size_t count = model_tensors(&spec, &tensors);
-    return layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
-                      (size_t)config->servers_count, ret, reterr);
+    struct error cause;
+    int r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
+                       (size_t)config->servers_count, ret, &cause);
+    return r < 0 ? error_set(reterr, r == ERR_LIMIT ? ERR_CONFIG : r, "the model: %s", cause.text)
+                 : 0;
 }
 
 static void plan_shards(const struct config *config, const struct layout *layout,

@@ -67,6 +67,9 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
     json_object_set_new(
         metadata, "normalize_features",
         json_string(json_is_true(json_object_get(model, "normalize_features")) ? "true" : "false"));
+    json_object_set_new(
+        metadata, "multi_label",
+        json_string(json_is_true(json_object_get(coordinator, "multi_label")) ? "true" : "false"));
     json_object_set_new(metadata, "weights", json_string(facts->best ? "best" : "last"));
     put_number(metadata, "epoch", facts->best ? facts->best_epoch : facts->last_epoch);
     put_number(metadata, "generation", (double)facts->generation);
@@ -80,7 +83,7 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
 }
 
 int model_file_generation(const char *job_dir, uint64_t *ret, char ret_digest[64],
-                          struct error *reterr) {
+                          json_t **ret_state, struct error *reterr) {
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     _cleanup_(mem_free_p) float *weights = NULL;
     size_t count = 0;
@@ -91,6 +94,8 @@ int model_file_generation(const char *job_dir, uint64_t *ret, char ret_digest[64
         const char *digest = json_string_value(json_object_get(coordinator, "snapshot_digest"));
         snprintf(ret_digest, 64, "%s", digest ? digest : "");
     }
+    if (r == 0 && ret_state)
+        *ret_state = json_incref(coordinator);
     json_decref(coordinator);
     return r;
 }

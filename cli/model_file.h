@@ -1,6 +1,7 @@
 /* From a checkpoint to an exported model: what `graphps export`, `train` and `predict` share. */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,9 +23,9 @@ struct model_facts {
 
 /* The newest complete generation below a job directory, and (ret_digest not NULL) the digest of the
  * snapshot it was trained on, "" when it does not say; ERR_NOT_FOUND and others say why there is
- * none. */
+ * none. ret_state not NULL: shard 0's state in it, to be json_decref'd. */
 int model_file_generation(const char *job_dir, uint64_t *ret, char ret_digest[64],
-                          struct error *reterr);
+                          json_t **ret_state, struct error *reterr);
 /* Says on standard error, in lines that begin with the command, which checkpoints that are newer
  * than the one that was taken are damaged, and how. best: its best weights were asked for. */
 void model_file_warn(const char *command, const char *checkpoint, bool best, uint64_t taken);

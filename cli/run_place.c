@@ -18,6 +18,7 @@
 #include "common/file.h"
 #include "common/mem.h"
 #include "common/model_spec.h"
+#include "server/coordinator.h"
 #include "worker/graph/catalog.h"
 #include "worker/graph/claim.h"
 
@@ -113,6 +114,15 @@ static int check_resumed(const struct run_place *place, const char *digest, stru
                      place->digest);
 }
 
+static bool has_files(const char *dir) {
+    char **names = NULL;
+    size_t count = 0;
+    if (dir_list(dir, &names, &count, NULL) < 0)
+        return false;
+    dir_list_free(names, count);
+    return count > 0;
+}
+
 /* Goes an earlier run on, or is what it left in the way? */
 static int look_at_dir(struct run_place *place, bool fresh, struct error *reterr) {
     const char *dir = place->config->job_dir;
@@ -127,18 +137,30 @@ static int look_at_dir(struct run_place *place, bool fresh, struct error *reterr
     uint64_t generation = 0;
     char digest[64] = "";
     struct error why = {0};
-    int r = model_file_generation(dir, &generation, digest, &why);
-    if (r == 0 && (r = check_resumed(place, digest, reterr)) < 0)
-        return r;
+    json_t *state = NULL;
+    int r = model_file_generation(dir, &generation, digest, &state, &why);
+    if (r == 0) {
+        r = check_resumed(place, digest, reterr);
+        if (r == 0)
+            r = coordinator_check_model(place->config, state, reterr);
+        json_decref(state);
+        if (r < 0)
+            return r;
+    }
     if (r == ERR_NOT_FOUND)
-        printf("the interrupted run in %s left no complete checkpoint to resume\n", dir);
+        printf("the interrupted run in %s left no complete checkpoint to resume: it begins anew\n",
+               dir);
     else if (r < 0)
-        fprintf(stderr, "%s: warning: no checkpoint of the interrupted run in %s can be used: %s\n",
+        fprintf(stderr,
+                "%s: warning: no checkpoint of the interrupted run in %s can be used, it begins "
+                "anew: %s\n",
                 place->command, dir, error_text(&why));
     else
         printf("resuming the interrupted run in %s from checkpoint %lu (--fresh starts anew)\n",
                dir, (unsigned long)generation);
     place->resumed = r == 0;
+    /* Half of a generation may be what another machine's half is to be brought to. */
+    place->to_begin = r < 0 && has_files(checkpoints);
     if (r == 0)
         model_file_warn(place->command, dir, false, generation);
     return 0;

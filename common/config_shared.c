@@ -44,16 +44,17 @@ int config_shared_check(const struct config *config, const char *other, struct e
     while (*a && *b) {
         size_t a_len = strcspn(a, "\n"), b_len = strcspn(b, "\n");
         if (a_len != b_len || memcmp(a, b, a_len) != 0)
-            return error_set(reterr, ERR_WRONG_JOB,
-                             "%.*s there, %.*s here; all processes of a job are started from one "
-                             "file with the same --set",
-                             b_len < 120 ? (int)b_len : 120, b, (int)a_len, a);
+            return error_set(
+                reterr, ERR_WRONG_JOB,
+                "a worker says %.*s, the shard %.*s; all processes of a job are started from one "
+                "file with the same --set",
+                b_len < 120 ? (int)b_len : 120, b, (int)a_len, a);
         a += a_len + (a[a_len] != 0);
         b += b_len + (b[b_len] != 0);
     }
     if (*a || *b)
         return error_set(reterr, ERR_WRONG_JOB,
-                         "there are other options there than here: is it the "
+                         "the worker has other options than the shard: is it the "
                          "same release?");
     return 0;
 }

@@ -112,6 +112,8 @@ static int layer_parse(const char *line, struct layer_spec *ret, struct error *r
     snprintf(words, sizeof words, "%s", line);
     *ret = (struct layer_spec){
         .kind = -1, .activation = ACTIVATION_NONE, .alpha = 0.1F, .heads = 1, .slope = 0.2F};
+    const char *keys[LAYER_TEXT_MAX / 2];
+    size_t count = 0;
     for (char *word; (word = strtok_r(rest, " \t", &rest));) {
         char *value = strchr(word, '=');
         if (ret->kind < 0) {
@@ -122,9 +124,13 @@ static int layer_parse(const char *line, struct layer_spec *ret, struct error *r
                 break;
             continue;
         }
-        if (!value)
+        if (!value || value == word)
             return error_set(reterr, ERR_CONFIG, "\"%s\": %s is no parameter=value", line, word);
         *value++ = '\0';
+        for (size_t i = 0; i < count; i++)
+            if (strcmp(keys[i], word) == 0)
+                return error_set(reterr, ERR_CONFIG, "\"%s\": %s is there twice", line, word);
+        keys[count++] = word;
         int r = parameter_parse(ret, line, word, value, reterr);
         if (r < 0)
             return r;
@@ -264,6 +270,18 @@ void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes
             ADD(" dropout=%.9g", (double)layer->dropout);
     }
 #undef ADD
+}
+
+bool model_spec_same(const struct model_spec *a, const struct model_spec *b) {
+    const struct model_spec *both[2] = {a, b};
+    char texts[2][STACK_TEXT_MAX];
+    for (int i = 0; i < 2; i++) {
+        struct model_spec plain = *both[i];
+        for (size_t l = 0; l < plain.count; l++)
+            plain.layers[l].dropout = plain.layers[l].attention_dropout = 0;
+        model_spec_print(&plain, texts[i], sizeof texts[i]);
+    }
+    return strcmp(texts[0], texts[1]) == 0;
 }
 
 /* --- the short forms --- */

@@ -89,6 +89,8 @@ size_t model_spec_hops(const struct config *config);
 bool model_spec_first_transpose(const struct model_spec *spec);
 /* The layers as lines of model.stack, joined by "; ". buf_bytes STACK_TEXT_MAX is enough. */
 void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes);
+/* Do both compute the same of the same weights? Dropout is not asked about. */
+bool model_spec_same(const struct model_spec *a, const struct model_spec *b);
 /* The layers from such a text; the other fields are left as they are. ERR_CONFIG. */
 int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
                      struct model_spec *spec, struct error *reterr);

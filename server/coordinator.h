@@ -73,6 +73,9 @@ json_t *coordinator_save(struct coordinator *c);
  * (score_key): "valid_accuracy", "test_micro_f1", ..., -1: not known. */
 json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);
+/* Is a state of the model that the job file describes? Other weights of the same shapes would be
+ * taken for those of this one. ERR_CONFIG says what differs. */
+int coordinator_check_model(const struct config *config, const json_t *state, struct error *reterr);
 /* A checkpoint's ledger knows who holds a rank better than the state saved a moment before it. */
 void coordinator_learn(struct coordinator *c, uint32_t rank, uint64_t attempt,
                        uint64_t incarnation);

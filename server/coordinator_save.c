@@ -122,6 +122,32 @@ static int worker_load(const json_t *json, struct worker *ret) {
     return 0;
 }
 
+int coordinator_check_model(const struct config *config, const json_t *state,
+                            struct error *reterr) {
+    const json_t *model = json_object_get(state, "model");
+    const char *layers = json_string_value(json_object_get(model, "layers"));
+    bool normalized = json_is_true(json_object_get(model, "normalize_features"));
+    struct model_spec saved = {0}, wanted;
+    char text[STACK_TEXT_MAX];
+    if (!layers || model_spec_parse(layers, 1, 1, &saved, NULL) < 0)
+        return error_set(reterr, ERR_FORMAT,
+                         "the coordinator's state does not say what model it is of");
+    model_spec_from(config, 1, 1, &wanted);
+    model_spec_print(&wanted, text, sizeof text);
+    if (!model_spec_same(&saved, &wanted))
+        return error_set(reterr, ERR_CONFIG,
+                         "the run was begun with the model \"%.150s\", the job file's is now "
+                         "\"%.150s\"; set it back, or give the new run another job.dir (graphps "
+                         "train: --fresh)",
+                         layers, text);
+    if (normalized != config->data_normalize_features)
+        return error_set(reterr, ERR_CONFIG,
+                         "the run was begun with data.normalize_features %s, it is now %s; set it "
+                         "back, or give the new run another job.dir (graphps train: --fresh)",
+                         normalized ? "true" : "false", normalized ? "false" : "true");
+    return 0;
+}
+
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr) {
     Graphps__EpochStatus best = GRAPHPS__EPOCH_STATUS__INIT, last = GRAPHPS__EPOCH_STATUS__INIT;
     json_t *saved;
@@ -135,6 +161,9 @@ int coordinator_load(struct coordinator *c, const json_t *state, struct error *r
         epoch_load(json_object_get(state, "best"), &best) < 0 ||
         epoch_load(json_object_get(state, "last"), &last) < 0)
         return error_set(reterr, ERR_FORMAT, "the coordinator's state is not what it should be");
+    int r = coordinator_check_model(c->config, state, reterr);
+    if (r < 0)
+        return r;
     if (json_array_size(saved) != c->worker_count)
         return error_set(reterr, ERR_CONFIG,
                          "the run was begun with %zu workers, workers.count is %zu; set it back, "

@@ -82,10 +82,11 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     size_t count = model_tensors(&spec, &tensors);
     struct layout *layout;
+    struct error cause;
     r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
-                   (size_t)config->servers_count, &layout, reterr);
-    if (r < 0)
-        return r;
+                   (size_t)config->servers_count, &layout, &cause);
+    if (r < 0) /* our own model is too large: not a peer's fault */
+        return error_set(reterr, r == ERR_LIMIT ? ERR_CONFIG : r, "the model: %s", cause.text);
     struct trainer *trainer = mem_alloc(sizeof *trainer);
     trainer->config = config;
     trainer->store = store;

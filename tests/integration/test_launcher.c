@@ -206,7 +206,8 @@ START_TEST(from_a_job_file_to_predictions) {
 }
 END_TEST
 
-/* Ctrl-C: 75, everybody gone, a checkpoint; the same command goes on from it and finishes. */
+/* Ctrl-C, even if it comes twice at once: 75, everybody gone, a checkpoint; with another model it
+ * is not gone on from; the same command goes on from it and finishes. */
 START_TEST(interrupted_and_resumed) {
     struct cluster *cluster = new_job(EPOCHS);
     struct child launcher;
@@ -214,11 +215,20 @@ START_TEST(interrupted_and_resumed) {
     wait_process_log(&launcher, cluster, "worker-0", " sequence=20\n");
     struct family family = find_family(&launcher);
     child_signal(&launcher, SIGINT);
+    child_signal(&launcher, SIGTERM);
     child_expect(&launcher, 75, CLUSTER_TIMEOUT_MS);
     wait_family_gone(&family);
     char *output = child_log(&launcher);
     check_has(output, "the same command goes on from checkpoint ");
     free(output);
+    static const char *const others[] = {"model.activation=elu", "data.normalize_features=true"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        start_launcher_with(&launcher, cluster, others[i]);
+        child_expect(&launcher, 78, CLUSTER_TIMEOUT_MS);
+        output = child_log(&launcher);
+        check_has(output, "the run was begun with ");
+        free(output);
+    }
     struct job_end end = job_end(job_dir(cluster));
     ck_assert_uint_gt(end.last_epoch, 0);
     ck_assert_uint_lt(end.last_epoch, EPOCHS);

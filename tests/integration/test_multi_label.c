@@ -37,6 +37,7 @@ static void make_snapshot(void) {
                                 "--multi-label",
                                 NULL};
     run(argv);
+    graphs_snapshot(root, "one", NODES, CLASSES, DEGREE, FEATURES, 5);
 }
 
 /* Classes as bits, of "c0;c3" up to the field's end. */
@@ -68,6 +69,25 @@ static double best_constant(const unsigned *is, size_t n) {
         best = fmax(best, f1(said, is, n));
     }
     return best;
+}
+
+/* Classes are numbers in a model: where labels are of another kind they mean nothing. */
+static void check_refused(const char *model, const char *job_path) {
+    const char *const argv[] = {child_program("graphps"),
+                                "predict",
+                                "--model",
+                                model,
+                                "--config",
+                                job_path,
+                                "--set",
+                                "data.snapshot=one",
+                                "--out",
+                                test_path(root, "refused.csv"),
+                                NULL};
+    char *output;
+    ck_assert_int_eq(child_run(argv, CLUSTER_TIMEOUT_MS, &output), 76);
+    ck_assert_msg(strstr(output, "the model is for several labels a node"), "%s", output);
+    free(output);
 }
 
 /* What the file says of the test nodes: classes predicted and true. The latter are those that
@@ -147,6 +167,7 @@ START_TEST(imported_trained_predicted) {
         child_program("graphps"),  "predict", "--model", model, "--config",
         cluster_job_path(cluster), "--out",   out,       NULL};
     run(predict);
+    check_refused(model, cluster_job_path(cluster));
     unsigned said[NODES], is[NODES];
     size_t tested = read_predictions(out, said, is);
     double micro = f1(said, is, tested);

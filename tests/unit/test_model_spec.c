@@ -92,6 +92,8 @@ START_TEST(faults_are_named) {
         {"propagate; propagate", "no layer has weights"},
         {"conv", "\"conv\" does not begin with a kind of layer (linear, gcn, "},
         {"gcn width", "width is no parameter=value"},
+        {"gcn =6; gcn", "=6 is no parameter=value"},
+        {"gcn width=6 width=7; gcn", "width is there twice"},
         {"gcn width=0; gcn", "width=0 is not a number from 1 to 65536"},
         {"gcn width=1.5; gcn", "width=1.5 is not a number"},
         {"gcn width=6x; gcn", "width=6x is not a number"},

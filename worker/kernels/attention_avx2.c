@@ -488,11 +488,10 @@ static void gat_backward(const struct attention *at, const float *z, size_t ldz,
     const struct shape shape = shape_of(at);
     const struct draws draws = draws_of(at);
     size_t d = shape.d, n = at->n_src, own = at->n_dst * shape.heads;
-    bool parallel = attention_parallel(at);
     struct attention_scratch place;
     attention_scratch_place(at, true, scratch, &place);
     gather_nodes(at, &shape, s_dst, max, sum, y, ldy, dy, lddy, &place);
-#pragma omp parallel for schedule(static, 1) if (parallel)
+#pragma omp parallel for schedule(static, 1) if (attention_parallel(at))
     for (size_t part = 0; part < at->parts; part++) {
         float *ds_dst = place.ds_dst + part * own;
         memset(ds_dst, 0, own * sizeof *ds_dst);
@@ -501,7 +500,7 @@ static void gat_backward(const struct attention *at, const float *z, size_t ldz,
             gat_back_row(at, &shape, &draws, &place, j, at->t_indptr[end], z, ldz, s_src, dy, lddy,
                          ds_dst, dz + j * lddz);
     }
-#pragma omp parallel for schedule(static) if (parallel)
+#pragma omp parallel for schedule(static) if (attention_parallel(at))
     for (size_t part = 0; part < ATTENTION_SUMS; part++)
         gat_back_scores(at, &shape, &place, attention_sum_begin(n, part),
                         attention_sum_begin(n, part + 1), z, ldz, a_src, a_dst, dz, lddz,
@@ -581,11 +580,10 @@ static void gatv2_backward(const struct attention *at, const float *zl, size_t l
     const struct shape shape = shape_of(at);
     const struct draws draws = draws_of(at);
     size_t d = shape.d;
-    bool parallel = attention_parallel(at);
     struct attention_scratch place;
     attention_scratch_place(at, false, scratch, &place);
     gather_nodes(at, &shape, NULL, max, sum, y, ldy, dy, lddy, &place);
-#pragma omp parallel for schedule(dynamic, 1) if (parallel)
+#pragma omp parallel for schedule(dynamic, 1) if (attention_parallel(at))
     for (int c = 0; c < ATTENTION_SUMS; c++) {
         float *sums = place.da + (size_t)c * d;
         memset(sums, 0, d * sizeof *sums);
