@@ -196,7 +196,7 @@ END_TEST
 /* Promise (G2): when the job fails because one waits for another in vain, the other is named, not
  * only the one who lost patience. */
 START_TEST(the_culprit_is_named) {
-    static const char *const sets[] = {"net.give_up_s=3", "launch.max_restarts=0",
+    static const char *const sets[] = {"net.give_up_s=8", "launch.max_restarts=0",
                                        "checkpoint.grace_s=1", NULL};
     struct cluster *cluster = job_new(2, 2, "async", EPOCHS);
     struct child launcher;

@@ -174,7 +174,8 @@ START_TEST(a_worker_that_does_not_fit) {
     cluster_set(cluster, "optimizer.lr=0.5");
     cluster_start_one(cluster, CLUSTER_WORKER, 1);
     child_expect(worker, 76, CLUSTER_TIMEOUT_MS);
-    ck_assert_uint_ge(job_log_count(worker, "optimizer.lr: 0.5 there"), 1);
+    ck_assert_uint_ge(
+        job_log_count(worker, "a worker says optimizer.lr: 0.5, the shard optimizer.lr: "), 1);
     cluster_set(cluster, "optimizer.lr=0.02");
 
     cluster_start_one(cluster, CLUSTER_WORKER, 1);
