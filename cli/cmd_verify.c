@@ -3,6 +3,8 @@
  * and compares the means of the test scores. What is done is kept beside the job's directory, so a
  * verification that was interrupted goes on. */
 #include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -62,6 +65,7 @@ struct verify {
     const char *command;
     const struct arguments *arguments;
     const struct config *config;
+    int dir_fd;                  /* locked; -1: not yet */
     char *dir, *state_path;      /* <job.dir>-verify and the file in it */
     char *identity;              /* what the scores are of */
     char metric[32], digest[64]; /* of the scores and the snapshot, once there is one */
@@ -170,6 +174,19 @@ static int state_write(struct verify *v, struct error *reterr) {
     free(text);
     json_decref(state);
     return r;
+}
+
+/* Two at once would take each other's runs away. */
+static int dir_claim(struct verify *v, struct error *reterr) {
+    int r = dir_make(v->dir, reterr);
+    if (r < 0)
+        return r;
+    v->dir_fd = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (v->dir_fd < 0)
+        return error_set(reterr, ERR_IO, "%s: %s", v->dir, strerror(errno));
+    if (flock(v->dir_fd, LOCK_EX | LOCK_NB) < 0)
+        return error_set(reterr, ERR_IN_USE, "%s: another graphps verify is at work there", v->dir);
+    return 0;
 }
 
 static long runs_done(struct verify *v) {
@@ -289,7 +306,7 @@ static int run_all(struct verify *v, struct error *reterr) {
         fprintf(stderr, "%s: going on: %ld of %ld runs are there\n", v->command, done, all);
     }
     v->begun_with = runs_done(v);
-    int r = dir_make(v->dir, reterr);
+    int r = 0;
     for (long seed = 1; r == 0 && seed <= v->arguments->seeds; seed++)
         for (size_t w = 0; r == 0 && w < WAYS; w++)
             if (isnan(*score_at(v, w, seed)))
@@ -385,6 +402,8 @@ static void print_json(struct verify *v, const struct verdict *verdict) {
 /* --- --- */
 
 static void verify_done(struct verify *v) {
+    if (v->dir_fd >= 0)
+        close(v->dir_fd);
     mem_free(v->dir);
     mem_free(v->state_path);
     mem_free(v->identity);
@@ -402,9 +421,12 @@ static int verify_run(struct verify *v, bool *ret_holds, struct error *reterr) {
     v->scores = mem_array(count, sizeof *v->scores);
     for (size_t i = 0; i < count; i++)
         v->scores[i] = NAN;
+    int r = dir_claim(v, reterr);
+    if (r < 0)
+        return r;
     state_read(v);
     progress_begin(&v->progress, stderr, v->command, "runs", time_now_ms());
-    int r = run_all(v, reterr);
+    r = run_all(v, reterr);
     if (r < 0)
         return r;
     struct verdict verdict = judge(v);
@@ -444,7 +466,7 @@ int cmd_verify(int argc, char **argv) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
-    struct verify v = {.command = argv[0], .arguments = &arguments, .config = config};
+    struct verify v = {.dir_fd = -1, .command = argv[0], .arguments = &arguments, .config = config};
     struct error err = {0};
     bool holds = false;
     r = verify_run(&v, &holds, &err);

@@ -101,8 +101,8 @@ START_TEST(json_has_the_scores) {
 }
 END_TEST
 
-/* Interrupted in the middle of a run it ends with 75 and leaves no half of one; asked again it goes
- * on with what is there; another job file begins anew. */
+/* A second one at once is refused. Interrupted in the middle of a run it ends with 75 and leaves no
+ * half of one; asked again it goes on with what is there; another job file begins anew. */
 START_TEST(an_interruption_is_gone_on_with) {
     struct child child;
     const char *scores = test_path(root, "runs/small-verify/scores.json");
@@ -113,9 +113,13 @@ START_TEST(an_interruption_is_gone_on_with) {
     const char *const argv[] = {child_program("graphps"), "verify", job, "--seeds=2", NULL};
     child_start(&child, argv);
     child_wait_file(&child, scores, CLUSTER_TIMEOUT_MS);
+    char *output;
+    ck_assert_int_eq(verify("--seeds=2", NULL, NULL, &output), 75);
+    ck_assert_msg(strstr(output, "another graphps verify is at work"), "%s", output);
+    free(output);
     child_signal(&child, SIGINT);
     child_expect(&child, 75, CLUSTER_TIMEOUT_MS);
-    char *output = child_log(&child);
+    output = child_log(&child);
     ck_assert_msg(strstr(output, " of 8 runs; the same command goes on"), "%s", output);
     free(output);
     ck_assert(access(test_path(root, "runs/small-verify/bsp-1"), F_OK) != 0);
