@@ -286,7 +286,8 @@ static int run_one(struct verify *v, size_t way, long seed, struct error *reterr
     } else if (r == 0) {
         r = score_read(v, dir, score_at(v, way, seed), reterr);
     }
-    if (file_exists(dir))
+    /* The logs of one that failed say why. */
+    if ((r == 0 || r == ERR_INTERRUPTED) && file_exists(dir))
         dir_remove(dir, NULL);
     if (r == 0) {
         unlink(process.log_path);
