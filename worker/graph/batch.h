@@ -28,6 +28,26 @@ struct layer_graph {
     const float *t_weights;
 };
 
+/* Links to be scored: pair p < count is a link, pair count + i * each + k a negative of link i.
+ * Ends are numbers of the batch's outputs. */
+struct link_pairs {
+    uint64_t count;   /* links; pairs are count * (1 + each), below 2^31 */
+    uint64_t each;    /* negatives of a link */
+    int32_t *sources; /* [pairs]; -1: a negative that there is not, all nodes make edges */
+    int32_t *targets; /* [pairs] */
+    const int32_t
+        *relations; /* [count] types of the links, and of their negatives; NULL: all alike */
+};
+
+static inline uint64_t link_pairs_all(const struct link_pairs *links) {
+    return links->count * (1 + links->each);
+}
+
+/* Whose negative a pair is; of a link itself. */
+static inline uint64_t link_pairs_link(const struct link_pairs *links, uint64_t pair) {
+    return pair < links->count ? pair : (pair - links->count) / links->each;
+}
+
 struct batch {
     uint64_t step;    /* counts optimizer steps; keys dropout */
     uint64_t version; /* batches of one version have the same graph and features, so what is made
@@ -45,5 +65,7 @@ struct batch {
     /* [n_output] what each output's loss counts for, where the sampler does not take all training
      * nodes equally often; NULL: 1 */
     const float *loss_weights;
-    uint32_t train_count; /* outputs that are labelled training nodes: loss is their mean */
+    uint32_t train_count;    /* outputs that are labelled training nodes: loss is their mean; with
+                                train.task links: links */
+    struct link_pairs links; /* with train.task links, else empty */
 };
