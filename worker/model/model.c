@@ -375,10 +375,14 @@ static void start_add(const struct model *model, const struct batch *batch, size
         dy[i] += gradient[i];
 }
 
+float *model_output_gradient(struct model *model) {
+    return model->slots[SLOT_GRADIENT];
+}
+
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient) {
     const struct model_spec *spec = &model->spec;
-    float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
+    float *dy = model_output_gradient(model);
     const float *logits = model->slots[slot_of(spec->count - 1, SLOT_Y)];
     if (batch->multi_labels)
         loss_multi_backward(batch->n_output, spec->classes, logits, batch->labels,
@@ -387,7 +391,13 @@ void model_backward(struct model *model, const struct batch *batch, const float 
     else
         loss_backward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
                       batch->loss_weights, batch->train_count, spec->label_smoothing, dy);
+    model_backward_outputs(model, batch, weights, gradient);
+}
 
+void model_backward_outputs(struct model *model, const struct batch *batch, const float *weights,
+                            float *gradient) {
+    const struct model_spec *spec = &model->spec;
+    float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
     for (size_t l = spec->count; l-- > model->first_weighted;) {
         struct layer_pass pass = layer_pass(model, batch, weights, l, true);
         struct finish_pass finish = finish_pass(model, batch, weights, l, true);

@@ -39,3 +39,8 @@ const float *model_forward(struct model *model, const struct batch *batch, const
  * over training outputs)/d(weights), flat, overwritten. */
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient);
+/* The same for a loss of the caller's own: who fills the first with d(loss)/d(outputs), [n_output,
+ * classes], between model_forward(train = true) and the second, gets d(loss)/d(weights). */
+float *model_output_gradient(struct model *model);
+void model_backward_outputs(struct model *model, const struct batch *batch, const float *weights,
+                            float *gradient);
