@@ -261,6 +261,25 @@ static void check_sampler(struct finisher *finisher) {
                  (long long)config->train_clusters_per_batch, (long long)config->train_clusters);
 }
 
+/* What is asked of links, with the task nodes, and the other way round. */
+static void check_links(struct finisher *finisher) {
+    static const char *const names[] = {
+        "dim", "decoder", "loss", "negatives", "negatives_per_link", "candidates"};
+    const struct config *config = finisher->config;
+    if (config->train_task == TASK_NODES) {
+        for (size_t i = 0; i < ARRAY_LEN(names); i++)
+            if (place_of(config, "link", names[i]).line != 0)
+                fault_of(finisher, "link", names[i], "it is for train.task links, which is nodes");
+        return;
+    }
+    if (config->train_label_smoothing > 0)
+        fault_of(finisher, "train", "label_smoothing", "links have no labels to be smoothed");
+    if (config->train_mode == TRAIN_SAMPLED && config->train_sampler != SAMPLER_NEIGHBOR)
+        fault_of(finisher, "train", "sampler",
+                 "mini-batches of links are made by neighbor alone, not by %s",
+                 config_choice(config, "train.sampler"));
+}
+
 /* A rate that nothing uses, or that has no room to go where it should. */
 static void check_schedule(struct finisher *finisher) {
     const struct config *config = finisher->config;
@@ -296,11 +315,12 @@ int config_finish(struct config *config, const char *path, struct config_faults 
     size_t hops = model_spec_hops(config);
     finish_fanout(&finisher, config, hops);
     check_sampler(&finisher);
+    check_links(&finisher);
     if (finisher.sink.count > 0)
         return ERR_CONFIG;
 
     if (config->data_halo < 0)
-        config->data_halo = (int64_t)hops;
+        config->data_halo = (int64_t)hops + (config->train_task == TASK_LINKS);
     if (!config->job_dir[0]) {
         mem_free(config->job_dir);
         config->job_dir = mem_printf("%s/runs/%s", config->data_root, config->job_name);

@@ -9,7 +9,7 @@
 #include "common/mem.h"
 
 static bool option_is_shared(const struct config_option *option) {
-    static const char *const sections[] = {"model",       "train",       "optimizer",
+    static const char *const sections[] = {"model",       "train",       "link", "optimizer",
                                            "consistency", "aggregation", "push"};
     if (strcmp(option->name, "threads") == 0 || strcmp(option->name, "sampler_threads") == 0)
         return false; /* a matter of the machine */

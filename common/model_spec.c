@@ -358,7 +358,9 @@ void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t c
     int r = read_stack(config, ret, NULL);
     assert(r == 0);
     (void)r;
-    stack_resolve(ret, input_dim, classes);
+    bool links = config->train_task == TASK_LINKS;
+    stack_resolve(ret, input_dim, links ? (uint32_t)config->link_dim : classes);
+    ret->hops.outer = links ? 1 : 0;
 }
 
 size_t model_spec_hops(const struct config *config) {

@@ -30,6 +30,9 @@ enum graph_norm {
 struct hops {
     size_t count;
     int graph[HOPS_MAX]; /* enum graph_norm */
+    /* Outputs are wanted of nodes so many hops around the owned ones: 1 where links into those are
+     * scored, else 0. */
+    size_t outer;
 };
 
 enum layer_kind {
@@ -79,7 +82,8 @@ struct model_spec {
 
 /* Are the model's options sound? ERR_CONFIG says which line of model.stack is not, and why. */
 int model_spec_check(const struct config *config, struct error *reterr);
-/* From options that are sound and a graph's dimensions. */
+/* From options that are sound and a graph's dimensions. With train.task links the model puts out
+ * embeddings of link.dim numbers in place of classes. */
 void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
                      struct model_spec *ret);
 /* How many layers propagate: what does not depend on a graph. */

@@ -1,7 +1,7 @@
-/* One batch over all owned nodes of a store, made once. Local nodes are numbered by hop, so what a
- * layer computes is a prefix of them, and all layers of one norm share one array of edges and
- * weights: a layer is a number of rows. Owns the weights and transposes, and features where it had
- * to make them; the rest is the store's. */
+/* One batch over all owned nodes of a store (and, for links, their neighbours), made once. Local
+ * nodes are numbered by hop, so what a layer computes is a prefix of them, and all layers of one
+ * norm share one array of edges and weights: a layer is a number of rows. Owns the weights and
+ * transposes, and features where it had to make them; the rest is the store's. */
 #include "worker/graph/sampler.h"
 
 #include <assert.h>
@@ -28,6 +28,11 @@ static uint32_t nodes_within(const struct store *store, size_t hops) {
     return (uint32_t)store->hop_nodes[hops < store->halo ? hops : store->halo];
 }
 
+/* Rows of the first layer that propagates. */
+static uint32_t rows_computed(const struct store *store, const struct hops *hops) {
+    return hops->count > 0 ? nodes_within(store, hops->outer + hops->count - 1) : 0;
+}
+
 static int64_t *make_indptr(const struct store *store, uint32_t rows) {
     int64_t *indptr = mem_array((size_t)rows + 1, sizeof *indptr);
     for (uint32_t i = 0; i <= rows; i++)
@@ -41,12 +46,12 @@ static void shape_graphs(struct batch *batch, const struct store *store, const s
     batch->hops = hops->count;
     for (size_t l = 0; l < hops->count; l++)
         batch->graphs[l] = (struct layer_graph){
-            .n_dst = nodes_within(store, hops->count - 1 - l),
-            .n_src = nodes_within(store, hops->count - l),
+            .n_dst = nodes_within(store, hops->outer + hops->count - 1 - l),
+            .n_src = nodes_within(store, hops->outer + hops->count - l),
             .indptr = indptr,
         };
-    batch->n_input = nodes_within(store, hops->count);
-    batch->n_output = (uint32_t)store->owned;
+    batch->n_input = nodes_within(store, hops->outer + hops->count);
+    batch->n_output = nodes_within(store, hops->outer);
 }
 
 /* The layer before it whose transpose is the very same. */
@@ -99,7 +104,7 @@ static void make_transpose(struct full_batch *full, const struct hops *hops, siz
 struct full_batch *full_batch_new(const struct store *store, const struct hops *hops) {
     struct full_batch *full = mem_alloc(sizeof *full);
     struct batch *batch = &full->batch;
-    uint32_t rows = hops->count > 0 ? nodes_within(store, hops->count - 1) : 0;
+    uint32_t rows = rows_computed(store, hops);
     full->indptr = make_indptr(store, rows);
     shape_graphs(batch, store, hops, full->indptr);
     for (size_t l = 0; l < hops->count; l++) {
@@ -129,8 +134,7 @@ struct full_batch *full_batch_new(const struct store *store, const struct hops *
 }
 
 struct batch full_batch_shape(const struct store *store, const struct hops *hops) {
-    int64_t *indptr =
-        make_indptr(store, hops->count > 0 ? nodes_within(store, hops->count - 1) : 0);
+    int64_t *indptr = make_indptr(store, rows_computed(store, hops));
     struct batch shape = {.version = 1, .train_count = (uint32_t)store->train_nodes};
     shape_graphs(&shape, store, hops, indptr);
     for (size_t l = 0; l < hops->count; l++)

@@ -282,6 +282,7 @@ static int write_manifest(const struct cut *cut, const struct part *part, uint32
         {"train_nodes", part->train, false},
         {"train_nodes_max", cut->train_max, false},
         {"train_nodes_total", cut->train_total, false},
+        {"owned_edges_max", cut->edges_max, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(counts); i++)
         if (!counts[i].absent)

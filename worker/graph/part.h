@@ -16,6 +16,7 @@ struct cut {
     const int32_t *listed;  /* [nodes] part by part, in each the order of its owned nodes */
     const uint64_t *starts; /* [parts + 1] into listed */
     uint64_t train_max, train_total;
+    uint64_t edges_max; /* edges into owned nodes, of the part that has most */
     /* For progress: bytes of the parts collected so far, those written, owned nodes of the former.
      */
     atomic_ullong expected, written, collected;

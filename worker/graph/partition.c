@@ -211,9 +211,12 @@ static int fill(struct cut *cut, const struct partition_options *options, enum a
     balance_init(&balance, s, cut->parts);
     balance_count(&balance, cut->owner);
     cut->train_total = balance.total[BALANCE_TRAIN];
-    for (uint32_t k = 0; k < cut->parts; k++)
+    for (uint32_t k = 0; k < cut->parts; k++) {
         if (balance.load[k][BALANCE_TRAIN] > cut->train_max)
             cut->train_max = balance.load[k][BALANCE_TRAIN];
+        if (balance.load[k][BALANCE_EDGES] > cut->edges_max)
+            cut->edges_max = balance.load[k][BALANCE_EDGES];
+    }
     int r = count_edge_cut(s, cut->owner, &options->watch, &edge_cut, reterr);
     if (r == 0)
         r = write_parts(cut, &options->watch, tmp, parts, reterr);

@@ -39,9 +39,15 @@ static bool walks_clusters(const struct config *config) {
     return config->train_sampler == SAMPLER_CLUSTER;
 }
 
+/* What an epoch walks on the worker that has most of it. */
+static uint64_t items_max(const struct store *store, const struct config *config) {
+    if (config->train_task == TASK_LINKS)
+        return store->owned_edges_max;
+    return walks_clusters(config) ? (uint64_t)config->train_clusters : store->train_nodes_max;
+}
+
 uint64_t sampler_steps_per_epoch(const struct store *store, const struct config *config) {
-    uint64_t items =
-        walks_clusters(config) ? (uint64_t)config->train_clusters : store->train_nodes_max;
+    uint64_t items = items_max(store, config);
     uint64_t share = (uint64_t)(walks_clusters(config) ? config->train_clusters_per_batch
                                                        : config->train_batch_size);
     uint64_t steps = (items + share - 1) / share;
@@ -68,7 +74,7 @@ static void shuffle(struct maker *maker, uint64_t epoch) {
 uint64_t sampler_take_share(struct maker *maker, uint64_t step, uint64_t *ret_begin) {
     const struct sampler *sampler = maker->sampler;
     uint64_t begin = step % sampler->steps_per_epoch * sampler->share, end = begin + sampler->share;
-    if (maker->epoch != step / sampler->steps_per_epoch)
+    if (maker->order && maker->epoch != step / sampler->steps_per_epoch)
         shuffle(maker, step / sampler->steps_per_epoch);
     if (end > sampler->item_goal)
         end = sampler->item_goal;
@@ -229,7 +235,7 @@ int sampler_check(const struct store *store, const struct config *config, struct
     return alias_check(what, store->edge_weights, (uint64_t)store->indptr[store->rows], reterr);
 }
 
-static void make_tables(struct sampler *sampler) {
+static void make_items(struct sampler *sampler) {
     const struct store *store = sampler->store;
     sampler->items = mem_array(sampler->item_count, sizeof *sampler->items);
     uint64_t count = 0;
@@ -239,7 +245,12 @@ static void make_tables(struct sampler *sampler) {
         if (subgraph_trains(store, (int32_t)i))
             sampler->items[count++] = (int32_t)i;
     assert(count == sampler->item_count);
+}
 
+static void make_tables(struct sampler *sampler) {
+    const struct store *store = sampler->store;
+    if (!sampler->negatives)
+        make_items(sampler);
     sampler->scales = mem_array(store->local, sizeof *sampler->scales);
     for (uint64_t i = 0; i < store->local; i++)
         sampler->scales[i] = (float)(1 / sqrt((double)store->degree[i] + 1));
@@ -251,7 +262,8 @@ static void make_tables(struct sampler *sampler) {
 
 static void maker_init(struct maker *maker, struct sampler *sampler) {
     maker->sampler = sampler;
-    maker->order = mem_array(sampler->item_count, sizeof *maker->order);
+    if (!sampler->negatives)
+        maker->order = mem_array(sampler->item_count, sizeof *maker->order);
     maker->taken = mem_array(sampler->row_max / 64 + 1, sizeof *maker->taken);
     maker->epoch = UINT64_MAX;
     nodemap_init(&maker->map, sampler->store->local);
@@ -276,6 +288,7 @@ static void maker_done(struct maker *maker) {
     mem_free(maker->scales.items);
     mem_free(maker->positions.items);
     mem_free(maker->found.items);
+    mem_free(maker->excluded.items);
 }
 
 static struct sampler *make_sampler(const struct store *store, const struct config *config,
@@ -294,8 +307,14 @@ static struct sampler *make_sampler(const struct store *store, const struct conf
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     sampler->hops = spec.hops;
     sampler->transpose_first = model_spec_first_transpose(&spec);
-    sampler->item_count = clusters ? (uint64_t)config->train_clusters : store->train_nodes;
-    sampler->item_goal = clusters ? sampler->item_count : store->train_nodes_max;
+    bool links = config->train_task == TASK_LINKS;
+    sampler->item_count = links      ? (uint64_t)store->indptr[store->owned]
+                          : clusters ? (uint64_t)config->train_clusters
+                                     : store->train_nodes;
+    sampler->item_goal = items_max(store, config);
+    sampler->negatives = links ? negatives_new(store) : NULL;
+    sampler->negatives_each = (uint64_t)config->link_negatives_per_link;
+    sampler->in_batch = config->link_negatives == NEGATIVES_IN_BATCH;
     sampler->share =
         (uint64_t)(clusters ? config->train_clusters_per_batch : config->train_batch_size);
     sampler->layer_nodes = (uint64_t)config->train_layer_nodes;
@@ -348,7 +367,8 @@ struct sampler *sampler_new_trial(const struct store *store, const struct config
 static size_t slot_bytes(const struct slot *slot) {
     size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
                    BYTES(slot->labels) + BYTES(slot->multi_labels) + BYTES(slot->split) +
-                   BYTES(slot->loss_weights);
+                   BYTES(slot->loss_weights) + BYTES(slot->link_sources) +
+                   BYTES(slot->link_targets) + BYTES(slot->link_relations);
     for (size_t l = 0; l < HOPS_MAX; l++) {
         const struct slot_layer *layer = &slot->layers[l];
         bytes += BYTES(layer->indptr) + BYTES(layer->indices) + BYTES(layer->weights) +
@@ -370,10 +390,12 @@ static void stop_threads(struct sampler *sampler) {
 
 size_t sampler_bytes(struct sampler *sampler) {
     stop_threads(sampler);
-    size_t order = sampler->item_count * sizeof *sampler->items;
+    size_t order = sampler->items ? sampler->item_count * sizeof *sampler->items : 0;
     size_t bytes = order + sampler->store->local * sizeof *sampler->scales;
     if (sampler->method->bytes)
         bytes += sampler->method->bytes(sampler);
+    if (sampler->negatives)
+        bytes += negatives_bytes(sampler->negatives);
     if (sampler->alias)
         bytes += alias_bytes(sampler->store->indptr, sampler->store->rows);
     /* Sooner or later each slot has held one of the largest. */
@@ -388,7 +410,7 @@ size_t sampler_bytes(struct sampler *sampler) {
         bytes += order + nodemap_bytes(&maker->map) + nodemap_bytes(&maker->other) +
                  BYTES(maker->others) + BYTES(maker->sums) + BYTES(maker->inverses) +
                  BYTES(maker->scales) + BYTES(maker->positions) + BYTES(maker->found) +
-                 sampler->row_max / 8;
+                 BYTES(maker->excluded) + sampler->row_max / 8;
     }
     return bytes;
 }
@@ -415,6 +437,9 @@ static void slot_done(struct slot *slot) {
     mem_free(slot->multi_labels.items);
     mem_free(slot->split.items);
     mem_free(slot->loss_weights.items);
+    mem_free(slot->link_sources.items);
+    mem_free(slot->link_targets.items);
+    mem_free(slot->link_relations.items);
 }
 
 struct sampler *sampler_free(struct sampler *sampler) {
@@ -430,6 +455,7 @@ struct sampler *sampler_free(struct sampler *sampler) {
     if (sampler->method->done)
         sampler->method->done(sampler);
     alias_free(sampler->alias);
+    negatives_free(sampler->negatives);
     mem_free(sampler->makers);
     mem_free(sampler->slots);
     mem_free(sampler->items);

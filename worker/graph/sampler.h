@@ -9,7 +9,8 @@
 #include "worker/graph/store.h"
 
 /* All owned nodes, full neighbourhoods: graph l (0-based of L hops) computes the nodes within L-1-l
- * hops, so nothing is computed that no owned node needs. Needs store->halo >= hops or parts == 1
+ * hops, so nothing is computed that no owned node needs. hops->outer more of each where outputs are
+ * wanted of nodes around them too. Needs store->halo >= L + hops->outer or parts == 1
  * (a smaller halo is allowed: the outermost rows then see what is there, which is an approximation,
  * said in a warning by the caller). Without hops the batch is the owned nodes. step is 0: the
  * trainer sets it in a copy of the struct. */
@@ -30,8 +31,11 @@ struct sampler;
 int sampler_check(const struct store *store, const struct config *config, struct error *reterr);
 /* steps_per_epoch = ceil(store->train_nodes_max / batch_size), or ceil(clusters /
  * clusters_per_batch): the same on every worker; a worker with fewer training nodes walks some of
- * them twice. Starts the threads at step first_step. With train.sampler cluster or saint it first
- * cuts the clusters or counts the walks, which takes seconds on a large part. */
+ * them twice. With train.task links an epoch walks the edges into owned nodes, of which the worker
+ * that has most has store->owned_edges_max; outputs are the ends of the step's links and negatives,
+ * and the step's links are left out of the graph in both directions, so that none is told by itself
+ * (as DGL and PyG do by default). Starts the threads at step first_step. With train.sampler cluster
+ * or saint it first cuts the clusters or counts the walks, which takes seconds on a large part. */
 struct sampler *sampler_new(const struct store *store, const struct config *config,
                             uint64_t first_step);
 /* The same for a look at the sizes of some batches and the time they take: clusters are cut in a

@@ -10,6 +10,7 @@
 #include "common/mem.h"
 #include "common/rng.h"
 #include "worker/graph/alias.h"
+#include "worker/graph/negative.h"
 #include "worker/graph/nodemap.h"
 #include "worker/graph/sampler.h"
 
@@ -58,6 +59,7 @@ struct slot {
     GROWING(uint8_t) multi_labels; /* where the store has them */
     GROWING(uint8_t) split;
     GROWING(float) loss_weights;
+    GROWING(int32_t) link_sources, link_targets, link_relations;
     uint64_t ready; /* the batch in it counts so many since first_step; 0: none (sampler's lock) */
 };
 
@@ -77,6 +79,8 @@ struct maker {
     GROWING(float) scales;      /* by number: 1 / sqrt(degree + 1) */
     GROWING(int64_t) positions; /* of the store's indices */
     GROWING(int32_t) found;     /* what is there */
+    GROWING(uint64_t) excluded; /* pairs of numbers, ascending: edges that are left out */
+    uint32_t linked;            /* numbers below it are of nodes that excluded may name */
     uint64_t *taken; /* a bit for each of a row's neighbours: drawn already? All 0 between
                         two draws; as many as the longest row has */
 };
@@ -91,6 +95,10 @@ struct sampler {
     uint64_t fanout[HOPS_MAX]; /* of each hop, 0 nearest the input */
     bool transpose_first;      /* does the model use the first hop's transpose? */
     uint64_t steps_per_epoch, seed, first_step;
+    /* Of links an epoch walks all edges into owned nodes, which no array lists. */
+    struct negatives *negatives; /* NULL: nodes are learnt */
+    uint64_t negatives_each;
+    bool in_batch;
     /* An epoch walks these in a shuffled order, share of them in a step, item_goal in all (on the
      * worker that has most; one that has fewer begins anew): local numbers of training nodes, or
      * numbers of clusters. */
@@ -136,6 +144,13 @@ extern const struct sampler_method sampler_neighbor, sampler_layer, sampler_clus
 /* Puts items [ret_begin, + returned count) of the step's share of the epoch's order, counted modulo
  * item_count; none comes twice. */
 uint64_t sampler_take_share(struct maker *maker, uint64_t step, uint64_t *ret_begin);
+/* The ends of the step's links and of their negatives: puts them into the empty map and the slot's
+ * locals, and the links by those numbers into the slot; returns how many nodes. Which edges must be
+ * left out is in maker->excluded then. */
+uint32_t sampler_take_links(struct maker *maker, struct slot *slot);
+/* Leaves out of the layer's first n_dst rows those edges: a link must not be told by itself. */
+void sampler_exclude(struct maker *maker, struct slot *slot, size_t l, uint32_t n_dst);
+
 /* Where items are training nodes: puts the step's into the empty map and the slot's locals; returns
  * how many. */
 uint32_t sampler_take_outputs(struct maker *maker, struct slot *slot);

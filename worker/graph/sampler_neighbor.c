@@ -251,8 +251,10 @@ static void make_weights(const struct maker *maker, struct slot *slot, size_t l,
 
 static void make(struct maker *maker, struct slot *slot) {
     const struct sampler *sampler = maker->sampler;
-    uint32_t n = sampler_take_outputs(maker, slot);
-    slot->batch.n_output = slot->batch.train_count = n;
+    uint32_t n =
+        sampler->negatives ? sampler_take_links(maker, slot) : sampler_take_outputs(maker, slot);
+    slot->batch.n_output = n;
+    slot->batch.train_count = sampler->negatives ? (uint32_t)slot->batch.links.count : n;
     sampler_take_scales(maker, slot, 0, n);
     for (size_t l = sampler->hops.count; l-- > 0;) {
         struct slot_layer *layer = &slot->layers[l];
@@ -262,6 +264,8 @@ static void make(struct maker *maker, struct slot *slot) {
         RESERVE(&layer->indices, edges);
         RESERVE(&layer->weights, edges);
         make_edges(maker, slot, l, n);
+        if (sampler->negatives)
+            sampler_exclude(maker, slot, l, n);
         sampler_take_scales(maker, slot, n, maker->map.count);
         make_weights(maker, slot, l, n);
         sampler_finish_layer(sampler, slot, l, n, maker->map.count,

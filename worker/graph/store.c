@@ -37,8 +37,10 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
         {"train_nodes_total", CSR_NODES_MAX, &store->train_nodes_total},
         {"node_types", UINT8_MAX + 1, &node_types},
         {"edge_types", INT32_MAX, &edge_types},
+        {"owned_edges_max", INT64_MAX, &store->owned_edges_max},
     };
-    const size_t needed = ARRAY_LEN(counts) - 2; /* the last are there if the graph has types */
+    /* The last are there if the graph has types, and in parts that are not of an old release. */
+    const size_t needed = ARRAY_LEN(counts) - 3;
     int r = manifest_text(manifest, dir, "snapshot", &name, reterr);
     if (r == 0)
         r = manifest_text(manifest, dir, "snapshot_digest", &digest, reterr);
@@ -342,6 +344,7 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
         store->train_nodes += store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0;
     }
     store->train_nodes_max = store->train_nodes_total = store->train_nodes;
+    store->owned_edges_max = snapshot->edges;
     return store;
 }
 

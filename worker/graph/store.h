@@ -5,6 +5,13 @@
 
 #include "worker/graph/partition.h"
 
+/* Held-out links. */
+struct links {
+    size_t count;
+    const int32_t *sources, *targets; /* [count] local numbers */
+    const int32_t *relations;         /* [count] or NULL */
+};
+
 struct store {
     char snapshot_name[128];
     char digest[33]; /* of the snapshot */
@@ -35,6 +42,11 @@ struct store {
     uint64_t train_nodes;        /* of the owned ones; labelled */
     uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
     uint64_t train_nodes_total;  /* of the snapshot */
+    /* Edges into owned nodes, of the part that has most; 0: a part of an old release does not say.
+     */
+    uint64_t owned_edges_max;
+    struct links links[4];
+    uint64_t links_total[4];
     struct npy files[11];
     void *made[2]; /* nodes and degree of store_from_snapshot, else NULL */
 };

@@ -58,13 +58,15 @@ static bool propagates(const struct layer_spec *layer) {
 
 /* Rows that a layer reads, and those it computes. */
 static uint64_t layer_sources(const struct infer *infer, size_t l) {
-    return nodes_within(infer->store, infer->spec.hops.count - infer->spec.layers[l].hop);
+    const struct hops *hops = &infer->spec.hops;
+    return nodes_within(infer->store, hops->outer + hops->count - infer->spec.layers[l].hop);
 }
 
 static uint64_t layer_rows(const struct infer *infer, size_t l) {
     const struct layer_spec *layer = &infer->spec.layers[l];
+    const struct hops *hops = &infer->spec.hops;
     return nodes_within(infer->store,
-                        infer->spec.hops.count - layer->hop - (propagates(layer) ? 1 : 0));
+                        hops->outer + hops->count - layer->hop - (propagates(layer) ? 1 : 0));
 }
 
 static bool makes_features(const struct infer *infer, size_t l) {

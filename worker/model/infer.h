@@ -10,7 +10,8 @@ struct infer;
 /* Both are borrowed and outlive it. */
 struct infer *infer_new(const struct model_spec *spec, const struct store *store);
 struct infer *infer_free(struct infer *infer); /* takes NULL */
-/* weights: flat, layout order. The logits [store->owned, classes] stay valid until the next call;
+/* weights: flat, layout order. The logits [store->owned, classes], or the outputs of all nodes
+ * within spec->hops.outer hops, stay valid until the next call;
  * result may be NULL. The same numbers as model_forward over a full batch without dropout, up to
  * rounding. */
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result);
