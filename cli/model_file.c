@@ -62,6 +62,11 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
     json_object_set_new(metadata, "graphps_version", json_string(GRAPHPS_VERSION));
     json_object_set_new(metadata, "layers", json_string(layers));
     json_object_set_new(metadata, "snapshot", json_string(snapshot));
+    const json_t *links = json_object_get(model, "links");
+    if (links) {
+        json_object_set(metadata, "decoder", json_object_get(links, "decoder"));
+        put_number(metadata, "dim", (double)json_integer_value(json_object_get(links, "dim")));
+    }
     const char *digest = json_string_value(json_object_get(coordinator, "snapshot_digest"));
     json_object_set_new(metadata, "snapshot_digest", json_string(digest ? digest : ""));
     json_object_set_new(

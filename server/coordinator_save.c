@@ -29,8 +29,14 @@ static json_t *model_save(const struct config *config) {
     char layers[STACK_TEXT_MAX];
     model_spec_from(config, 1, 1, &spec);
     model_spec_print(&spec, layers, sizeof layers);
-    return json_pack("{s:s, s:b, s:s}", "layers", layers, "normalize_features",
-                     config->data_normalize_features, "snapshot", config->data_snapshot);
+    json_t *json = json_pack("{s:s, s:b, s:s}", "layers", layers, "normalize_features",
+                             config->data_normalize_features, "snapshot", config->data_snapshot);
+    if (config->train_task == TASK_LINKS)
+        json_object_set_new(json, "links",
+                            json_pack("{s:s, s:I}", "decoder",
+                                      config_choice(config, "link.decoder"), "dim",
+                                      (json_int_t)config->link_dim));
+    return json;
 }
 
 static json_t *traffic_save(const struct traffic *traffic) {
@@ -122,6 +128,28 @@ static int worker_load(const json_t *json, struct worker *ret) {
     return 0;
 }
 
+/* Of links, decoder and width belong to the model; of nodes it has none of both. */
+static int check_links(const struct config *config, const json_t *model, struct error *reterr) {
+    const json_t *links = json_object_get(model, "links");
+    const char *decoder = json_string_value(json_object_get(links, "decoder"));
+    json_int_t dim = json_integer_value(json_object_get(links, "dim"));
+    bool was = links != NULL, is = config->train_task == TASK_LINKS;
+    if (was != is)
+        return error_set(reterr, ERR_CONFIG,
+                         "the run was begun with train.task %s, it is now %s; set it back, or give "
+                         "the new run another job.dir (graphps train: --fresh)",
+                         was ? "links" : "nodes", is ? "links" : "nodes");
+    if (is && (!decoder || strcmp(decoder, config_choice(config, "link.decoder")) != 0 ||
+               dim != config->link_dim))
+        return error_set(reterr, ERR_CONFIG,
+                         "the run was begun with link.decoder %s and link.dim %lld, they are now "
+                         "%s and %lld; set them back, or give the new run another job.dir (graphps "
+                         "train: --fresh)",
+                         decoder ? decoder : "of none", (long long)dim,
+                         config_choice(config, "link.decoder"), (long long)config->link_dim);
+    return 0;
+}
+
 int coordinator_check_model(const struct config *config, const json_t *state,
                             struct error *reterr) {
     const json_t *model = json_object_get(state, "model");
@@ -140,6 +168,9 @@ int coordinator_check_model(const struct config *config, const json_t *state,
                          "\"%.150s\"; set it back, or give the new run another job.dir (graphps "
                          "train: --fresh)",
                          layers, text);
+    int r = check_links(config, model, reterr);
+    if (r < 0)
+        return r;
     if (normalized != config->data_normalize_features)
         return error_set(reterr, ERR_CONFIG,
                          "the run was begun with data.normalize_features %s, it is now %s; set it "

@@ -236,13 +236,15 @@ static int shell_open_store(struct shell *shell, struct error *reterr) {
     if (r < 0)
         return r;
     const struct store *store = shell->store;
-    size_t hops = model_spec_hops(config);
+    bool links = config->train_task == TASK_LINKS;
+    size_t hops = model_spec_hops(config) + links; /* both ends of a link are computed */
     if (store->parts > 1 && store->halo < hops)
         log_warning("the halo is smaller than the model is deep: nodes at the border see only some "
                     "of their neighbours",
                     "halo=%u hops=%zu option=data.halo", store->halo, hops);
-    if (store->train_nodes == 0)
-        log_warning("no training node in this partition", "owned=%" PRIu64, store->owned);
+    if (links ? store->indptr[store->owned] == 0 : store->train_nodes == 0)
+        log_warning(links ? "no edge in this partition" : "no training node in this partition",
+                    "owned=%" PRIu64, store->owned);
     return 0;
 }
 

@@ -18,8 +18,11 @@
 #include "common/metrics.h"
 #include "common/vec.h"
 #include "worker/clip.h"
+#include "worker/graph/full_links.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
+#include "worker/model/link_head.h"
+#include "worker/model/link_rank.h"
 #include "worker/model/model.h"
 #include "worker/report.h"
 
@@ -41,6 +44,11 @@ struct trainer {
     struct full_batch *full; /* full mode */
     struct infer *infer;     /* sampled mode: evaluates on all neighbours, layer by layer */
     struct sampler *sampler; /* sampled mode, from the first step on */
+    /* With train.task links: */
+    struct link_head *head;
+    struct full_links *full_links; /* full mode */
+    struct link_rank *rank_links;
+    size_t head_at; /* where the decoder's weights begin */
     float *weights, *gradient;
     struct report report; /* of the epoch at hand */
     uint64_t log_ms;
@@ -55,19 +63,37 @@ struct trainer {
     struct trainer_totals totals;
 };
 
-int trainer_new(const struct config *config, uint32_t rank, const struct store *store,
-                struct trainer **ret, struct error *reterr) {
-    if (store->train_nodes_total == 0)
+/* Is there something to learn from? */
+static int check_task(const struct config *config, const struct store *store,
+                      struct error *reterr) {
+    if (config->train_task == TASK_NODES && store->train_nodes_total == 0)
         return error_set(
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
+    if (config->train_task == TASK_LINKS && store->parts > 1 && store->owned_edges_max == 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "the parts of %s were cut by an older release, which did not count the "
+                         "edges of each; remove them and cut it again, with graphps partition",
+                         store->snapshot_name);
+    if (config->train_task == TASK_LINKS && store->owned_edges_max == 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "snapshot %s has no edges: there is nothing to learn from",
+                         store->snapshot_name);
+    return 0;
+}
+
+int trainer_new(const struct config *config, uint32_t rank, const struct store *store,
+                struct trainer **ret, struct error *reterr) {
+    int r = check_task(config, store, reterr);
+    if (r < 0)
+        return r;
     if (store->multi_labels && config->train_label_smoothing > 0)
         return error_set(reterr, ERR_CONFIG,
                          "train.label_smoothing is for one label a node, but those of %s may have "
                          "several; leave it out",
                          store->snapshot_name);
-    int r = sampler_check(store, config, reterr);
+    r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;
     bool multi_label = store->multi_labels != NULL;
@@ -80,13 +106,24 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
-    size_t count = model_tensors(&spec, &tensors);
+    bool links = config->train_task == TASK_LINKS;
+    struct link_head_spec head = link_head_spec_from(config, store->edge_types);
+    size_t count =
+        links ? link_head_tensors(&head, &spec, &tensors) : model_tensors(&spec, &tensors);
     struct layout *layout;
     struct error cause;
     r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
                    (size_t)config->servers_count, &layout, &cause);
     if (r < 0) /* our own model is too large: not a peer's fault */
         return error_set(reterr, r == ERR_LIMIT ? ERR_CONFIG : r, "the model: %s", cause.text);
+    struct full_links *full_links = NULL;
+    if (links && config->train_mode == TRAIN_FULL) {
+        r = full_links_new(store, config, &full_links, reterr);
+        if (r < 0) {
+            layout_free(layout);
+            return r;
+        }
+    }
     struct trainer *trainer = mem_alloc(sizeof *trainer);
     trainer->config = config;
     trainer->store = store;
@@ -102,6 +139,20 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
         trainer->infer = infer_new(&spec, store);
     else
         trainer->full = full_batch_new(store, &spec.hops);
+    trainer->full_links = full_links;
+    if (links) {
+        trainer->head = link_head_new(&head);
+        trainer->head_at = layout->floats - link_head_floats(&head);
+        trainer->rank_links = link_rank_new(
+            &(struct link_rank_spec){
+                .decoder = config->link_decoder,
+                .dim = head.dim,
+                .candidates = (uint64_t)config->link_candidates,
+                .seed = (uint64_t)config->job_seed,
+                .k = (uint32_t)config->train_metric_k,
+            },
+            store);
+    }
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
     report_init(&trainer->report, store);
@@ -116,6 +167,9 @@ struct trainer *trainer_free(struct trainer *trainer) {
         return NULL;
     sampler_free(trainer->sampler);
     full_batch_free(trainer->full);
+    full_links_free(trainer->full_links);
+    link_head_free(trainer->head);
+    link_rank_free(trainer->rank_links);
     infer_free(trainer->infer);
     model_free(trainer->model);
     report_done(&trainer->report);
@@ -142,7 +196,32 @@ static struct batch step_batch(struct trainer *trainer, uint64_t clock) {
         return *sampler_next(trainer->sampler);
     struct batch batch = *full_batch_get(trainer->full);
     batch.step = clock;
+    if (trainer->full_links) {
+        batch.links = full_links_get(trainer->full_links, clock);
+        batch.train_count = (uint32_t)batch.links.count;
+    }
     return batch;
+}
+
+/* The gradient of a step. */
+static void step_nodes(struct trainer *trainer, const struct batch *batch) {
+    struct model_result result;
+    const float *logits = model_forward(trainer->model, batch, trainer->weights, true, &result);
+    report_training(&trainer->report, batch, logits, &result);
+    model_backward(trainer->model, batch, trainer->weights, trainer->gradient);
+}
+
+static void step_links(struct trainer *trainer, const struct batch *batch) {
+    const float *weights = trainer->weights;
+    const float *y = model_forward(trainer->model, batch, weights, true, NULL);
+    double loss = link_head_forward(trainer->head, &batch->links, y, weights + trainer->head_at);
+    struct model_result result = {0};
+    result.loss_sum[SPLIT_TRAIN] = loss;
+    result.count[SPLIT_TRAIN] = batch->links.count;
+    report_training(&trainer->report, batch, y, &result);
+    link_head_backward(trainer->head, &batch->links, batch->n_output, y, weights + trainer->head_at,
+                       model_output_gradient(trainer->model), trainer->gradient + trainer->head_at);
+    model_backward_outputs(trainer->model, batch, weights, trainer->gradient);
 }
 
 /* Forward, backward and the push; returns before the push is acknowledged. */
@@ -156,10 +235,10 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
         client_push(client, trainer->gradient, clock, 0);
         return 0;
     }
-    struct model_result result;
-    const float *logits = model_forward(trainer->model, &batch, trainer->weights, true, &result);
-    report_training(&trainer->report, &batch, logits, &result);
-    model_backward(trainer->model, &batch, trainer->weights, trainer->gradient);
+    if (trainer->head)
+        step_links(trainer, &batch);
+    else
+        step_nodes(trainer, &batch);
     if (!vec()->finite(trainer->gradient, floats))
         return error_set(reterr, ERR_NOT_FINITE,
                          "the gradient of step %" PRIu64
@@ -209,12 +288,16 @@ static void epoch_log(struct trainer *trainer, const Graphps__EpochStatus *epoch
 }
 
 static void evaluate(struct trainer *trainer) {
-    struct model_result result;
-    const float *logits = trainer->infer
-                              ? infer_run(trainer->infer, trainer->weights, &result)
-                              : model_forward(trainer->model, full_batch_get(trainer->full),
-                                              trainer->weights, false, &result);
-    report_validation(&trainer->report, logits, &result);
+    struct model_result sums, *result = trainer->head ? NULL : &sums;
+    const float *outputs = trainer->infer
+                               ? infer_run(trainer->infer, trainer->weights, result)
+                               : model_forward(trainer->model, full_batch_get(trainer->full),
+                                               trainer->weights, false, result);
+    if (trainer->head)
+        link_rank_run(trainer->rank_links, outputs, trainer->weights + trainer->head_at,
+                      report_links(&trainer->report));
+    else
+        report_validation(&trainer->report, outputs, &sums);
 }
 
 /* bsp: everybody stands, so the weights of this moment are what all evaluate. */
