@@ -274,6 +274,11 @@ static void check_links(struct finisher *finisher) {
     }
     if (config->train_label_smoothing > 0)
         fault_of(finisher, "train", "label_smoothing", "links have no labels to be smoothed");
+    const char *metric = config_choice(config, "train.metric");
+    bool whole = strcmp(metric, "recall_at_k") == 0 || strcmp(metric, "ndcg_at_k") == 0;
+    if (whole && config->link_candidates > 0)
+        fault_of(finisher, "train", "metric", "%s needs all nodes as candidates: link.candidates: 0",
+                 metric);
     if (config->train_mode == TRAIN_SAMPLED && config->train_sampler != SAMPLER_NEIGHBOR)
         fault_of(finisher, "train", "sampler",
                  "mini-batches of links are made by neighbor alone, not by %s",

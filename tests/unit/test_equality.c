@@ -63,10 +63,10 @@ static void add_part(const struct model_spec *spec, const struct layout *layout,
                spec->classes * sizeof *logits);
     sum->outputs += batch.n_output;
     struct report report;
-    report_init(&report, store);
+    report_init(&report, store, report_task(store), false);
     report_begin(&report, 1);
     report_validation(&report, logits, &result);
-    score_sum_add(&sum->scores, &report.eval, true);
+    score_sum_add(&sum->scores, &report.eval, true, true);
     report_done(&report);
     struct infer *infer = infer_new(spec, store);
     struct model_result whole, blocks;

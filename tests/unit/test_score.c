@@ -116,7 +116,7 @@ START_TEST(as_the_textbook) {
             for (size_t c = 0; c < C && !several; c++)
                 eval.valid_correct += counts[c * SCORE_CELLS + SCORE_TP];
             ck_assert_msg(score_check(&eval, &err) == 0, "%s", err.text);
-            score_sum_add(&sum, &eval, true);
+            score_sum_add(&sum, &eval, true, true);
             from += n;
         }
         Graphps__EpochStatus epoch = GRAPHPS__EPOCH_STATUS__INIT;

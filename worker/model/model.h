@@ -28,6 +28,8 @@ struct model_result {
     /* By enum split, over labelled outputs: the cross-entropy (of several labels a node: binary,
      * mean over the classes), those that are right (in all classes), and how many there are. */
     double loss_sum[4];
+    double
+        absolute_sum[4]; /* of targets: |error|, the mean over a node's; the loss is its square */
     uint64_t correct[4], count[4];
 };
 
