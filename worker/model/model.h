@@ -39,3 +39,6 @@ const float *model_forward(struct model *model, const struct batch *batch, const
  * over training outputs)/d(weights), flat, overwritten. */
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient);
+/* After model_backward: the gradient of batch->embeddings, [n_input, embedding], until the next
+ * call; NULL where the model has none. The caller may change it. */
+float *model_embedding_gradient(const struct model *model);
