@@ -61,11 +61,11 @@ void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status 
 void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
  *
- *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}, of the config;
- *   "metric": the score that "best" is the best by (score_name);
- *   "best", "last": coordinator_epoch_json, epoch 0: none;
- *   "workers": [{"bytes_pushed", "bytes_pulled", "pushes", ...}], by rank, of the whole run;
- *   "run_ms", over all launches; "idle", as Status.idle_epochs; "stop_reason", "" until it stops;
+ *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "embedding", "snapshot"}, of
+ * the config; "metric": the score that "best" is the best by (score_name); "best", "last":
+ * coordinator_epoch_json, epoch 0: none; "workers": [{"bytes_pushed", "bytes_pulled", "pushes",
+ * ...}], by rank, of the whole run; "run_ms", over all launches; "idle", as Status.idle_epochs;
+ * "stop_reason", "" until it stops;
  *
  * and what else the coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
