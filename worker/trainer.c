@@ -18,6 +18,7 @@
 #include "common/metrics.h"
 #include "common/vec.h"
 #include "worker/clip.h"
+#include "worker/embedding.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
@@ -38,9 +39,11 @@ struct trainer {
 
     /* the training thread's own */
     struct model *model;
-    struct full_batch *full; /* full mode */
-    struct infer *infer;     /* sampled mode: evaluates on all neighbours, layer by layer */
-    struct sampler *sampler; /* sampled mode, from the first step on */
+    struct full_batch *full;     /* full mode */
+    struct infer *infer;         /* sampled mode: evaluates on all neighbours, layer by layer */
+    struct sampler *sampler;     /* sampled mode, from the first step on */
+    struct embedding *embedding; /* NULL: the model has no learned rows */
+    uint64_t fetch_ns;           /* of the last step: waiting for them */
     float *weights, *gradient;
     struct report report; /* of the epoch at hand */
     uint64_t log_ms;
@@ -87,6 +90,11 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
                    (size_t)config->servers_count, &layout, &cause);
     if (r < 0) /* our own model is too large: not a peer's fault */
         return error_set(reterr, r == ERR_LIMIT ? ERR_CONFIG : r, "the model: %s", cause.text);
+    r = embedding_declare(&spec, store, layout, reterr);
+    if (r < 0) {
+        layout_free(layout);
+        return r;
+    }
     struct trainer *trainer = mem_alloc(sizeof *trainer);
     trainer->config = config;
     trainer->store = store;
@@ -98,6 +106,7 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     trainer->metric = metric;
     trainer->layout = layout;
     trainer->model = model_new(&spec);
+    trainer->embedding = spec.embedding ? embedding_new(store, layout) : NULL;
     if (config->train_mode == TRAIN_SAMPLED)
         trainer->infer = infer_new(&spec, store);
     else
@@ -117,6 +126,7 @@ struct trainer *trainer_free(struct trainer *trainer) {
     sampler_free(trainer->sampler);
     full_batch_free(trainer->full);
     infer_free(trainer->infer);
+    embedding_free(trainer->embedding);
     model_free(trainer->model);
     report_done(&trainer->report);
     mem_free(trainer->gradient);
@@ -145,30 +155,56 @@ static struct batch step_batch(struct trainer *trainer, uint64_t clock) {
     return batch;
 }
 
+static int step_fetch(struct trainer *trainer, struct client *client, struct batch *batch,
+                      struct error *reterr) {
+    uint64_t begun_ns = time_now_ns();
+    int r = trainer->embedding ? embedding_fetch(trainer->embedding, client, 0, batch, reterr) : 0;
+    trainer->fetch_ns = time_now_ns() - begun_ns;
+    return r;
+}
+
+/* rows: the gradient of the learned rows that were fetched last, [inputs, embedding]; NULL: none.
+ */
+static int step_push(struct trainer *trainer, struct client *client, const float *rows,
+                     uint64_t clock, double weight, struct error *reterr) {
+    int r = trainer->embedding
+                ? embedding_push(trainer->embedding, client, rows, clock, weight, reterr)
+                : 0;
+    if (r == 0)
+        client_push(client, trainer->gradient, clock, weight);
+    return r;
+}
+
 /* Forward, backward and the push; returns before the push is acknowledged. */
 static int step_compute(struct trainer *trainer, struct client *client, uint64_t clock,
                         struct error *reterr) {
     struct batch batch = step_batch(trainer, clock);
-    size_t floats = trainer->layout->floats;
+    size_t floats = trainer->layout->floats, row_floats = 0;
+    trainer->fetch_ns = 0;
     if (batch.train_count == 0) {
         /* Nothing to learn from here, but bsp counts on everybody. */
         memset(trainer->gradient, 0, floats * sizeof *trainer->gradient);
-        client_push(client, trainer->gradient, clock, 0);
-        return 0;
+        return step_push(trainer, client, NULL, clock, 0, reterr);
     }
+    int r = step_fetch(trainer, client, &batch, reterr);
+    if (r < 0)
+        return r;
     struct model_result result;
     const float *logits = model_forward(trainer->model, &batch, trainer->weights, true, &result);
     report_training(&trainer->report, &batch, logits, &result);
     model_backward(trainer->model, &batch, trainer->weights, trainer->gradient);
-    if (!vec()->finite(trainer->gradient, floats))
+    float *rows = model_embedding_gradient(trainer->model);
+    if (rows)
+        row_floats = (size_t)batch.n_input * trainer->layout->tables[0].dim;
+    if (!vec()->finite(trainer->gradient, floats) || (rows && !vec()->finite(rows, row_floats)))
         return error_set(reterr, ERR_NOT_FINITE,
                          "the gradient of step %" PRIu64
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
     if (trainer->config->optimizer_clip_norm > 0)
-        clip_gradient(trainer->gradient, floats, trainer->config->optimizer_clip_norm);
-    client_push(client, trainer->gradient, clock, batch.train_count);
-    return 0;
+        clip_gradient(trainer->gradient, floats, rows, row_floats,
+                      trainer->config->optimizer_clip_norm);
+    return step_push(trainer, client, rows, clock, batch.train_count, reterr);
 }
 
 /* --- the end of an epoch --- */
@@ -208,13 +244,43 @@ static void epoch_log(struct trainer *trainer, const Graphps__EpochStatus *epoch
                  epoch->train_loss, score_text(trainer, epoch, SCORE_TRAIN).text, metric);
 }
 
-static void evaluate(struct trainer *trainer) {
+/* For infer.h: whose rows, and why they could not be had. */
+struct taking {
+    struct embedding *embedding;
+    struct client *client;
+    uint32_t candidate;
+    struct error *reterr;
+};
+
+static int take_rows(void *ctx, uint64_t first, uint32_t count, float *ret) {
+    const struct taking *taking = ctx;
+    return embedding_take(taking->embedding, taking->client, taking->candidate, first, count, ret,
+                          taking->reterr);
+}
+
+/* On trainer->weights, and the learned rows that go with them: those kept for the candidate's
+ * epoch, or (0) those of now. */
+static int evaluate(struct trainer *trainer, struct client *client, uint32_t candidate,
+                    struct error *reterr) {
     struct model_result result;
-    const float *logits = trainer->infer
-                              ? infer_run(trainer->infer, trainer->weights, &result)
-                              : model_forward(trainer->model, full_batch_get(trainer->full),
-                                              trainer->weights, false, &result);
+    const float *logits;
+    if (trainer->infer) {
+        struct taking taking = {trainer->embedding, client, candidate, reterr};
+        infer_set_rows(trainer->infer, take_rows, &taking);
+        logits = infer_run(trainer->infer, trainer->weights, &result);
+        if (!logits)
+            return reterr->code;
+    } else {
+        struct batch batch = *full_batch_get(trainer->full);
+        int r = trainer->embedding
+                    ? embedding_fetch(trainer->embedding, client, candidate, &batch, reterr)
+                    : 0;
+        if (r < 0)
+            return r;
+        logits = model_forward(trainer->model, &batch, trainer->weights, false, &result);
+    }
     report_validation(&trainer->report, logits, &result);
+    return 0;
 }
 
 /* bsp: everybody stands, so the weights of this moment are what all evaluate. */
@@ -223,9 +289,10 @@ static int report_standing(struct trainer *trainer, struct client *client, struc
     if (eval->epoch % (uint64_t)trainer->config->train_eval_every == 0 ||
         eval->epoch == trainer->epochs) {
         int r = client_weights(client, trainer->weights, true, reterr);
+        if (r == 0)
+            r = evaluate(trainer, client, 0, reterr);
         if (r < 0)
             return r;
-        evaluate(trainer);
     }
     return client_eval(client, eval, reterr);
 }
@@ -241,9 +308,10 @@ static int report_moving(struct trainer *trainer, struct client *client, struct 
         if (r < 0 || epoch == 0)
             return r;
         r = client_candidate(client, epoch, trainer->weights, reterr);
+        if (r == 0)
+            r = evaluate(trainer, client, epoch, reterr);
         if (r < 0)
             return r;
-        evaluate(trainer);
         Graphps__Eval candidate = report_candidate(&trainer->report, epoch);
         r = client_eval(client, &candidate, reterr);
         if (r < 0)
@@ -343,7 +411,7 @@ static int train(struct trainer *trainer, struct client *client, uint64_t *clock
         r = step_compute(trainer, client, *clock, reterr);
         if (r < 0)
             return r;
-        compute_ns = trainer->compute_ns = time_now_ns() - compute_ns;
+        compute_ns = trainer->compute_ns = time_now_ns() - compute_ns - trainer->fetch_ns;
         ++*clock;
         if (!trainer->overlap) {
             r = client_wait_finished(client, *clock, reterr);

@@ -35,6 +35,7 @@ struct store {
     uint64_t train_nodes;        /* of the owned ones; labelled */
     uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
     uint64_t train_nodes_total;  /* of the snapshot */
+    uint64_t nodes_total;        /* the same */
     struct npy files[11];
     void *made[2]; /* nodes and degree of store_from_snapshot, else NULL */
 };
