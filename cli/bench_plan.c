@@ -20,9 +20,9 @@ uint32_t bench_depth(const struct bench_settings *settings, uint32_t size_bytes)
 size_t bench_push_bytes(const struct bench_plan *plan, size_t size) {
     const struct bench_settings *settings = plan->settings;
     if (settings->table_rows)
-        return bench_row_count(settings, size) * sizeof(uint64_t) +
-               codec_bytes((enum codec)plan->config->push_encoding, 1,
-                           settings->sizes[size] / sizeof(float));
+        return bench_row_count(settings, size) *
+               (sizeof(uint64_t) +
+                codec_bytes((enum codec)plan->config->push_encoding, 1, settings->table_dim));
     const struct bench_message *message = bench_message(plan, size, 0, 0);
     size_t bytes = 0;
     for (size_t i = 0; i < message->block_count; i++)

@@ -101,6 +101,9 @@ void bench_rows_make(const struct bench_plan *plan, size_t size, uint64_t key,
     _cleanup_(mem_free_p) float *gradient = mem_array(floats, sizeof *gradient);
     for (size_t i = 0; i < floats; i++)
         gradient[i] = (rng_float(rng_at(key, i)) - 0.5F) * 1e-3F;
-    ret->values = buf_new(codec_bytes(codec, 1, floats));
-    codec_encode(codec, 1, gradient, floats, NULL, ret->values->data);
+    size_t dim = settings->table_dim;
+    ret->values = buf_new(ret->count * codec_bytes(codec, 1, dim));
+    uint8_t *at = ret->values->data;
+    for (uint32_t i = 0; i < ret->count; i++)
+        at += codec_encode(codec, 1, gradient + i * dim, dim, NULL, at);
 }

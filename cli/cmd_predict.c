@@ -38,6 +38,7 @@ struct predict {
     struct tensor_spec *tensors;
     size_t tensor_count;
     float *file_weights, *weights; /* as in the file, and in the model's order */
+    const float *rows;             /* [nodes, embedding] of the file's, where the model has them */
     struct model_spec spec;
     struct infer *infer;
 };
@@ -85,8 +86,9 @@ static const char *metadata_text(const struct predict *p, const char *key) {
 static int predict_read_spec(struct predict *p, const char *path, struct error *reterr) {
     struct error cause = {0};
     p->spec = (struct model_spec){0};
-    if (model_spec_parse(metadata_text(p, "layers"), p->snapshot->feature_dim, p->snapshot->classes,
-                         &p->spec, &cause) < 0)
+    p->spec.embedding = (uint32_t)strtoul(metadata_text(p, "embedding"), NULL, 10);
+    if (model_spec_parse(metadata_text(p, "layers"), p->snapshot->feature_dim + p->spec.embedding,
+                         p->snapshot->classes, &p->spec, &cause) < 0)
         return error_set(reterr, ERR_FORMAT,
                          "%s: its metadata does not describe a model of graphps (layers): %s", path,
                          cause.text);
@@ -111,6 +113,38 @@ static int predict_check_snapshot(struct predict *p, const char *command, const 
                 "%s: warning: the model was trained on another snapshot (%s) than %s@%s: its "
                 "classes are taken for this one's by their order\n",
                 command, was, p->snapshot->name, p->snapshot->version);
+    return 0;
+}
+
+/* Rows are learned for the nodes of one snapshot, and say nothing of another's. */
+static int predict_find_rows(struct predict *p, const char *path, struct error *reterr) {
+    if (p->spec.embedding == 0)
+        return 0;
+    size_t at = 0, k = 0;
+    while (k < p->tensor_count && strcmp(p->tensors[k].name, "embedding") != 0) {
+        at += (size_t)p->tensors[k].rows * p->tensors[k].cols;
+        k++;
+    }
+    if (k == p->tensor_count || p->tensors[k].cols != p->spec.embedding)
+        return error_set(reterr, ERR_FORMAT, "%s: it has no rows of %u floats for the nodes", path,
+                         p->spec.embedding);
+    if (p->tensors[k].rows != p->snapshot->nodes ||
+        strcmp(metadata_text(p, "snapshot_digest"), p->snapshot->digest) != 0)
+        return error_set(
+            reterr, ERR_WRONG_LAYOUT,
+            "%s: the model has learned rows for the %u nodes of %s, and none for those "
+            "of snapshot %s@%s",
+            path, p->tensors[k].rows, metadata_text(p, "snapshot"), p->snapshot->name,
+            p->snapshot->version);
+    p->rows = p->file_weights + at;
+    return 0;
+}
+
+/* The store is of the whole snapshot: local numbers are global ones. */
+static int predict_take_rows(void *ctx, uint64_t first, uint32_t count, float *ret) {
+    const struct predict *p = ctx;
+    size_t dim = p->spec.embedding;
+    memcpy(ret, p->rows + first * dim, count * dim * sizeof *ret);
     return 0;
 }
 
@@ -159,11 +193,14 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
         r = predict_read_spec(p, arguments->model, reterr);
     if (r == 0)
         r = predict_place_weights(p, arguments->model, reterr);
+    if (r == 0)
+        r = predict_find_rows(p, arguments->model, reterr);
     if (r < 0)
         return r;
     bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;
     p->store = store_from_snapshot(p->snapshot, normalize);
     p->infer = infer_new(&p->spec, p->store);
+    infer_set_rows(p->infer, predict_take_rows, p);
     return 0;
 }
 

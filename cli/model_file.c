@@ -68,6 +68,7 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
         json_object_set(metadata, "decoder", json_object_get(links, "decoder"));
         put_number(metadata, "dim", (double)json_integer_value(json_object_get(links, "dim")));
     }
+    put_number(metadata, "embedding", number_of(model, "embedding"));
     const char *digest = json_string_value(json_object_get(coordinator, "snapshot_digest"));
     json_object_set_new(metadata, "snapshot_digest", json_string(digest ? digest : ""));
     json_object_set_new(
@@ -90,12 +91,8 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
 
 int model_file_generation(const char *job_dir, uint64_t *ret, char ret_digest[64],
                           json_t **ret_state, struct error *reterr) {
-    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
-    _cleanup_(mem_free_p) float *weights = NULL;
-    size_t count = 0;
     json_t *coordinator = NULL;
-    int r =
-        checkpoint_collect(job_dir, false, &tensors, &count, &weights, ret, &coordinator, reterr);
+    int r = checkpoint_collect(job_dir, false, NULL, NULL, NULL, ret, &coordinator, reterr);
     if (r == 0 && ret_digest) {
         const char *digest = json_string_value(json_object_get(coordinator, "snapshot_digest"));
         snprintf(ret_digest, 64, "%s", digest ? digest : "");

@@ -229,6 +229,8 @@ int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
 
 bool model_spec_first_transpose(const struct model_spec *spec) {
     const struct layer_spec *first = &spec->layers[0];
+    if (spec->embedding)
+        return true;
     if (first->graph == GRAPH_NONE || first->order == ORDER_WEIGHTS)
         return true;
     return first->order == ORDER_EITHER && first->in >= first->out;
@@ -347,9 +349,10 @@ int model_spec_check(const struct config *config, struct error *reterr) {
     return read_stack(config, &spec, reterr);
 }
 
-void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
+void model_spec_from(const struct config *config, uint32_t feature_dim, uint32_t classes,
                      struct model_spec *ret) {
     *ret = (struct model_spec){
+        .embedding = (uint32_t)config->model_embedding,
         .input_dropout = (float)config->model_input_dropout,
         .label_smoothing = (float)config->train_label_smoothing,
         .decay_layers = config->optimizer_decay_layers,
@@ -359,7 +362,7 @@ void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t c
     assert(r == 0);
     (void)r;
     bool links = config->train_task == TASK_LINKS;
-    stack_resolve(ret, input_dim, links ? (uint32_t)config->link_dim : classes);
+    stack_resolve(ret, feature_dim + ret->embedding, links ? (uint32_t)config->link_dim : classes);
     ret->hops.outer = links ? 1 : 0;
 }
 

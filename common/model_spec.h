@@ -74,6 +74,7 @@ struct model_spec {
     struct layer_spec layers[STACK_MAX];
     struct hops hops;
     uint32_t input_dim, classes;
+    uint32_t embedding; /* the last so many of input_dim are a row that is learned for each node */
     float input_dropout;
     float label_smoothing;
     int decay_layers; /* DECAY_ALL, DECAY_FIRST */
@@ -82,14 +83,15 @@ struct model_spec {
 
 /* Are the model's options sound? ERR_CONFIG says which line of model.stack is not, and why. */
 int model_spec_check(const struct config *config, struct error *reterr);
-/* From options that are sound and a graph's dimensions. With train.task links the model puts out
- * embeddings of link.dim numbers in place of classes. */
-void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
+/* From options that are sound and a graph's dimensions; input_dim becomes feature_dim and what
+ * model.embedding puts behind. With train.task links the model puts out embeddings of link.dim
+ * numbers in place of classes. */
+void model_spec_from(const struct config *config, uint32_t feature_dim, uint32_t classes,
                      struct model_spec *ret);
 /* How many layers propagate: what does not depend on a graph. */
 size_t model_spec_hops(const struct config *config);
-/* Is the transpose of the first layer's graph of use, which is the largest of all, when features
- * need no gradient? Not where it propagates features that are narrower than its output. */
+/* Is the transpose of the first layer's graph of use, which is the largest of all? When no input
+ * needs a gradient, not where it propagates features that are narrower than its output. */
 bool model_spec_first_transpose(const struct model_spec *spec);
 /* The layers as lines of model.stack, joined by "; ". buf_bytes STACK_TEXT_MAX is enough. */
 void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes);

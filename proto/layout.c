@@ -252,6 +252,18 @@ struct layout *layout_free(struct layout *layout) {
     return NULL;
 }
 
+/* Beyond any tensor's number: no table draws the same numbers as a tensor. */
+#define TABLE_STREAM (1ull << 32)
+
+uint64_t layout_row_key(uint64_t seed, uint32_t table) {
+    return rng_key(seed, TABLE_STREAM + table);
+}
+
+void layout_init_row(uint64_t key, uint64_t row, uint32_t dim, float scale, float *weights) {
+    for (size_t i = 0; i < dim; i++)
+        weights[i] = (2 * rng_float(rng_at(key, row * dim + i)) - 1) * scale;
+}
+
 void layout_init_block(const struct layout *layout, uint32_t id, uint64_t seed, float *weights) {
     const struct layout_block *block = &layout->blocks[id];
     const struct tensor_spec *tensor = &layout->tensors[block->tensor];

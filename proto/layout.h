@@ -83,6 +83,17 @@ static inline uint32_t layout_row_shard(uint64_t row, uint32_t shards) {
     return (uint32_t)(rng_at(1, row) % shards);
 }
 
+/* Which of a shard's stripes a row of a table lies in. */
+static inline uint32_t layout_row_stripe(uint64_t row) {
+    return (uint32_t)(rng_at(0, row) >> 60); /* 16 of them */
+}
+_Static_assert(LAYOUT_STRIPES == 16, "layout_row_stripe takes four bits");
+
+/* What initial rows of a table are drawn with. */
+uint64_t layout_row_key(uint64_t seed, uint32_t table);
+/* A row [dim] that no gradient has touched: uniform in +-scale. */
+void layout_init_row(uint64_t key, uint64_t row, uint32_t dim, float scale, float *weights);
+
 /* Writes the initial weights of a block, [floats]. Depends on (seed, tensor, element) alone.
  * Glorot & Bengio, AISTATS 2010: uniform in +-sqrt(6 / (rows + cols)). */
 void layout_init_block(const struct layout *layout, uint32_t block, uint64_t seed, float *weights);

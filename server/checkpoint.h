@@ -6,10 +6,10 @@
  * multiple of 8 (job, generation, shard, tensors, tables, blocks with their versions, clocks and
  * steps, ledger, coordinator state, ...), weights, optimizer state and best weights of all blocks
  * in order, zeros up to a multiple of 8, the rows of tables (number, clock, steps, weights, state,
- * each padded likewise), then XXH3-64 of all that. Little-endian. 64-bit numbers are JSON integers;
- * above 2^63 - 1 the negative number of the same bits. Written atomically. A generation is complete
- * when all its shards' files are there; a damaged file is refused and the generation before it is
- * used. */
+ * best weights if there are any, each padded likewise), then XXH3-64 of all that. Little-endian.
+ * 64-bit numbers are JSON integers; above 2^63 - 1 the negative number of the same bits. Written
+ * atomically. A generation is complete when all its shards' files are there; a damaged file is
+ * refused and the generation before it is used. */
 #pragma once
 
 #include <jansson.h>
@@ -23,6 +23,7 @@
 struct checkpoint_table {
     struct layout_table spec;
     uint64_t held;                                             /* rows in this file */
+    bool best;                                                 /* with their best weights */
     uint64_t versions[LAYOUT_STRIPES], clocks[LAYOUT_STRIPES]; /* of the stripes */
     /* when saving: what is walked; the table is borrowed, the snapshot owned */
     struct table *table;
@@ -35,6 +36,7 @@ struct checkpoint_source {
     struct {
         const uint8_t *rows;
         uint64_t held;
+        bool best;
     } * tables; /* [table_count] */
 };
 
@@ -152,7 +154,9 @@ bool checkpoint_store_parse(const char *name, uint32_t *ret_shard, uint32_t *ret
 
 /* For export: reads the newest (or the given) complete generation below job_dir, or the generation
  * directory `path` itself, and puts the whole model together. which_best: the best weights
- * (ERR_NOT_FOUND when none were kept). *ret_tensors, *ret_weights: mem_free. *ret_coordinator:
+ * (ERR_NOT_FOUND when none were kept). *ret_tensors, *ret_weights: mem_free; a table is one more
+ * tensor behind the others, of all its rows, those that nobody touched with their initial values.
+ * ret_weights NULL: neither is made. *ret_coordinator:
  * json_decref (may be NULL); with the "snapshot_digest" of the run. Any number of shards. */
 int checkpoint_collect(const char *path, bool which_best, struct tensor_spec **ret_tensors,
                        size_t *ret_count, float **ret_weights, uint64_t *ret_generation,

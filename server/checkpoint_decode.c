@@ -152,6 +152,8 @@ static void read_tables(struct reader *reader, const json_t *array, struct check
         if (!json_is_real(scale) || !isfinite(spec->init_scale))
             fault(reader, "init_scale", "a number is wanted");
         c->tables[i].held = read_number(reader, object, "held", 0, spec->rows);
+        if (json_object_get(object, "best")) /* files from before rows were learned have none */
+            c->tables[i].best = read_number(reader, object, "best", 0, 1) == 1;
         const json_t *versions =
                          read_array(reader, object, "versions", LAYOUT_STRIPES, LAYOUT_STRIPES),
                      *clocks = read_array(reader, object, "clocks", LAYOUT_STRIPES, LAYOUT_STRIPES);
@@ -234,12 +236,13 @@ static int rows_decode(struct checkpoint *c, const uint8_t *rows, size_t len,
     source->tables = mem_array(c->table_count, sizeof *source->tables);
     size_t left = len;
     for (size_t i = 0; i < c->table_count; i++) {
-        size_t row_bytes = checkpoint_row_bytes(c, i);
+        size_t row_bytes = checkpoint_row_bytes(c, i, c->tables[i].best);
         if (c->tables[i].held > left / row_bytes)
             return error_set(reterr, ERR_FORMAT,
                              "the checkpoint has %zu bytes of rows, too few for its tables", len);
         const uint8_t *at = source->tables[i].rows = rows + (len - left);
         source->tables[i].held = c->tables[i].held;
+        source->tables[i].best = c->tables[i].best;
         left -= c->tables[i].held * row_bytes;
         for (uint64_t k = 0; k < c->tables[i].held; k++, at += row_bytes) {
             uint64_t row;
@@ -319,18 +322,21 @@ int checkpoint_decode(const uint8_t *bytes, size_t len, struct checkpoint **ret,
 int checkpoint_rows(const struct checkpoint *checkpoint, size_t table,
                     int (*take)(void *ctx, const struct table_row *row, struct error *reterr),
                     void *ctx, struct error *reterr) {
-    size_t row_bytes = checkpoint_row_bytes(checkpoint, table);
+    size_t floats = checkpoint->tables[table].spec.dim * (1 + checkpoint->state_floats);
     int r = 0;
     for (size_t i = 0; r == 0 && i < checkpoint->source_count; i++) {
         const uint8_t *at = checkpoint->sources[i].tables[table].rows;
+        bool best = checkpoint->sources[i].tables[table].best;
+        size_t row_bytes = checkpoint_row_bytes(checkpoint, table, best);
         for (uint64_t k = 0; r == 0 && k < checkpoint->sources[i].tables[table].held; k++) {
             struct checkpoint_row_head head;
             memcpy(&head, at, sizeof head);
+            const float *numbers = (const float *)(const void *)(at + sizeof head);
             const struct table_row row = {.row = head.row,
                                           .clock = head.clock,
                                           .steps = head.steps,
-                                          .floats =
-                                              (const float *)(const void *)(at + sizeof head)};
+                                          .floats = numbers,
+                                          .best = best ? numbers + floats : NULL};
             r = take(ctx, &row, reterr);
             at += row_bytes;
         }

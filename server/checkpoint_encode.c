@@ -80,6 +80,7 @@ static json_t *tables_json(const struct checkpoint *c) {
         json_object_set_new(object, "dim", number(spec->dim));
         json_object_set_new(object, "init_scale", json_real((double)spec->init_scale));
         json_object_set_new(object, "held", number(c->tables[i].held));
+        json_object_set_new(object, "best", number(c->tables[i].best));
         json_t *versions = json_array(), *clocks = json_array();
         for (size_t s = 0; s < LAYOUT_STRIPES; s++) {
             json_array_append_new(versions, number(c->tables[i].versions[s]));
@@ -195,7 +196,7 @@ static struct buf *rows_encode(struct checkpoint_stream *stream, size_t *ret_len
     struct checkpoint *c = stream->checkpoint;
     while (stream->table < c->table_count) {
         struct checkpoint_table *table = &c->tables[stream->table];
-        size_t row_bytes = checkpoint_row_bytes(c, stream->table);
+        size_t row_bytes = checkpoint_row_bytes(c, stream->table, table->best);
         size_t most = CHECKPOINT_PIECE_BYTES / row_bytes + 1, count = 0;
         struct buf *buf = buf_new(most * row_bytes);
         struct table_row row;
@@ -204,9 +205,11 @@ static struct buf *rows_encode(struct checkpoint_stream *stream, size_t *ret_len
             const struct checkpoint_row_head head = {row.row, row.clock, row.steps};
             uint8_t *floats = put(at, &head, sizeof head);
             size_t floats_bytes = table_row_floats(table->table) * sizeof(float);
-            memset(put(floats, row.floats, floats_bytes), 0,
-                   row_bytes - sizeof head - floats_bytes);
+            uint8_t *end = put(floats, row.floats, floats_bytes);
+            if (table->best)
+                end = put(end, row.best, table->spec.dim * sizeof(float));
             at += row_bytes;
+            memset(end, 0, (size_t)(at - end));
             count++;
         }
         if (count > 0) {

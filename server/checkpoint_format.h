@@ -14,8 +14,10 @@ struct checkpoint_row_head {
     uint32_t clock, steps;
 };
 
-/* A row in the file: head, weights, state, zeros up to a multiple of 8. */
-static inline size_t checkpoint_row_bytes(const struct checkpoint *checkpoint, size_t table) {
-    size_t floats = checkpoint->tables[table].spec.dim * (1 + checkpoint->state_floats);
+/* A row in the file: head, weights, state, the best weights where there are any, zeros up to a
+ * multiple of 8. */
+static inline size_t checkpoint_row_bytes(const struct checkpoint *checkpoint, size_t table,
+                                          bool best) {
+    size_t floats = checkpoint->tables[table].spec.dim * (1 + checkpoint->state_floats + best);
     return sizeof(struct checkpoint_row_head) + (floats * sizeof(float) + 7) / 8 * 8;
 }

@@ -61,7 +61,8 @@ void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status 
 void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
  *
- *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}, of the config;
+ *   "model": {"layers", "normalize_features" (bool), "embedding", "snapshot" and, of links,
+ *   "links": {"decoder", "dim"}}, of the config;
  *   "task": what is learnt (score_task_name);
  *   "metric": the score that "best" is the best by (score_name);
  *   "best", "last": coordinator_epoch_json, epoch 0: none;

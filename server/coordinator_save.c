@@ -29,8 +29,10 @@ static json_t *model_save(const struct config *config) {
     char layers[STACK_TEXT_MAX];
     model_spec_from(config, 1, 1, &spec);
     model_spec_print(&spec, layers, sizeof layers);
-    json_t *json = json_pack("{s:s, s:b, s:s}", "layers", layers, "normalize_features",
-                             config->data_normalize_features, "snapshot", config->data_snapshot);
+    json_t *json = json_pack("{s:s, s:b, s:I, s:s}", "layers", layers, "normalize_features",
+                             config->data_normalize_features, "embedding",
+                             (json_int_t)config->model_embedding, "snapshot",
+                             config->data_snapshot);
     if (config->train_task == TASK_LINKS)
         json_object_set_new(json, "links",
                             json_pack("{s:s, s:I}", "decoder",
@@ -174,6 +176,13 @@ int coordinator_check_model(const struct config *config, const json_t *state,
     int r = check_links(config, model, reterr);
     if (r < 0)
         return r;
+    json_int_t embedding = json_integer_value(json_object_get(model, "embedding"));
+    if (embedding != config->model_embedding)
+        return error_set(
+            reterr, ERR_CONFIG,
+            "the run was begun with model.embedding %lld, it is now %lld; set it back, "
+            "or give the new run another job.dir (graphps train: --fresh)",
+            (long long)embedding, (long long)config->model_embedding);
     if (normalized != config->data_normalize_features)
         return error_set(reterr, ERR_CONFIG,
                          "the run was begun with data.normalize_features %s, it is now %s; set it "

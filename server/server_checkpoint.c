@@ -34,6 +34,7 @@ static void cut_tables_locked(const struct server *server, struct checkpoint *cu
         cut->tables[i].spec = server->layout->tables[i];
         cut->tables[i].table = server->tables[i];
         cut->tables[i].snapshot = table_snapshot_begin(server->tables[i]);
+        cut->tables[i].best = table_snapshot_best(cut->tables[i].snapshot);
         table_counts(server->tables[i], &cut->tables[i].held, &bytes);
         for (size_t s = 0; s < LAYOUT_STRIPES; s++) {
             struct block *stripe = &server->blocks[server->block_count + i * LAYOUT_STRIPES + s];

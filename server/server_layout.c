@@ -60,11 +60,15 @@ static int restore_row(void *ctx, const struct table_row *row, struct error *ret
 static void build_table(const struct server *server, const struct server_built *built, size_t i,
                         const struct checkpoint *checkpoint) {
     const struct layout_table *table = &built->layout->tables[i];
+    /* Weights are kept for evaluation, which is of learned rows alone. */
+    const struct config *config = server->config;
+    uint32_t kept = config->model_embedding == 0 ? 0 : server->rule.bsp ? 1 : 2;
     const struct table_spec spec = {.name = table->name,
                                     .number = (uint32_t)i,
                                     .rows = table->rows,
                                     .dim = table->dim,
-                                    .init_scale = table->init_scale};
+                                    .init_scale = table->init_scale,
+                                    .kept = kept};
     struct error err = {0};
     if (table_new(&spec, built->seed, LAYOUT_STRIPES, &server->optimizer, &built->tables[i], &err) <
         0)
@@ -77,6 +81,8 @@ static void build_table(const struct server *server, const struct server_built *
             block->clock = checkpoint->tables[i].clocks[stripe];
         }
     }
+    if (checkpoint && checkpoint->best)
+        table_keep(built->tables[i], TABLE_BEST);
     struct restoring restoring = {server, built->tables[i]};
     if (checkpoint && checkpoint_rows(checkpoint, i, restore_row, &restoring, &err) < 0)
         internal_error(&err); /* decoding has looked at every row's number */

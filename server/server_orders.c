@@ -129,8 +129,10 @@ static bool order_roster(struct roster *roster, const Graphps__PeerOrder *order)
     return changed;
 }
 
-/* orders_lock is held, admission for reading. */
-static void keep_present_locked(struct server *server, struct buf ***kept) {
+/* orders_lock is held, admission for reading. Rows of tables are kept with the weights. */
+static void keep_present_locked(struct server *server, struct buf ***kept, enum table_set set) {
+    for (size_t i = 0; i < server->table_count; i++)
+        table_keep(server->tables[i], set);
     if (!*kept)
         *kept = mem_array(server->block_count, sizeof **kept);
     for (size_t i = 0; i < server->block_count; i++) {
@@ -148,9 +150,11 @@ static void order_best_locked(struct server *server, uint32_t epoch) {
         server->candidate = old;
         for (size_t i = 0; old && i < server->block_count; i++)
             old[i] = buf_unref(old[i]);
+        for (size_t i = 0; i < server->table_count; i++)
+            table_promote(server->tables[i]);
         /* Whoever still pulls the candidate finds it under the best. */
     } else {
-        keep_present_locked(server, &server->best);
+        keep_present_locked(server, &server->best, TABLE_BEST);
     }
     server->best_epoch = epoch;
 }
@@ -179,7 +183,7 @@ void server_ordered(struct server *server, const Graphps__PeerOrder *order, uint
         }
         if (order->candidate_epoch != server->candidate_epoch && server->aggregator) {
             if (order->candidate_epoch)
-                keep_present_locked(server, &server->candidate);
+                keep_present_locked(server, &server->candidate, TABLE_CANDIDATE);
             server->candidate_epoch = order->candidate_epoch;
             news = true;
         }

@@ -58,9 +58,9 @@ static int push_check_payload(const struct call *call, const Graphps__Push *push
     return 0;
 }
 
-/* Row numbers as they came: ascending when they are a push's, of the table, this shard's. */
+/* Row numbers as they came: of the table, this shard's? */
 static int rows_check(const struct server *server, const struct layout_table *table,
-                      const uint64_t *rows, uint32_t count, bool ascending, struct error *reterr) {
+                      const uint64_t *rows, uint32_t count, struct error *reterr) {
     for (uint32_t i = 0; i < count; i++) {
         if (rows[i] >= table->rows)
             return error_set(reterr, ERR_RANGE, "row %llu, table '%s' has %llu",
@@ -72,9 +72,6 @@ static int rows_check(const struct server *server, const struct layout_table *ta
                              "shard %u",
                              (unsigned long long)rows[i], table->name,
                              layout_row_shard(rows[i], server->shards), server->shard);
-        if (ascending && i > 0 && rows[i] <= rows[i - 1])
-            return error_set(reterr, ERR_PROTOCOL, "rows that are not ascending (%llu after %llu)",
-                             (unsigned long long)rows[i], (unsigned long long)rows[i - 1]);
     }
     return 0;
 }
@@ -86,6 +83,45 @@ static int table_check(const struct server *server, uint32_t table, struct error
     return 0;
 }
 
+/* Where a push's stripes begin and end. */
+static uint32_t push_stripes(const Graphps__Push *push, uint32_t *ret_end) {
+    *ret_end = push->stripes ? push->stripe + push->stripes : LAYOUT_STRIPES;
+    return push->stripe;
+}
+
+/* Are the rows of the push's stripes, and in each ascending? */
+static int stripes_check(const Graphps__Push *push, const uint64_t *rows, struct error *reterr) {
+    uint32_t end, first = push_stripes(push, &end);
+    uint64_t last[LAYOUT_STRIPES];
+    memset(last, 0, sizeof last);
+    for (uint32_t i = 0; i < push->rows; i++) {
+        uint32_t stripe = layout_row_stripe(rows[i]);
+        if (stripe < first || stripe >= end)
+            return error_set(reterr, ERR_RANGE, "row %llu is of stripe %u, the push of %u to %u",
+                             (unsigned long long)rows[i], stripe, first, end - 1);
+        if (rows[i] < last[stripe])
+            return error_set(reterr, ERR_PROTOCOL, "rows that are not ascending (%llu after %llu)",
+                             (unsigned long long)rows[i], (unsigned long long)last[stripe] - 1);
+        last[stripe] = rows[i] + 1;
+    }
+    return 0;
+}
+
+/* The encodings of rows, one after the other. */
+static int values_check(enum codec codec, const uint8_t *values, size_t values_bytes, uint32_t rows,
+                        uint32_t dim, struct error *reterr) {
+    size_t row_bytes = codec_bytes(codec, 1, dim);
+    if (values_bytes != rows * row_bytes)
+        return error_set(reterr, ERR_PROTOCOL, "%zu bytes for %u rows of %u floats", values_bytes,
+                         rows, dim);
+    if (codec == CODEC_FP32)
+        return rows > 0 ? codec_check(codec, values, (size_t)rows * dim) : 0;
+    int r = 0;
+    for (uint32_t i = 0; i < rows && r == 0; i++)
+        r = codec_check(codec, values + i * row_bytes, dim);
+    return r;
+}
+
 /* A push to a table, whole. */
 static int push_check_rows(const struct call *call, const Graphps__Push *push,
                            struct error *reterr) {
@@ -94,35 +130,36 @@ static int push_check_rows(const struct call *call, const Graphps__Push *push,
     if (r < 0)
         return r;
     const struct layout_table *table = &server->layout->tables[push->table - 1];
-    size_t ids_bytes = (size_t)push->rows * sizeof(uint64_t), bytes = 0;
+    size_t ids_bytes = (size_t)push->rows * sizeof(uint64_t);
     if (push->n_blocks != 0 || (push->n_versions != 0 && push->n_versions != LAYOUT_STRIPES))
         return error_set(reterr, ERR_PROTOCOL,
                          "a push to table '%s' with %zu blocks and %zu versions, not 0 and %d",
                          table->name, push->n_blocks, push->n_versions, LAYOUT_STRIPES);
+    if (push->stripes == 0
+            ? push->stripe != 0
+            : push->stripes > LAYOUT_STRIPES || push->stripe > LAYOUT_STRIPES - push->stripes)
+        return error_set(reterr, ERR_RANGE,
+                         "a push to stripes from %u on, %u of them; there are %d", push->stripe,
+                         push->stripes, LAYOUT_STRIPES);
     /* Of few bytes it would make many. */
     if (push->encoding == GRAPHPS__ENCODING__TOPK)
         return error_set(reterr, ERR_PROTOCOL, "a push to a table is not encoded as topk");
     if (ids_bytes > call->frame->payload_bytes)
         return error_set(reterr, ERR_PROTOCOL, "a payload of %zu bytes for %u rows",
                          call->frame->payload_bytes, push->rows);
-    if (push->rows > 0) {
-        const uint8_t *at = call->frame->payload + ids_bytes;
-        size_t floats = (size_t)push->rows * table->dim;
-        r = codec_size((enum codec)push->encoding, at, call->frame->payload_bytes - ids_bytes,
-                       floats, &bytes);
-        if (r == 0)
-            r = codec_check((enum codec)push->encoding, at, floats);
-    }
+    r = values_check((enum codec)push->encoding, call->frame->payload + ids_bytes,
+                     call->frame->payload_bytes - ids_bytes, push->rows, table->dim, reterr);
     if (r == ERR_NOT_FINITE)
         return error_set(reterr, r,
                          "rank %u: the gradient of table '%s' in step %llu is not finite; a "
                          "smaller optimizer.lr may help",
                          push->rank, table->name, (unsigned long long)push->clock);
-    if (r < 0 || ids_bytes + bytes != call->frame->payload_bytes)
+    if (r < 0)
         return error_set(reterr, ERR_PROTOCOL, "a payload of %zu bytes for %u rows of %u floats",
                          call->frame->payload_bytes, push->rows, table->dim);
-    return rows_check(server, table, (const uint64_t *)(const void *)call->frame->payload,
-                      push->rows, true, reterr);
+    const uint64_t *rows = (const uint64_t *)(const void *)call->frame->payload;
+    r = rows_check(server, table, rows, push->rows, reterr);
+    return r < 0 ? r : stripes_check(push, rows, reterr);
 }
 
 static int push_check(const struct call *call, const Graphps__Push *push, uint32_t *index,
@@ -175,14 +212,17 @@ static void push_admit(struct call *call, const Graphps__Push *message, const ui
     aggregator_admit(call->server->aggregator, push, index, call->now_ms);
 }
 
-/* Every stripe gets a part, also one without rows: all pushes of a batch count in its mean. */
+/* Each of its stripes gets a part, also one without rows: all pushes of a batch count in its mean.
+ */
 static void push_admit_rows(struct call *call, const Graphps__Push *message) {
     struct server *server = call->server;
     struct table *table = server->tables[message->table - 1];
-    size_t n = message->rows, floats = n * server->layout->tables[message->table - 1].dim;
+    size_t n = message->rows, dim = server->layout->tables[message->table - 1].dim;
+    size_t floats = n * dim;
+    uint32_t end, first = push_stripes(message, &end);
     bool plain = message->encoding == GRAPHPS__ENCODING__FP32;
     const uint8_t *values = call->frame->payload + n * sizeof(uint64_t);
-    struct push *push = push_make(call, message, LAYOUT_STRIPES);
+    struct push *push = push_make(call, message, end - first);
     size_t sorted_bytes = frame_padded((n + LAYOUT_STRIPES + 1) * sizeof(uint32_t));
     push->rows.memory = buf_new(sorted_bytes + (plain ? 0 : floats * sizeof(float)));
     push->rows.rows = (const uint64_t *)(const void *)call->frame->payload;
@@ -191,17 +231,19 @@ static void push_admit_rows(struct call *call, const Graphps__Push *message) {
     push->rows.values = (const float *)(const void *)values;
     if (!plain) {
         float *decoded = (float *)(void *)(push->rows.memory->data + sorted_bytes);
+        size_t row_bytes = codec_bytes(push->codec, 1, dim);
         memset(decoded, 0, floats * sizeof *decoded);
-        if (floats > 0)
-            codec_add(push->codec, values, floats, 1, decoded);
+        for (size_t i = 0; i < n; i++)
+            codec_add(push->codec, values + i * row_bytes, dim, 1, decoded + i * dim);
         push->rows.values = decoded;
     }
     table_split(table, push->rows.rows, (uint32_t)n, push->rows.order, push->rows.starts);
 
     uint32_t index[LAYOUT_STRIPES];
-    for (uint32_t i = 0; i < LAYOUT_STRIPES; i++) {
-        index[i] = (uint32_t)server->block_count + (message->table - 1) * LAYOUT_STRIPES + i;
-        push->parts[i].version = message->n_versions ? message->versions[i] : 0;
+    for (uint32_t i = 0; i < end - first; i++) {
+        uint32_t stripe = first + i;
+        index[i] = (uint32_t)server->block_count + (message->table - 1) * LAYOUT_STRIPES + stripe;
+        push->parts[i].version = message->n_versions ? message->versions[stripe] : 0;
     }
     aggregator_admit(server->aggregator, push, index, call->now_ms);
 }
@@ -327,6 +369,16 @@ int session_pull(struct call *call, const ProtobufCMessage *message, struct erro
     return 0;
 }
 
+/* The same of rows. */
+static enum table_set kept_set(struct server *server, uint32_t epoch) {
+    lock_take(&server->orders_lock);
+    enum table_set set = server->best_epoch == epoch && server->best ? TABLE_BEST
+                         : server->candidate_epoch == epoch          ? TABLE_CANDIDATE
+                                                                     : TABLE_PRESENT;
+    lock_release(&server->orders_lock);
+    return set;
+}
+
 int session_pull_rows(struct call *call, const ProtobufCMessage *message, struct error *reterr) {
     const Graphps__PullRows *pull = (const Graphps__PullRows *)message;
     struct server *server = call->server;
@@ -346,7 +398,7 @@ int session_pull_rows(struct call *call, const ProtobufCMessage *message, struct
                          "%zu bytes of rows in one pull, net.max_frame_bytes is %lld; ask for "
                          "fewer rows at a time",
                          bytes, (long long)server->config->net_max_frame_bytes);
-    r = rows_check(server, table, rows, pull->rows, false, reterr);
+    r = rows_check(server, table, rows, pull->rows, reterr);
     if (r < 0)
         return r;
     /* Versions first: a row may be newer than they say, never older. */
@@ -355,7 +407,9 @@ int session_pull_rows(struct call *call, const ProtobufCMessage *message, struct
         block_read(&server->blocks[server->block_count + (pull->table - 1) * LAYOUT_STRIPES + i],
                    &versions[i]);
     struct buf *out = buf_new(bytes);
-    table_read(server->tables[pull->table - 1], rows, pull->rows, (float *)(void *)out->data);
+    enum table_set set = pull->candidate ? kept_set(server, pull->candidate) : TABLE_PRESENT;
+    table_read_set(server->tables[pull->table - 1], set, rows, pull->rows,
+                   (float *)(void *)out->data);
     Graphps__Rows answer = GRAPHPS__ROWS__INIT;
     answer.id = pull->id;
     answer.table = pull->table;

@@ -16,6 +16,7 @@
 #include "common/metrics.h"
 #include "common/pool.h"
 #include "common/vec.h"
+#include "proto/layout.h"
 #include "server/table_rows.h"
 
 enum {
@@ -25,14 +26,20 @@ enum {
     TURN_YIELDS = 256,
 };
 
-/* Beyond any tensor's number: no table draws the same numbers as a tensor. */
-#define TABLE_STREAM (1ull << 32)
+/* Sets of kept weights: a stripe's places for them are numbered, and each has a mark, which a row
+ * bears too once its weights are copied there. Behind a row's weights and state lie its marks, as
+ * floats that are never computed with, then the weights that were kept in each place. */
+#define SETS_MAX 2
 
 struct stripe {
     struct lock lock; /* LOCK_BLOCK; guards all of rows but row_floats; never two at once */
     struct rows rows;
     atomic_uint waiting; /* threads that want the lock */
     atomic_uint turns;   /* how often one of them got it */
+    /* guarded by lock */
+    uint32_t marks[SETS_MAX]; /* by place; 0: nothing is kept there */
+    uint32_t last_mark;
+    uint32_t best_place; /* the candidate has the other one */
 } __attribute__((aligned(MEM_ALIGN)));
 
 /* Set at start, never changed, but for what the stripes' locks guard. */
@@ -40,6 +47,7 @@ struct table {
     char *name;
     uint64_t rows;
     size_t dim, row_floats;
+    size_t kept;        /* sets */
     uint32_t turn_rows; /* TURN_FLOATS */
     float init_scale;
     uint64_t init_key;
@@ -52,9 +60,13 @@ struct table {
 /* Owned by the thread that takes the snapshot. */
 struct table_snapshot {
     struct table *table;
-    uint32_t stripe; /* being handed out */
+    uint32_t stripe; /* to be read next */
+    uint32_t of;     /* the group is of this one */
     uint32_t next;   /* in the group */
     struct rows_group group;
+    struct {
+        uint32_t mark, place;
+    } * best; /* [stripe_count] the best set, as it was at the cut */
 };
 
 static int spec_check(const struct table_spec *spec, uint32_t stripes, struct error *reterr) {
@@ -87,9 +99,10 @@ int table_new(const struct table_spec *spec, uint64_t seed, uint32_t stripes,
         .rows = spec->rows,
         .dim = spec->dim,
         .row_floats = spec->dim * (1 + optimizer_state_floats(optimizer)),
+        .kept = spec->kept,
         .turn_rows = 1 + TURN_FLOATS / spec->dim,
         .init_scale = spec->init_scale,
-        .init_key = rng_key(seed, TABLE_STREAM + spec->number),
+        .init_key = layout_row_key(seed, spec->number),
         .optimizer = optimizer,
         .stripe_count = stripes,
         .stripe_bits = (unsigned)__builtin_ctz(stripes),
@@ -97,7 +110,7 @@ int table_new(const struct table_spec *spec, uint64_t seed, uint32_t stripes,
     };
     for (uint32_t i = 0; i < stripes; i++) {
         lock_init(&table->stripes[i].lock, LOCK_BLOCK, table->name);
-        rows_init(&table->stripes[i].rows, table->row_floats);
+        rows_init(&table->stripes[i].rows, table->row_floats + table->kept * (1 + table->dim));
     }
     *ret = table;
     return 0;
@@ -166,9 +179,36 @@ static void stripe_share(struct stripe *stripe) {
 }
 
 static void row_init(const struct table *table, uint64_t row, float *weights) {
-    for (size_t i = 0; i < table->dim; i++)
-        weights[i] =
-            (2 * rng_float(rng_at(table->init_key, row * table->dim + i)) - 1) * table->init_scale;
+    layout_init_row(table->init_key, row, (uint32_t)table->dim, table->init_scale, weights);
+}
+
+static uint32_t *row_marks(const struct table *table, float *floats) {
+    return (uint32_t *)(void *)(floats + table->row_floats);
+}
+
+static float *row_kept(const struct table *table, float *floats, size_t place) {
+    return floats + table->row_floats + table->kept + place * table->dim;
+}
+
+/* A row is about to change: its weights go to the sets that have not got them yet. */
+static void row_keep_locked(const struct table *table, const struct stripe *stripe, float *floats) {
+    for (size_t place = 0; place < table->kept; place++) {
+        uint32_t *mark = &row_marks(table, floats)[place];
+        if (*mark == stripe->marks[place])
+            continue;
+        *mark = stripe->marks[place];
+        memcpy(row_kept(table, floats, place), floats, table->dim * sizeof *floats);
+    }
+}
+
+/* The weights of a row as the set in a place has them. */
+static float *row_of_set(const struct table *table, float *floats, uint32_t place, uint32_t mark) {
+    bool kept = mark != 0 && row_marks(table, floats)[place] == mark;
+    return kept ? row_kept(table, floats, place) : floats;
+}
+
+static uint32_t place_of(const struct stripe *stripe, enum table_set set) {
+    return set == TABLE_BEST ? stripe->best_place : 1 - stripe->best_place;
 }
 
 /* The row's slot; made when it is not there. Whatever the caller changes, a snapshot has kept. */
@@ -178,13 +218,15 @@ static uint32_t row_get_locked(const struct table *table, struct stripe *stripe,
     uint32_t slot = rows_find(rows, row, hash);
     if (slot != ROWS_NO_SLOT) {
         rows_touch(rows, slot);
+        row_keep_locked(table, stripe, rows_floats(rows, slot));
         return slot;
     }
     assert(row < table->rows);
     slot = rows_add(rows, row, hash);
     float *floats = rows_floats(rows, slot);
     row_init(table, row, floats);
-    memset(floats + table->dim, 0, (table->row_floats - table->dim) * sizeof *floats);
+    memset(floats + table->dim, 0, (table->row_floats - table->dim + table->kept) * sizeof *floats);
+    row_keep_locked(table, stripe, floats);
     return slot;
 }
 
@@ -220,7 +262,7 @@ static void part_ahead(const struct table *table, const struct stripe *stripe,
     if (j >= ahead && j - ahead < part->count) {
         uint32_t at = part->order[j - ahead];
         rows_prefetch_row(&stripe->rows, rows_hash(part->rows[at]),
-                          table->row_floats * sizeof(float));
+                          (table->row_floats + table->kept) * sizeof(float));
         const char *gradient = (const char *)(part->values + at * table->dim);
         for (size_t i = 0; i < table->dim * sizeof(float); i += MEM_ALIGN)
             __builtin_prefetch(gradient + i);
@@ -368,10 +410,11 @@ size_t table_apply(struct table *table, uint32_t number, const struct table_part
 }
 
 /* out[order[j]] = rows[order[j]] for j < n, all of the stripe. */
-static void read_locked(const struct table *table, struct stripe *stripe, const uint64_t *rows,
-                        const uint32_t *order, uint32_t n, float *out) {
+static void read_locked(const struct table *table, struct stripe *stripe, enum table_set set,
+                        const uint64_t *rows, const uint32_t *order, uint32_t n, float *out) {
     lock_assert_held(&stripe->lock);
     size_t bytes = table->dim * sizeof *out;
+    bool of_set = set != TABLE_PRESENT && table->kept > 0;
     for (uint32_t j = 0; j < n + 2 * AHEAD; j++) {
         if (j < n)
             rows_prefetch_index(&stripe->rows, rows_hash(rows[order[j]]));
@@ -385,12 +428,23 @@ static void read_locked(const struct table *table, struct stripe *stripe, const 
         uint32_t slot = rows_find(&stripe->rows, rows[at], rows_hash(rows[at]));
         if (slot == ROWS_NO_SLOT)
             row_init(table, rows[at], out + at * table->dim);
-        else
+        else if (!of_set)
             memcpy(out + at * table->dim, rows_floats(&stripe->rows, slot), bytes);
+        else {
+            uint32_t place = place_of(stripe, set);
+            memcpy(out + at * table->dim,
+                   row_of_set(table, rows_floats(&stripe->rows, slot), place, stripe->marks[place]),
+                   bytes);
+        }
     }
 }
 
 void table_read(struct table *table, const uint64_t *rows, uint32_t n, float *out) {
+    table_read_set(table, TABLE_PRESENT, rows, n, out);
+}
+
+void table_read_set(struct table *table, enum table_set set, const uint64_t *rows, uint32_t n,
+                    float *out) {
     POOL_ARRAY(uint32_t, order, n);
     POOL_ARRAY(uint32_t, starts, table->stripe_count + 1);
     table_split(table, rows, n, order, starts);
@@ -398,7 +452,29 @@ void table_read(struct table *table, const uint64_t *rows, uint32_t n, float *ou
         if (starts[s] == starts[s + 1])
             continue;
         struct stripe *stripe = stripe_lock(table, s);
-        read_locked(table, stripe, rows, order + starts[s], starts[s + 1] - starts[s], out);
+        read_locked(table, stripe, set, rows, order + starts[s], starts[s + 1] - starts[s], out);
+        lock_release(&stripe->lock);
+    }
+}
+
+void table_keep(struct table *table, enum table_set set) {
+    assert(set != TABLE_PRESENT);
+    if (table->kept < (size_t)set)
+        return;
+    for (uint32_t s = 0; s < table->stripe_count; s++) {
+        struct stripe *stripe = stripe_lock(table, s);
+        stripe->marks[place_of(stripe, set)] = ++stripe->last_mark;
+        lock_release(&stripe->lock);
+    }
+}
+
+void table_promote(struct table *table) {
+    if (table->kept < SETS_MAX)
+        return;
+    for (uint32_t s = 0; s < table->stripe_count; s++) {
+        struct stripe *stripe = stripe_lock(table, s);
+        stripe->best_place = 1 - stripe->best_place;
+        stripe->marks[1 - stripe->best_place] = 0;
         lock_release(&stripe->lock);
     }
 }
@@ -444,7 +520,10 @@ int table_restore_row(struct table *table, const struct table_row *row, struct e
     struct row_head *head = rows_head(&stripe->rows, slot);
     head->clock = row->clock;
     head->steps = row->steps;
-    memcpy(rows_floats(&stripe->rows, slot), row->floats, table->row_floats * sizeof(float));
+    float *floats = rows_floats(&stripe->rows, slot);
+    memcpy(floats, row->floats, table->row_floats * sizeof *floats);
+    if (row->best && table->kept > 0)
+        memcpy(row_kept(table, floats, stripe->best_place), row->best, table->dim * sizeof *floats);
     lock_release(&stripe->lock);
     return 0;
 }
@@ -465,13 +544,21 @@ void table_counts(struct table *table, uint64_t *ret_rows, uint64_t *ret_bytes) 
 struct table_snapshot *table_snapshot_begin(struct table *table) {
     struct table_snapshot *snapshot = mem_alloc(sizeof *snapshot);
     snapshot->table = table;
-    snapshot->group.floats = mem_array(ROWS_GROUP * table->row_floats, sizeof(float));
+    snapshot->group.floats =
+        mem_array(ROWS_GROUP * table->stripes[0].rows.row_floats, sizeof(float));
+    snapshot->best = mem_array(table->stripe_count, sizeof *snapshot->best);
     for (uint32_t s = 0; s < table->stripe_count; s++) {
         struct stripe *stripe = stripe_lock(table, s);
         rows_cut_begin(&stripe->rows);
+        snapshot->best[s].place = stripe->best_place;
+        snapshot->best[s].mark = stripe->marks[stripe->best_place];
         lock_release(&stripe->lock);
     }
     return snapshot;
+}
+
+bool table_snapshot_best(const struct table_snapshot *snapshot) {
+    return snapshot->best[0].mark != 0;
 }
 
 /* The next group that has rows; false when there is none. */
@@ -483,10 +570,11 @@ static bool snapshot_fill(struct table_snapshot *snapshot) {
         if (!more)
             rows_cut_end(&stripe->rows);
         lock_release(&stripe->lock);
-        if (snapshot->group.count > 0)
-            return true;
+        snapshot->of = snapshot->stripe;
         if (!more)
             snapshot->stripe++;
+        if (snapshot->group.count > 0)
+            return true;
     }
     return false;
 }
@@ -495,12 +583,16 @@ bool table_snapshot_next(struct table_snapshot *snapshot, struct table_row *ret)
     struct rows_group *group = &snapshot->group;
     if (snapshot->next == group->count && !snapshot_fill(snapshot))
         return false;
+    const struct table *table = snapshot->table;
     const struct row_head *head = &group->heads[snapshot->next];
+    float *floats = group->floats + snapshot->next * table->stripes[0].rows.row_floats;
+    uint32_t place = snapshot->best[snapshot->of].place, mark = snapshot->best[snapshot->of].mark;
     *ret = (struct table_row){
         .row = head->row,
         .clock = head->clock,
         .steps = head->steps,
-        .floats = group->floats + snapshot->next * snapshot->table->row_floats,
+        .floats = floats,
+        .best = mark ? row_of_set(table, floats, place, mark) : NULL,
     };
     snapshot->next++;
     return true;
@@ -514,6 +606,7 @@ struct table_snapshot *table_snapshot_end(struct table_snapshot *snapshot) {
         rows_cut_end(&stripe->rows);
         lock_release(&stripe->lock);
     }
+    mem_free(snapshot->best);
     mem_free(snapshot->group.floats);
     mem_free(snapshot);
     return NULL;

@@ -12,9 +12,13 @@
  *     u      = (mix(key + (i + 1) * 0x9e3779b97f4a7c15) >> 40) * 2^-24
  *     weight = (2 u - 1) * init_scale          (floats; 2 u - 1 is exact)
  *
- * Memory: (1 + state) * 4 * dim bytes for a row's floats, 16 for its number, clock and steps, 5 to
- * 10 for the index, and of n rows' places in a stripe n / 8 + 8 at most wait for more. What an
- * eviction frees is used again, not given back. */
+ * Sets of weights can be kept aside, the best ones and a candidate to become them: a row's weights
+ * are copied beside it when it is first changed after a set was kept, so keeping one costs nothing
+ * in that moment, and a row that is let go is gone from them too.
+ *
+ * Memory: (1 + state + kept) * 4 * dim bytes for a row's floats, 4 for each set, 16 for its number,
+ * clock and steps, 5 to 10 for the index, and of n rows' places in a stripe n / 8 + 8 at most wait
+ * for more. What an eviction frees is used again, not given back. */
 #pragma once
 
 #include <stdbool.h>
@@ -37,7 +41,10 @@ struct table_spec {
     uint64_t rows;
     uint32_t dim;
     float init_scale; /* initial values are uniform in +-init_scale */
+    uint32_t kept;    /* sets that can be kept: 0 none, 1 the best, 2 also a candidate */
 };
+
+enum table_set { TABLE_PRESENT, TABLE_BEST, TABLE_CANDIDATE };
 
 /* What a push has for one stripe: count rows, number rows[order[j]] with the gradient
  * values[order[j] * dim ..]. Row numbers ascend strictly with j. Nothing is kept. */
@@ -55,6 +62,7 @@ struct table_row {
     uint32_t clock;      /* last touched */
     uint32_t steps;      /* of the optimizer */
     const float *floats; /* [table_row_floats]: weights [dim], then the optimizer's state */
+    const float *best;   /* [dim] the best weights; NULL: none are kept */
 };
 
 /* stripes: a power of two up to TABLE_STRIPES_MAX. The optimizer is borrowed for the table's life.
@@ -86,11 +94,21 @@ size_t table_apply(struct table *table, uint32_t stripe, const struct table_part
  * exist have their initial value and are not made. */
 void table_read(struct table *table, const uint64_t *rows, uint32_t n, float *out);
 
+/* The same of a set that was kept; of one that was not the present weights. */
+void table_read_set(struct table *table, enum table_set set, const uint64_t *rows, uint32_t n,
+                    float *out);
+
+/* Keeps the present weights as a set (not TABLE_PRESENT), stripe by stripe. */
+void table_keep(struct table *table, enum table_set set);
+/* The candidate becomes the best; then there is no candidate. */
+void table_promote(struct table *table);
+
 /* Drops a stripe's rows that were last touched before this clock; returns how many. Lets others at
  * the stripe every few thousand rows; of what they make meanwhile some is not looked at. */
 size_t table_evict(struct table *table, uint32_t stripe, uint32_t before_clock);
 
-/* Puts a checkpoint's row where it belongs, over what is there. ERR_RANGE: the table has no such
+/* Puts a checkpoint's row where it belongs, over what is there; its best weights too, where a best
+ * set is kept. ERR_RANGE: the table has no such
  * row. */
 int table_restore_row(struct table *table, const struct table_row *row, struct error *reterr);
 
@@ -104,8 +122,10 @@ void table_counts(struct table *table, uint64_t *ret_rows, uint64_t *ret_bytes);
  * applies out while this returns (it takes a millisecond for ten million rows). One at a time. */
 struct table_snapshot;
 struct table_snapshot *table_snapshot_begin(struct table *table);
+/* Have its rows best weights? */
+bool table_snapshot_best(const struct table_snapshot *snapshot);
 /* The next row, by stripe and within it by place: equal histories give equal orders. False: that
- * was all. Called by one thread; ret->floats is good until the next call. */
+ * was all. Called by one thread; ret->floats and best are good until the next call. */
 bool table_snapshot_next(struct table_snapshot *snapshot, struct table_row *ret);
 /* Also before all rows are handed out. Takes NULL, returns NULL. */
 struct table_snapshot *table_snapshot_end(struct table_snapshot *snapshot);

@@ -454,6 +454,29 @@ void client_push(struct client *client, const float *gradient, uint64_t clock, d
     lock_release(&client->lock);
 }
 
+int client_push_rows(struct client *client, const struct row_plan *plan, const float *gradient,
+                     uint64_t clock, double weight, struct error *reterr) {
+    lock_take(&client->lock);
+    int r = outbox_push_rows(client->outbox, plan, gradient, clock, weight, time_now_ms(), reterr);
+    lock_release(&client->lock);
+    return r;
+}
+
+static bool are_rows_held(const struct client *client, uint64_t number) {
+    return outbox_rows_held(client->outbox);
+}
+
+int client_rows(struct client *client, const struct row_plan *plan, uint32_t candidate, float *rows,
+                struct error *reterr) {
+    struct wait wait = {.what = "rows", .timeout_ms = give_up_ms(client), .done = are_rows_held};
+    lock_take(&client->lock);
+    outbox_pull_rows(client->outbox, plan, candidate, rows, time_now_ms());
+    int r = wait_locked(client, &wait, reterr);
+    outbox_forget_rows(client->outbox);
+    lock_release(&client->lock);
+    return r;
+}
+
 static bool is_finished(const struct client *client, uint64_t finished) {
     return outbox_finished(client->outbox) >= finished;
 }

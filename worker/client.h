@@ -25,6 +25,12 @@ int client_wait_welcome(struct client *client, uint64_t *ret_start_clock, struct
  * acknowledged, so they hold every acknowledged step. */
 int client_weights(struct client *client, float *weights, bool fresh, struct error *reterr);
 void client_push(struct client *client, const float *gradient, uint64_t clock, double weight);
+/* Rows of the table, as outbox_push_rows and outbox_pull_rows say; the latter waits for them.
+ * candidate: the epoch whose kept rows are wanted, 0: those of now. */
+int client_push_rows(struct client *client, const struct row_plan *plan, const float *gradient,
+                     uint64_t clock, double weight, struct error *reterr);
+int client_rows(struct client *client, const struct row_plan *plan, uint32_t candidate, float *rows,
+                struct error *reterr);
 /* Waits until steps < finished are acknowledged. */
 int client_wait_finished(struct client *client, uint64_t finished, struct error *reterr);
 /* The same for at most timeout_ms, and without an error: were they acknowledged? */

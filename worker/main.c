@@ -279,6 +279,7 @@ static int shell_start(struct shell *shell, struct error *reterr) {
         .codec = (enum codec)config->push_encoding, /* the same order (codec.h) */
         .topk_ratio = config->push_topk_ratio,
         .payload_max_bytes = frame_cut_bytes(config->net_max_frame_bytes),
+        .frame_max_bytes = (uint32_t)config->net_max_frame_bytes,
         .resend_ms = RESEND_MS,
     };
     r = client_start(config, &spec, &shell->client, reterr);

@@ -58,6 +58,16 @@ struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_op
         message->init = (Graphps__TensorSpec__Init)tensor->init;
         message->decay = tensor->decay;
     }
+    outbox->tables = mem_array(layout->table_count, sizeof *outbox->tables);
+    outbox->table_list = mem_array(layout->table_count, sizeof *outbox->table_list);
+    for (size_t i = 0; i < layout->table_count; i++) {
+        Graphps__TableSpec *message = outbox->table_list[i] = &outbox->tables[i];
+        graphps__table_spec__init(message);
+        message->name = layout->tables[i].name;
+        message->rows = layout->tables[i].rows;
+        message->dim = layout->tables[i].dim;
+        message->init_scale = layout->tables[i].init_scale;
+    }
     outbox->weights = mem_array(layout->floats, sizeof(float));
     outbox->versions = mem_array(layout->block_count, sizeof(uint64_t));
     outbox->copied = mem_array(layout->block_count, sizeof(uint64_t));
@@ -89,6 +99,7 @@ struct outbox *outbox_free(struct outbox *outbox) {
             parcel_free(parcel);
         }
         mem_free(shard->chunks);
+        mem_free(shard->row_chunks);
     }
     mem_free(outbox->shards);
     score_sum_done(&outbox->eval_message);
@@ -98,6 +109,8 @@ struct outbox *outbox_free(struct outbox *outbox) {
     mem_free(outbox->copied);
     mem_free(outbox->versions);
     mem_free(outbox->weights);
+    mem_free(outbox->table_list);
+    mem_free(outbox->tables);
     mem_free(outbox->tensor_list);
     mem_free(outbox->tensors);
     mem_free(outbox);
@@ -187,6 +200,8 @@ static void send_hello(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
     hello.layout_hash = spec->layout->hash;
     hello.n_tensors = spec->layout->tensor_count;
     hello.tensors = outbox->tensor_list;
+    hello.n_tables = spec->layout->table_count;
+    hello.tables = outbox->table_list;
     hello.snapshot_digest = (char *)spec->snapshot_digest;
     hello.seed = spec->seed;
     hello.steps_per_epoch = spec->steps_per_epoch;
@@ -211,9 +226,17 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     push.clock = parcel->clock;
     push.weight = parcel->weight;
     push.encoding = (Graphps__Encoding)outbox->spec.codec;
-    push.n_blocks = push.n_versions = chunk->count;
-    push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
+    push.n_versions = parcel->version_count;
     push.versions = parcel->versions;
+    if (parcel->stripes > 0) {
+        push.table = 1;
+        push.rows = parcel->rows;
+        push.stripe = parcel->stripe;
+        push.stripes = parcel->stripes;
+    } else {
+        push.n_blocks = chunk->count;
+        push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
+    }
     struct frame_out_piece piece = {buf_ref(parcel->payload), parcel->payload->data,
                                     parcel->payload->len};
     struct frame_out *frame = frame_out_new(FRAME_PUSH, &push.base, &piece, 1);
@@ -235,6 +258,23 @@ static void send_pull(struct outbox *outbox, uint32_t index, struct chunk *chunk
     for (uint32_t i = 0; i < chunk->count && !pull.candidate; i++)
         versions[i] = outbox->versions[pull.blocks[i]];
     send_message(outbox, index, request, FRAME_PULL, &pull.base, now_ms);
+}
+
+static void send_pull_rows(struct outbox *outbox, uint32_t index, struct row_chunk *chunk,
+                           uint64_t now_ms) {
+    const struct row_plan *plan = outbox->row_plan;
+    Graphps__PullRows pull = GRAPHPS__PULL_ROWS__INIT;
+    pull.id = chunk->request.id;
+    pull.table = 1;
+    pull.rows = chunk->count;
+    pull.candidate = outbox->rows_candidate;
+    struct buf *numbers = buf_new(chunk->count * sizeof(uint64_t));
+    uint64_t *rows = (uint64_t *)(void *)numbers->data;
+    for (uint32_t i = 0; i < chunk->count; i++)
+        rows[i] = (uint64_t)plan->nodes[plan->order[chunk->first + i]];
+    const struct frame_out_piece piece = {numbers, numbers->data, numbers->len};
+    send_frame(outbox, index, &chunk->request,
+               frame_out_new(FRAME_PULL_ROWS, &pull.base, &piece, 1), now_ms);
 }
 
 static bool request_due(const struct request *request, uint64_t now_ms) {
@@ -312,6 +352,9 @@ void outbox_flush(struct outbox *outbox, uint32_t index, uint64_t now_ms) {
         if (request_due(&chunk->kept, now_ms))
             send_pull(outbox, index, chunk, &chunk->kept, now_ms);
     }
+    for (uint32_t i = 0; i < shard->row_chunk_count; i++)
+        if (request_due(&shard->row_chunks[i].request, now_ms))
+            send_pull_rows(outbox, index, &shard->row_chunks[i], now_ms);
     if (index == 0)
         flush_coordinator(outbox, now_ms);
 }
@@ -376,6 +419,8 @@ static struct outlook shard_outlook(const struct outbox *outbox, uint32_t index)
         outlook_fold(&outlook, &shard->chunks[i].pull);
         outlook_fold(&outlook, &shard->chunks[i].kept);
     }
+    for (uint32_t i = 0; i < shard->row_chunk_count; i++)
+        outlook_fold(&outlook, &shard->row_chunks[i].request);
     if (index == 0) {
         outlook_fold(&outlook, &outbox->bye);
         if (!outbox->bye.id) {
@@ -456,6 +501,7 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
             parcel->clock = clock;
             parcel->weight = weight;
             parcel->chunk = c;
+            parcel->version_count = chunk->count;
             parcel->payload = buf_new(bytes);
             uint8_t *at = parcel->payload->data;
             for (uint32_t i = 0; i < chunk->count; i++) {
@@ -510,6 +556,119 @@ void outbox_bye(struct outbox *outbox, bool done, uint64_t now_ms) {
     outbox->bye_done = done;
     outbox_ask(outbox, &outbox->bye, now_ms, now_ms);
     outbox_flush(outbox, 0, now_ms);
+}
+
+static size_t row_bytes(const struct outbox *outbox) {
+    return sizeof(uint64_t) +
+           codec_bytes(outbox->spec.codec, 1, outbox->spec.layout->tables[0].dim);
+}
+
+/* Into how many pushes a shard's rows go, so that they fit frames as well as they can: 1 to one for
+ * each stripe. starts: of the shard's stripes. */
+static uint32_t row_pieces(const struct outbox *outbox, const uint32_t *starts) {
+    for (uint32_t pieces = 1; pieces < LAYOUT_STRIPES; pieces *= 2) {
+        uint32_t each = LAYOUT_STRIPES / pieces;
+        size_t most = 0;
+        for (uint32_t s = 0; s < LAYOUT_STRIPES; s += each)
+            most = most > starts[s + each] - starts[s] ? most : starts[s + each] - starts[s];
+        if (most * row_bytes(outbox) <= outbox->spec.payload_max_bytes)
+            return pieces;
+    }
+    return LAYOUT_STRIPES;
+}
+
+/* The numbers of plan->order[first .. end - 1], then their gradients. */
+static struct buf *rows_encode(const struct outbox *outbox, const struct row_plan *plan,
+                               const float *gradient, uint32_t first, uint32_t end) {
+    size_t dim = outbox->spec.layout->tables[0].dim;
+    struct buf *buf = buf_new((end - first) * row_bytes(outbox));
+    uint64_t *numbers = (uint64_t *)(void *)buf->data;
+    uint8_t *at = (uint8_t *)(numbers + (end - first));
+    for (uint32_t i = first; i < end; i++) {
+        uint32_t place = plan->order[i];
+        numbers[i - first] = (uint64_t)plan->nodes[place];
+        at += codec_encode(outbox->spec.codec, 1, gradient + place * dim, dim, NULL, at);
+    }
+    return buf;
+}
+
+int outbox_push_rows(struct outbox *outbox, const struct row_plan *plan, const float *gradient,
+                     uint64_t clock, double weight, uint64_t now_ms, struct error *reterr) {
+    const struct layout *layout = outbox->spec.layout;
+    assert(layout->table_count == 1 && plan->shards == layout->shard_count);
+    assert(clock >= outbox->next_clock && outbox->spec.codec != CODEC_TOPK);
+    for (size_t s = 0; s < layout->shard_count * LAYOUT_STRIPES; s++) {
+        size_t bytes = (plan->starts[s + 1] - plan->starts[s]) * row_bytes(outbox);
+        if (bytes > outbox->spec.frame_max_bytes)
+            return error_set(reterr, ERR_CONFIG,
+                             "a step changes %zu rows of model.embedding, %zu bytes for one stripe "
+                             "of a shard, but net.max_frame_bytes is %u; raise it or "
+                             "servers.count, or take train.mode sampled or a smaller "
+                             "train.batch_size",
+                             plan->count, bytes, outbox->spec.frame_max_bytes);
+    }
+    for (size_t s = 0; s < layout->shard_count; s++) {
+        struct outbox_shard *shard = &outbox->shards[s];
+        const uint32_t *starts = plan->starts + s * LAYOUT_STRIPES;
+        uint32_t each = LAYOUT_STRIPES / row_pieces(outbox, starts);
+        for (uint32_t stripe = 0; stripe < LAYOUT_STRIPES; stripe += each) {
+            struct parcel *parcel = mem_alloc(sizeof *parcel + sizeof shard->row_versions);
+            parcel->sequence = ++shard->sequence;
+            parcel->clock = clock;
+            parcel->weight = weight;
+            parcel->stripe = stripe;
+            parcel->stripes = each;
+            parcel->rows = starts[stripe + each] - starts[stripe];
+            parcel->version_count = LAYOUT_STRIPES;
+            memcpy(parcel->versions, shard->row_versions, sizeof shard->row_versions);
+            parcel->payload =
+                rows_encode(outbox, plan, gradient, starts[stripe], starts[stripe + each]);
+            outbox_ask(outbox, &parcel->request, now_ms, now_ms);
+            *shard->parcels_end = parcel;
+            shard->parcels_end = &parcel->next;
+        }
+    }
+    return 0;
+}
+
+void outbox_forget_rows(struct outbox *outbox) {
+    for (size_t s = 0; s < outbox->spec.layout->shard_count; s++)
+        outbox->shards[s].row_chunk_count = 0;
+    outbox->row_plan = NULL;
+    outbox->row_out = NULL;
+}
+
+void outbox_pull_rows(struct outbox *outbox, const struct row_plan *plan, uint32_t candidate,
+                      float *out, uint64_t now_ms) {
+    const struct layout *layout = outbox->spec.layout;
+    size_t floats_bytes = layout->tables[0].dim * sizeof(float);
+    uint32_t most = (uint32_t)(outbox->spec.payload_max_bytes / floats_bytes);
+    most = most > 0 ? most : 1;
+    assert(layout->table_count == 1 && plan->shards == layout->shard_count);
+    outbox_forget_rows(outbox);
+    outbox->row_plan = plan;
+    outbox->row_out = out;
+    outbox->rows_candidate = candidate;
+    for (size_t s = 0; s < layout->shard_count; s++) {
+        struct outbox_shard *shard = &outbox->shards[s];
+        uint32_t at = plan->starts[s * LAYOUT_STRIPES];
+        uint32_t end = plan->starts[(s + 1) * LAYOUT_STRIPES];
+        uint32_t count = (end - at + most - 1) / most;
+        memset(shard->row_versions, 0, sizeof shard->row_versions);
+        if (count > shard->row_chunk_capacity) {
+            mem_free(shard->row_chunks);
+            shard->row_chunk_capacity = count + count / 4;
+            shard->row_chunks = mem_array(shard->row_chunk_capacity, sizeof *shard->row_chunks);
+        }
+        shard->row_chunk_count = count;
+        for (uint32_t i = 0; i < count; i++, at += most) {
+            struct row_chunk *chunk = &shard->row_chunks[i];
+            chunk->first = at;
+            chunk->count = end - at < most ? end - at : most;
+            outbox_ask(outbox, &chunk->request, now_ms, now_ms);
+        }
+    }
+    flush_all(outbox, now_ms);
 }
 
 void outbox_set_usage(struct outbox *outbox, uint64_t rss_bytes, uint64_t rss_peak_bytes) {

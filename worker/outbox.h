@@ -17,6 +17,7 @@
 #include "proto/codec.h"
 #include "proto/layout.h"
 #include "proto/wire.h"
+#include "worker/row_plan.h"
 
 struct outbox;
 
@@ -30,6 +31,7 @@ struct outbox_spec {
     enum codec codec;
     double topk_ratio;          /* CODEC_TOPK only */
     uint32_t payload_max_bytes; /* a push is split into frames no longer than this */
+    uint32_t frame_max_bytes;   /* beyond which none may be: rows of one stripe are not split */
     uint32_t resend_ms;
 };
 
@@ -62,6 +64,19 @@ uint64_t outbox_tick(struct outbox *outbox, uint64_t now_ms);
  * training samples. */
 void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, double weight,
                  uint64_t now_ms);
+/* The rows of the layout's only table, where it has one. Before the outbox_push of the same step,
+ * once for each of them, also when the batch has no rows: gradients [plan->count, dim], finite, in
+ * the order of plan->nodes. Nothing is kept of the arguments. ERR_CONFIG: they are too many for a
+ * frame. */
+int outbox_push_rows(struct outbox *outbox, const struct row_plan *plan, const float *gradient,
+                     uint64_t clock, double weight, uint64_t now_ms, struct error *reterr);
+/* Asks for the rows of a plan: out [plan->count, dim] is written, in the order of plan->nodes,
+ * until outbox_rows_held or outbox_forget_rows; both are borrowed so long. candidate: of that
+ * epoch; 0: as they are now. One at a time: what was asked for before is forgotten. */
+void outbox_pull_rows(struct outbox *outbox, const struct row_plan *plan, uint32_t candidate,
+                      float *out, uint64_t now_ms);
+bool outbox_rows_held(const struct outbox *outbox);
+void outbox_forget_rows(struct outbox *outbox);
 /* Asks every shard for what is newer than held. One pull per shard is in flight at a time; asking
  * while one is, asks again after it. */
 void outbox_pull(struct outbox *outbox, uint64_t now_ms);

@@ -39,6 +39,8 @@ static void shard_due_now(struct outbox *outbox, uint32_t index, uint64_t now_ms
         request_due_now(&shard->chunks[i].pull, now_ms);
         request_due_now(&shard->chunks[i].kept, now_ms);
     }
+    for (uint32_t i = 0; i < shard->row_chunk_count; i++)
+        request_due_now(&shard->row_chunks[i].request, now_ms);
     if (index > 0)
         return;
     request_due_now(&outbox->clock, now_ms);
@@ -53,6 +55,11 @@ static void shard_reborn(struct outbox *outbox, uint32_t index, uint64_t now_ms)
     const struct layout *layout = outbox->spec.layout;
     for (uint32_t i = layout->shard_starts[index]; i < layout->shard_starts[index + 1]; i++)
         outbox->versions[layout->shard_blocks[i]] = 0;
+    memset(shard->row_versions, 0, sizeof shard->row_versions);
+    for (uint32_t i = 0; i < shard->row_chunk_count; i++)
+        if (shard->row_chunks[i].request.open)
+            outbox_ask(outbox, &shard->row_chunks[i].request, shard->row_chunks[i].request.since_ms,
+                       now_ms);
     for (struct parcel *parcel = shard->parcels; parcel; parcel = parcel->next) {
         bool sent = parcel->request.sent;
         outbox_ask(outbox, &parcel->request, now_ms, now_ms);
@@ -212,6 +219,43 @@ static int on_weights(struct outbox *outbox, uint32_t index, const Graphps__Weig
     return 0;
 }
 
+static int on_rows(struct outbox *outbox, uint32_t index, const Graphps__Rows *rows,
+                   const struct frame_in *frame, struct error *reterr) {
+    struct outbox_shard *shard = &outbox->shards[index];
+    const struct row_plan *plan = outbox->row_plan;
+    uint32_t c = 0;
+    while (c < shard->row_chunk_count && !request_is(&shard->row_chunks[c].request, rows->id))
+        c++;
+    if (c == shard->row_chunk_count)
+        return 0;
+    struct row_chunk *chunk = &shard->row_chunks[c];
+    size_t dim = outbox->spec.layout->tables[0].dim, floats = chunk->count * dim;
+    if (rows->rows != chunk->count || rows->n_versions != LAYOUT_STRIPES ||
+        frame->payload_bytes != floats * sizeof(float))
+        return error_set(reterr, ERR_PROTOCOL,
+                         "%u rows in %zu bytes with %zu versions, of %u that were asked for",
+                         rows->rows, frame->payload_bytes, rows->n_versions, chunk->count);
+    const float *payload = (const float *)(const void *)frame->payload;
+    if (!vec()->finite(payload, floats)) {
+        outbox_fail(outbox, index, ERR_NOT_FINITE,
+                    "its rows are not finite any more: the training has diverged; lower "
+                    "optimizer.lr");
+        return 0;
+    }
+    for (uint32_t i = 0; i < chunk->count; i++)
+        memcpy(outbox->row_out + plan->order[chunk->first + i] * dim, payload + i * dim,
+               dim * sizeof(float));
+    /* Of the frames of one pull the oldest counts. */
+    for (size_t s = 0; s < LAYOUT_STRIPES && !outbox->rows_candidate; s++)
+        if (shard->row_versions[s] == 0 || rows->versions[s] < shard->row_versions[s])
+            shard->row_versions[s] = rows->versions[s];
+    outbox->bytes_pulled += FRAME_HEADER_BYTES + frame->message_bytes + frame->payload_bytes;
+    shard->said[0] = 0;
+    chunk->request.open = false;
+    record_latency(outbox, METRIC_PULL_LATENCY, &chunk->request);
+    return 0;
+}
+
 static struct request *request_find(struct outbox *outbox, uint32_t index, uint64_t id) {
     struct outbox_shard *shard = &outbox->shards[index];
     if (shard->hello.open && shard->hello.id == id)
@@ -224,6 +268,9 @@ static struct request *request_find(struct outbox *outbox, uint32_t index, uint6
             return &shard->chunks[i].pull;
         else if (request_is(&shard->chunks[i].kept, id))
             return &shard->chunks[i].kept;
+    for (uint32_t i = 0; i < shard->row_chunk_count; i++)
+        if (request_is(&shard->row_chunks[i].request, id))
+            return &shard->row_chunks[i].request;
     struct request *others[] = {&outbox->clock, &outbox->eval, &outbox->heartbeat, &outbox->bye};
     for (size_t i = 0; index == 0 && i < ARRAY_LEN(others); i++)
         if (others[i]->open && others[i]->id == id)
@@ -266,6 +313,8 @@ static int outbox_answer(struct outbox *outbox, uint32_t index, const struct fra
         return 0;
     case FRAME_WEIGHTS:
         return on_weights(outbox, index, (const Graphps__Weights *)message, frame, now_ms, reterr);
+    case FRAME_ROWS:
+        return on_rows(outbox, index, (const Graphps__Rows *)message, frame, reterr);
     case FRAME_ERROR:
         on_error(outbox, index, (const Graphps__Error *)message, now_ms);
         return 0;

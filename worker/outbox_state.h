@@ -29,9 +29,11 @@ struct parcel {
     uint64_t sequence, clock;
     double weight;
     uint32_t chunk;
+    uint32_t stripe, stripes, rows; /* of a table; stripes 0: of blocks */
+    uint32_t version_count;
     bool counted; /* acknowledged at least once, by any life of the shard */
     struct buf *payload;
-    uint64_t versions[]; /* [chunk's count] */
+    uint64_t versions[]; /* [version_count] */
 };
 
 /* Some blocks of a shard that travel in one frame, and the pull of them. */
@@ -39,6 +41,12 @@ struct chunk {
     uint32_t first, count; /* layout->shard_blocks[first .. first + count - 1] */
     struct request pull;
     struct request kept; /* the pull of a candidate */
+};
+
+/* Some rows of a shard that travel in one frame: plan->order[first .. first + count - 1]. */
+struct row_chunk {
+    struct request request;
+    uint32_t first, count;
 };
 
 struct outbox_shard {
@@ -54,7 +62,10 @@ struct outbox_shard {
     struct chunk *chunks;
     uint32_t chunk_count;
     bool pull_again;
-    char said[200]; /* why it put us off, "" when it did not */
+    struct row_chunk *row_chunks;
+    uint32_t row_chunk_count, row_chunk_capacity;
+    uint64_t row_versions[LAYOUT_STRIPES]; /* of the rows held; 0: not known */
+    char said[200];                        /* why it put us off, "" when it did not */
 };
 
 struct outbox {
@@ -62,6 +73,7 @@ struct outbox {
     struct outbox_ops ops;
     void *ctx;
     Graphps__TensorSpec *tensors, **tensor_list;
+    Graphps__TableSpec *tables, **table_list;
     struct outbox_shard *shards; /* [layout->shard_count] */
     uint64_t last_id;
     float *weights;     /* [layout->floats] */
@@ -75,6 +87,10 @@ struct outbox {
     uint32_t candidate_due;
     uint64_t changed;
     float *residual; /* [layout->floats], int8 only */
+    /* the rows that were asked for last */
+    const struct row_plan *row_plan;
+    float *row_out;
+    uint32_t rows_candidate;
 
     uint64_t attempt, start_clock;
     uint64_t next_clock; /* above the last step pushed */

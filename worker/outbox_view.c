@@ -28,6 +28,14 @@ bool outbox_weights_current(const struct outbox *outbox) {
     return true;
 }
 
+bool outbox_rows_held(const struct outbox *outbox) {
+    for (size_t i = 0; i < outbox->spec.layout->shard_count; i++)
+        for (uint32_t k = 0; k < outbox->shards[i].row_chunk_count; k++)
+            if (outbox->shards[i].row_chunks[k].request.open)
+                return false;
+    return true;
+}
+
 const float *outbox_weights(const struct outbox *outbox) {
     return outbox->weights;
 }
@@ -109,6 +117,9 @@ const char *outbox_waiting(const struct outbox *outbox, uint64_t now_ms, char *b
             oldest_fold(&oldest, &shard->chunks[c].pull, i, "no answer to a pull", 0);
             oldest_fold(&oldest, &shard->chunks[c].kept, i, "no answer to a pull", 0);
         }
+        for (uint32_t c = 0; c < shard->row_chunk_count; c++)
+            oldest_fold(&oldest, &shard->row_chunks[c].request, i, "no answer to a pull of rows",
+                        0);
     }
     if (oldest.since_ms == UINT64_MAX) {
         oldest_fold(&oldest, &outbox->eval, 0, "no answer to the report of epoch",

@@ -18,11 +18,10 @@
 #include "common/metrics.h"
 #include "common/vec.h"
 #include "worker/clip.h"
-#include "worker/graph/full_links.h"
+#include "worker/embedding.h"
 #include "worker/graph/sampler.h"
+#include "worker/link_task.h"
 #include "worker/model/infer.h"
-#include "worker/model/link_head.h"
-#include "worker/model/link_rank.h"
 #include "worker/model/model.h"
 #include "worker/report.h"
 
@@ -41,14 +40,12 @@ struct trainer {
 
     /* the training thread's own */
     struct model *model;
-    struct full_batch *full; /* full mode */
-    struct infer *infer;     /* sampled mode: evaluates on all neighbours, layer by layer */
-    struct sampler *sampler; /* sampled mode, from the first step on */
-    /* With train.task links: */
-    struct link_head *head;
-    struct full_links *full_links; /* full mode */
-    struct link_rank *rank_links;
-    size_t head_at; /* where the decoder's weights begin */
+    struct full_batch *full;     /* full mode */
+    struct infer *infer;         /* sampled mode: evaluates on all neighbours, layer by layer */
+    struct sampler *sampler;     /* sampled mode, from the first step on */
+    struct link_task *links;     /* NULL: nodes are learnt */
+    struct embedding *embedding; /* NULL: the model has no learned rows */
+    uint64_t fetch_ns;           /* of the last step: waiting for them */
     float *weights, *gradient;
     struct report report; /* of the epoch at hand */
     uint64_t log_ms;
@@ -66,20 +63,13 @@ struct trainer {
 /* Is there something to learn from? */
 static int check_task(const struct config *config, const struct store *store,
                       struct error *reterr) {
-    if (config->train_task == TASK_NODES && store->train_nodes_total == 0)
+    if (config->train_task == TASK_LINKS)
+        return link_task_check(config, store, reterr);
+    if (store->train_nodes_total == 0)
         return error_set(
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
-    if (config->train_task == TASK_LINKS && store->parts > 1 && store->owned_edges_max == 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "the parts of %s were cut by an older release, which did not count the "
-                         "edges of each; remove them and cut it again, with graphps partition",
-                         store->snapshot_name);
-    if (config->train_task == TASK_LINKS && store->owned_edges_max == 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "snapshot %s has no edges: there is nothing to learn from",
-                         store->snapshot_name);
     return 0;
 }
 
@@ -105,22 +95,21 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
-    struct link_head_spec head = link_head_spec_from(config, store->edge_types);
     size_t count =
-        links ? link_head_tensors(&head, &spec, &tensors) : model_tensors(&spec, &tensors);
+        links ? link_task_tensors(config, store, &spec, &tensors) : model_tensors(&spec, &tensors);
     struct layout *layout;
     struct error cause;
     r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
                    (size_t)config->servers_count, &layout, &cause);
     if (r < 0) /* our own model is too large: not a peer's fault */
         return error_set(reterr, r == ERR_LIMIT ? ERR_CONFIG : r, "the model: %s", cause.text);
-    struct full_links *full_links = NULL;
-    if (links && config->train_mode == TRAIN_FULL) {
-        r = full_links_new(store, config, &full_links, reterr);
-        if (r < 0) {
-            layout_free(layout);
-            return r;
-        }
+    r = embedding_declare(&spec, store, layout, reterr);
+    struct link_task *link_task = NULL;
+    if (r == 0 && links)
+        r = link_task_new(config, store, layout->floats, &link_task, reterr);
+    if (r < 0) {
+        layout_free(layout);
+        return r;
     }
     struct trainer *trainer = mem_alloc(sizeof *trainer);
     trainer->config = config;
@@ -133,24 +122,12 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     trainer->metric = metric;
     trainer->layout = layout;
     trainer->model = model_new(&spec);
+    trainer->embedding = spec.embedding ? embedding_new(store, layout) : NULL;
     if (config->train_mode == TRAIN_SAMPLED)
         trainer->infer = infer_new(&spec, store);
     else
         trainer->full = full_batch_new(store, &spec.hops);
-    trainer->full_links = full_links;
-    if (links) {
-        trainer->head = link_head_new(&head);
-        trainer->head_at = layout->floats - link_head_floats(&head);
-        trainer->rank_links = link_rank_new(
-            &(struct link_rank_spec){
-                .decoder = config->link_decoder,
-                .dim = head.dim,
-                .candidates = (uint64_t)config->link_candidates,
-                .seed = (uint64_t)config->job_seed,
-                .k = (uint32_t)config->train_metric_k,
-            },
-            store);
-    }
+    trainer->links = link_task;
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
     report_init(&trainer->report, store, task,
@@ -167,10 +144,9 @@ struct trainer *trainer_free(struct trainer *trainer) {
         return NULL;
     sampler_free(trainer->sampler);
     full_batch_free(trainer->full);
-    full_links_free(trainer->full_links);
-    link_head_free(trainer->head);
-    link_rank_free(trainer->rank_links);
+    link_task_free(trainer->links);
     infer_free(trainer->infer);
+    embedding_free(trainer->embedding);
     model_free(trainer->model);
     report_done(&trainer->report);
     mem_free(trainer->gradient);
@@ -196,14 +172,11 @@ static struct batch step_batch(struct trainer *trainer, uint64_t clock) {
         return *sampler_next(trainer->sampler);
     struct batch batch = *full_batch_get(trainer->full);
     batch.step = clock;
-    if (trainer->full_links) {
-        batch.links = full_links_get(trainer->full_links, clock);
-        batch.train_count = (uint32_t)batch.links.count;
-    }
+    if (trainer->links)
+        link_task_fill(trainer->links, &batch);
     return batch;
 }
 
-/* The gradient of a step. */
 static void step_nodes(struct trainer *trainer, const struct batch *batch) {
     struct model_result result;
     const float *logits = model_forward(trainer->model, batch, trainer->weights, true, &result);
@@ -211,43 +184,57 @@ static void step_nodes(struct trainer *trainer, const struct batch *batch) {
     model_backward(trainer->model, batch, trainer->weights, trainer->gradient);
 }
 
-static void step_links(struct trainer *trainer, const struct batch *batch) {
-    const float *weights = trainer->weights;
-    const float *y = model_forward(trainer->model, batch, weights, true, NULL);
-    double loss = link_head_forward(trainer->head, &batch->links, y, weights + trainer->head_at);
-    struct model_result result = {0};
-    result.loss_sum[SPLIT_TRAIN] = loss;
-    result.count[SPLIT_TRAIN] = batch->links.count;
-    report_training(&trainer->report, batch, y, &result);
-    link_head_backward(trainer->head, &batch->links, batch->n_output, y, weights + trainer->head_at,
-                       model_output_gradient(trainer->model), trainer->gradient + trainer->head_at);
-    model_backward_outputs(trainer->model, batch, weights, trainer->gradient);
+static int step_fetch(struct trainer *trainer, struct client *client, struct batch *batch,
+                      struct error *reterr) {
+    uint64_t begun_ns = time_now_ns();
+    int r = trainer->embedding ? embedding_fetch(trainer->embedding, client, 0, batch, reterr) : 0;
+    trainer->fetch_ns = time_now_ns() - begun_ns;
+    return r;
+}
+
+/* rows: the gradient of the learned rows that were fetched last, [inputs, embedding]; NULL: none.
+ */
+static int step_push(struct trainer *trainer, struct client *client, const float *rows,
+                     uint64_t clock, double weight, struct error *reterr) {
+    int r = trainer->embedding
+                ? embedding_push(trainer->embedding, client, rows, clock, weight, reterr)
+                : 0;
+    if (r == 0)
+        client_push(client, trainer->gradient, clock, weight);
+    return r;
 }
 
 /* Forward, backward and the push; returns before the push is acknowledged. */
 static int step_compute(struct trainer *trainer, struct client *client, uint64_t clock,
                         struct error *reterr) {
     struct batch batch = step_batch(trainer, clock);
-    size_t floats = trainer->layout->floats;
+    size_t floats = trainer->layout->floats, row_floats = 0;
+    trainer->fetch_ns = 0;
     if (batch.train_count == 0) {
         /* Nothing to learn from here, but bsp counts on everybody. */
         memset(trainer->gradient, 0, floats * sizeof *trainer->gradient);
-        client_push(client, trainer->gradient, clock, 0);
-        return 0;
+        return step_push(trainer, client, NULL, clock, 0, reterr);
     }
-    if (trainer->head)
-        step_links(trainer, &batch);
+    int r = step_fetch(trainer, client, &batch, reterr);
+    if (r < 0)
+        return r;
+    if (trainer->links)
+        link_task_step(trainer->links, trainer->model, &batch, trainer->weights, trainer->gradient,
+                       &trainer->report);
     else
         step_nodes(trainer, &batch);
-    if (!vec()->finite(trainer->gradient, floats))
+    float *rows = model_embedding_gradient(trainer->model);
+    if (rows)
+        row_floats = (size_t)batch.n_input * trainer->layout->tables[0].dim;
+    if (!vec()->finite(trainer->gradient, floats) || (rows && !vec()->finite(rows, row_floats)))
         return error_set(reterr, ERR_NOT_FINITE,
                          "the gradient of step %" PRIu64
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
     if (trainer->config->optimizer_clip_norm > 0)
-        clip_gradient(trainer->gradient, floats, trainer->config->optimizer_clip_norm);
-    client_push(client, trainer->gradient, clock, batch.train_count);
-    return 0;
+        clip_gradient(trainer->gradient, floats, rows, row_floats,
+                      trainer->config->optimizer_clip_norm);
+    return step_push(trainer, client, rows, clock, batch.train_count, reterr);
 }
 
 /* --- the end of an epoch --- */
@@ -287,17 +274,46 @@ static void epoch_log(struct trainer *trainer, const Graphps__EpochStatus *epoch
                  epoch->train_loss, logged(trainer, epoch, SCORE_TRAIN).text, metric);
 }
 
-static void evaluate(struct trainer *trainer) {
-    struct model_result sums, *result = trainer->head ? NULL : &sums;
-    const float *outputs = trainer->infer
-                               ? infer_run(trainer->infer, trainer->weights, result)
-                               : model_forward(trainer->model, full_batch_get(trainer->full),
-                                               trainer->weights, false, result);
-    if (trainer->head)
-        link_rank_run(trainer->rank_links, outputs, trainer->weights + trainer->head_at,
-                      report_links(&trainer->report));
+/* For infer.h: whose rows, and why they could not be had. */
+struct taking {
+    struct embedding *embedding;
+    struct client *client;
+    uint32_t candidate;
+    struct error *reterr;
+};
+
+static int take_rows(void *ctx, uint64_t first, uint32_t count, float *ret) {
+    const struct taking *taking = ctx;
+    return embedding_take(taking->embedding, taking->client, taking->candidate, first, count, ret,
+                          taking->reterr);
+}
+
+/* On trainer->weights, and the learned rows that go with them: those kept for the candidate's
+ * epoch, or (0) those of now. */
+static int evaluate(struct trainer *trainer, struct client *client, uint32_t candidate,
+                    struct error *reterr) {
+    struct model_result sums, *result = trainer->links ? NULL : &sums;
+    const float *outputs;
+    if (trainer->infer) {
+        struct taking taking = {trainer->embedding, client, candidate, reterr};
+        infer_set_rows(trainer->infer, take_rows, &taking);
+        outputs = infer_run(trainer->infer, trainer->weights, result);
+        if (!outputs)
+            return reterr->code;
+    } else {
+        struct batch batch = *full_batch_get(trainer->full);
+        int r = trainer->embedding
+                    ? embedding_fetch(trainer->embedding, client, candidate, &batch, reterr)
+                    : 0;
+        if (r < 0)
+            return r;
+        outputs = model_forward(trainer->model, &batch, trainer->weights, false, result);
+    }
+    if (trainer->links)
+        link_task_evaluate(trainer->links, outputs, trainer->weights, &trainer->report);
     else
-        report_validation(&trainer->report, outputs, &sums);
+        report_validation(&trainer->report, outputs, result);
+    return 0;
 }
 
 /* bsp: everybody stands, so the weights of this moment are what all evaluate. */
@@ -306,9 +322,10 @@ static int report_standing(struct trainer *trainer, struct client *client, struc
     if (eval->epoch % (uint64_t)trainer->config->train_eval_every == 0 ||
         eval->epoch == trainer->epochs) {
         int r = client_weights(client, trainer->weights, true, reterr);
+        if (r == 0)
+            r = evaluate(trainer, client, 0, reterr);
         if (r < 0)
             return r;
-        evaluate(trainer);
     }
     return client_eval(client, eval, reterr);
 }
@@ -324,9 +341,10 @@ static int report_moving(struct trainer *trainer, struct client *client, struct 
         if (r < 0 || epoch == 0)
             return r;
         r = client_candidate(client, epoch, trainer->weights, reterr);
+        if (r == 0)
+            r = evaluate(trainer, client, epoch, reterr);
         if (r < 0)
             return r;
-        evaluate(trainer);
         Graphps__Eval candidate = report_candidate(&trainer->report, epoch);
         r = client_eval(client, &candidate, reterr);
         if (r < 0)
@@ -426,7 +444,7 @@ static int train(struct trainer *trainer, struct client *client, uint64_t *clock
         r = step_compute(trainer, client, *clock, reterr);
         if (r < 0)
             return r;
-        compute_ns = trainer->compute_ns = time_now_ns() - compute_ns;
+        compute_ns = trainer->compute_ns = time_now_ns() - compute_ns - trainer->fetch_ns;
         ++*clock;
         if (!trainer->overlap) {
             r = client_wait_finished(client, *clock, reterr);

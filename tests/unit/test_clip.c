@@ -14,17 +14,17 @@
 START_TEST(by_hand) {
     float g[] = {3, 0, -4, 12, 0}; /* 9 + 16 + 144 = 13^2 */
     const float whole[] = {3, 0, -4, 12, 0}, half[] = {1.5F, 0, -2, 6, 0};
-    ck_assert_double_eq(clip_gradient(g, 5, 13), 13);
+    ck_assert_double_eq(clip_gradient(g, 5, NULL, 0, 13), 13);
     ck_assert_mem_eq(g, whole, sizeof g);
-    ck_assert_double_eq(clip_gradient(g, 5, 6.5), 13);
+    ck_assert_double_eq(clip_gradient(g, 5, NULL, 0, 6.5), 13);
     ck_assert_mem_eq(g, half, sizeof g);
-    ck_assert_double_eq(clip_gradient(g, 5, 6.5), 6.5);
+    ck_assert_double_eq(clip_gradient(g, 5, NULL, 0, 6.5), 6.5);
     ck_assert_mem_eq(g, half, sizeof g);
     float zero[3] = {0};
-    ck_assert_double_eq(clip_gradient(zero, 3, 1e-9), 0);
+    ck_assert_double_eq(clip_gradient(zero, 3, NULL, 0, 1e-9), 0);
     ck_assert(zero[0] == 0 && zero[2] == 0);
     float huge[] = {3e38F, -3e38F}; /* squares are beyond any float */
-    ck_assert_double_eq_tol(clip_gradient(huge, 2, 1) / 3e38, sqrt(2), 1e-6);
+    ck_assert_double_eq_tol(clip_gradient(huge, 2, NULL, 0, 1) / 3e38, sqrt(2), 1e-6);
     ck_assert_float_eq_tol(huge[0], sqrtf(0.5F), 1e-3F);
 }
 END_TEST
@@ -40,12 +40,12 @@ START_TEST(threads) {
     }
     for (int i = 0; i < 2; i++) {
         kernels_set_threads(i == 0 ? 1 : 3);
-        norms[i] = clip_gradient(g[i], N, 0.75);
+        norms[i] = clip_gradient(g[i], N, NULL, 0, 0.75);
     }
     ck_assert_double_eq(norms[0], norms[1]);
     ck_assert_double_eq_tol(norms[0], sqrt(squares), 1e-9);
     ck_assert_mem_eq(g[0], g[1], N * sizeof(float));
-    ck_assert_double_eq_tol(clip_gradient(g[0], N, 1), 0.75, 1e-6);
+    ck_assert_double_eq_tol(clip_gradient(g[0], N, NULL, 0, 1), 0.75, 1e-6);
     mem_free(g[0]);
     mem_free(g[1]);
 }

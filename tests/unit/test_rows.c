@@ -648,23 +648,25 @@ START_TEST(test_encodings) {
         expected[i] = initial(1, rows[i / 5], i % 5);
 
     const float scale = 0.5F, minimum = -3;
-    uint8_t q[FLOATS + 1] = {0};
+    uint8_t q[COUNT][8] = {{0}}; /* a row's, padded */
     for (uint32_t i = 0; i < FLOATS; i++) {
-        q[i] = (uint8_t)(i * 17 + 1);
-        expected[i] -= minimum + (float)q[i] * scale;
+        q[i / 5][i % 5] = (uint8_t)(i * 17 + 1);
+        expected[i] -= minimum + (float)q[i / 5][i % 5] * scale;
     }
     push_begin(0, 9, 1, 1, rows, COUNT);
     push.message.encoding = GRAPHPS__ENCODING__INT8;
-    push_put(&scale, sizeof scale);
-    push_put(&minimum, sizeof minimum);
-    push_put(q, sizeof q);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        push_put(&scale, sizeof scale);
+        push_put(&minimum, sizeof minimum);
+        push_put(q[i], sizeof q[i]);
+    }
     push_done(0);
     pull(0, 1, rows, COUNT, got, NULL);
     test_floats_equal("int8", got, expected, FLOATS, 1e-6, 1e-6);
 
-    uint16_t bits[FLOATS + 1] = {0};
+    uint16_t bits[COUNT][6] = {{0}};
     for (uint32_t i = 0; i < FLOATS; i++) {
-        bits[i] = halves[i % ARRAY_LEN(halves)].half;
+        bits[i / 5][i % 5] = halves[i % ARRAY_LEN(halves)].half;
         expected[i] -= halves[i % ARRAY_LEN(halves)].value;
     }
     push_begin(0, 9, 2, 1, rows, COUNT);
@@ -676,7 +678,7 @@ START_TEST(test_encodings) {
 
     memcpy(expected, got, sizeof got);
     for (int i = 0; i < 2; i++) {
-        bits[FLOATS - 1] = i ? 0x7c00 : 0x7e00; /* infinite; not a number */
+        bits[COUNT - 1][4] = i ? 0x7c00 : 0x7e00; /* infinite; not a number */
         push_begin(0, 9, 3, 1, rows, COUNT);
         push.message.encoding = GRAPHPS__ENCODING__FP16;
         push_put(bits, sizeof bits);
@@ -685,9 +687,11 @@ START_TEST(test_encodings) {
         push_begin(0, 9, 3, 1, rows, COUNT);
         push.message.encoding = GRAPHPS__ENCODING__INT8;
         const float wrong = i ? 3e38F : NAN; /* finite itself, but not what it makes */
-        push_put(&wrong, sizeof wrong);
-        push_put(&minimum, sizeof minimum);
-        push_put(q, sizeof q);
+        for (uint32_t k = 0; k < COUNT; k++) {
+            push_put(k == 1 ? &wrong : &scale, sizeof wrong);
+            push_put(&minimum, sizeof minimum);
+            push_put(q[k], sizeof q[k]);
+        }
         push_send(0);
         seam_expect_error(&conns[0], ERR_NOT_FINITE, "nodes");
     }
@@ -739,7 +743,9 @@ START_TEST(test_wrong_push) {
     some[2] = some[1];
     push_make(0, 9, 1, 1, some, 3, 1);
     expect_refused(ERR_PROTOCOL, "ascending");
-    some[1] = rows[2];
+    some[1] = rows[1] + 1; /* one of the same stripe */
+    while (shard_of(some[1]) != 1 || layout_row_stripe(some[1]) != layout_row_stripe(rows[1]))
+        some[1]++;
     some[2] = rows[1];
     push_make(0, 9, 1, 1, some, 3, 1);
     expect_refused(ERR_PROTOCOL, "ascending");

@@ -58,6 +58,9 @@ struct batch {
     uint32_t n_output;                   /* graphs[hops-1].n_dst; without hops n_input */
     const int64_t *nodes;  /* [n_input] global node numbers; the first n_output are the outputs */
     const float *features; /* [n_input, feature_dim] */
+    /* [n_input, embedding] learned rows, put behind the features (worker/embedding.h); NULL where
+     * the model has none. Not the maker's: whoever computes on the batch fetches them. */
+    const float *embeddings;
     const int32_t *labels; /* [n_output], -1: none */
     /* [n_output, classes] 0 or 1, where a node may have several labels, else NULL */
     const uint8_t *multi_labels;

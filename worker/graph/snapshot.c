@@ -287,11 +287,11 @@ int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct er
     return r;
 }
 
-int snapshot_trainable(const struct snapshot *s, struct error *reterr) {
-    if (s->feature_dim == 0)
+int snapshot_trainable(const struct snapshot *s, bool learns_rows, struct error *reterr) {
+    if (s->feature_dim == 0 && !learns_rows)
         return error_set(reterr, ERR_CONFIG,
-                         "%s@%s has no features, which every model here needs; import it with "
-                         "--features",
+                         "%s@%s has no features: set model.embedding, so that a row is learned for "
+                         "each node, or import it with --features",
                          s->name, s->version);
     if (s->classes == 0)
         return error_set(

@@ -51,8 +51,9 @@ struct snapshot {
 int snapshot_find(const char *root, const char *snapshot, char **ret_dir, struct error *reterr);
 /* Maps it. verify: checks length and MD5 of every file (ERR_CHECKSUM names the file). */
 int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct error *reterr);
-/* Can the models there are be trained on it? ERR_CONFIG says what is missing. */
-int snapshot_trainable(const struct snapshot *snapshot, struct error *reterr);
+/* Can the models there are be trained on it? learns_rows: with model.embedding. ERR_CONFIG says
+ * what is missing. */
+int snapshot_trainable(const struct snapshot *snapshot, bool learns_rows, struct error *reterr);
 struct snapshot *snapshot_close(struct snapshot *snapshot); /* takes NULL */
 /* The user's id of a node, into buf (truncated to fit). */
 const char *snapshot_id(const struct snapshot *snapshot, uint64_t node, char *buf,

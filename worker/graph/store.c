@@ -74,6 +74,7 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
     if (!ok)
         return error_set(reterr, ERR_FORMAT, "%s/manifest.json: \"hop_nodes\" or \"rows\" is wrong",
                          dir);
+    store->nodes_total = *ret_nodes;
     store->owned = store->hop_nodes[0];
     store->local = store->hop_nodes[store->halo];
     return 0;
@@ -315,6 +316,7 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
                             .local = snapshot->nodes,
                             .rows = snapshot->nodes,
                             .hop_nodes = {snapshot->nodes},
+                            .nodes_total = snapshot->nodes,
                             .feature_dim = snapshot->feature_dim,
                             .classes = snapshot->classes,
                             .indptr = snapshot->indptr.data,

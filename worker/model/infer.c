@@ -34,8 +34,10 @@ enum {
     SAVED,    /* [BLOCK_ROWS, in] A x, where the graph comes first */
     OWN,      /* the layer's */
     SCRATCH,  /* the same */
-    TAKEN,    /* [BLOCK_ROWS, in] features, where they are not mapped as they should be */
+    TAKEN,    /* [BLOCK_ROWS, in] inputs, where they are not mapped as they should be */
     FEATURES, /* all of them, where a layer needs them so */
+    FIXED,    /* [BLOCK_ROWS, features] before learned rows are put behind them */
+    LEARNED,  /* [BLOCK_ROWS, embedding] those */
     ARRAYS
 };
 
@@ -45,6 +47,9 @@ struct infer {
     float *arrays[ARRAYS];
     struct block block;
     size_t block_edges; /* that a block has at most */
+    infer_rows *rows;
+    void *rows_ctx;
+    bool failed; /* rows could not be had */
 };
 
 /* Nodes within hops of the owned ones, as far as the store has them. */
@@ -70,7 +75,7 @@ static uint64_t layer_rows(const struct infer *infer, size_t l) {
 }
 
 static bool makes_features(const struct infer *infer, size_t l) {
-    return l == 0 && !store_features_plain(infer->store);
+    return l == 0 && (infer->spec.embedding || !store_features_plain(infer->store));
 }
 
 static bool graph_first(const struct infer *infer, size_t l) {
@@ -110,6 +115,11 @@ static void plan(const struct infer *infer, size_t floats[ARRAYS]) {
         raise_to(&floats[OWN], room.own);
         raise_to(&floats[SCRATCH], room.scratch);
         raise_to(&floats[SCRATCH], finish_room(layer, rows, rows, false).scratch);
+        size_t learned = infer->spec.embedding, fixed = infer->spec.input_dim - learned;
+        if (l == 0 && learned > 0 && fixed > 0) {
+            floats[FIXED] = block_rows_max(sources) * fixed;
+            floats[LEARNED] = block_rows_max(sources) * learned;
+        }
         if (makes_features(infer, l) && first)
             floats[FEATURES] = sources * layer->in;
         else if (makes_features(infer, l))
@@ -229,14 +239,44 @@ static void block_take(struct infer *infer, const struct layer_spec *layer, uint
     }
 }
 
-/* Rows first .. first + rows - 1 of a layer's inputs; x NULL: of the features, made. */
+void infer_set_rows(struct infer *infer, infer_rows *rows, void *ctx) {
+    infer->rows = rows;
+    infer->rows_ctx = ctx;
+}
+
+/* The model's inputs of at most BLOCK_ROWS nodes; zeros once rows could not be had. */
+static void take_block(struct infer *infer, uint64_t first, uint32_t rows, float *ret) {
+    size_t in = infer->spec.input_dim, learned = infer->spec.embedding, fixed = in - learned;
+    if (learned == 0) {
+        store_take_rows(infer->store, first, rows, ret);
+        return;
+    }
+    float *taken = fixed > 0 ? infer->arrays[LEARNED] : ret;
+    infer->failed = infer->failed || infer->rows(infer->rows_ctx, first, rows, taken) < 0;
+    if (infer->failed)
+        memset(taken, 0, rows * learned * sizeof *taken);
+    if (fixed == 0)
+        return;
+    store_take_rows(infer->store, first, rows, infer->arrays[FIXED]);
+    for (size_t i = 0; i < rows; i++) {
+        memcpy(ret + i * in, infer->arrays[FIXED] + i * fixed, fixed * sizeof *ret);
+        memcpy(ret + i * in + fixed, taken + i * learned, learned * sizeof *ret);
+    }
+}
+
+static void take_all(struct infer *infer, uint64_t rows, float *ret) {
+    for (uint64_t i = 0; i < rows; i += BLOCK_ROWS)
+        take_block(infer, i, (uint32_t)block_rows_max(rows - i), ret + i * infer->spec.input_dim);
+}
+
+/* Rows first .. first + rows - 1 of a layer's inputs; x NULL: of the model's, made. */
 static struct matrix input_rows(struct infer *infer, const float *x, size_t in, uint64_t first,
                                 uint32_t rows) {
     struct matrix matrix = {.rows = rows, .cols = in, .dense = infer->arrays[TAKEN]};
     if (x)
         matrix.dense = x + first * in;
     else
-        store_take_rows(infer->store, first, rows, infer->arrays[TAKEN]);
+        take_block(infer, first, rows, infer->arrays[TAKEN]);
     return matrix;
 }
 
@@ -292,7 +332,7 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     const struct layer_pass pass = {
         .spec = spec, .n_src = sources, .weights = weights, .z = infer->arrays[PRODUCT]};
     if (!x && first) {
-        store_take_rows(infer->store, 0, sources, infer->arrays[FEATURES]);
+        take_all(infer, sources, infer->arrays[FEATURES]);
         x = infer->arrays[FEATURES];
     }
     for (uint64_t i = 0; z > 0 && i < sources; i += BLOCK_ROWS) {
@@ -309,14 +349,17 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result) {
     const struct model_spec *spec = &infer->spec;
     const struct store *store = infer->store;
-    const float *x = store_features_plain(store) ? store->features : NULL;
-    for (size_t l = 0; l < spec->count; l++) {
+    const float *x = makes_features(infer, 0) ? NULL : store->features;
+    infer->failed = false;
+    for (size_t l = 0; l < spec->count && !infer->failed; l++) {
         size_t own = layer_weights(&spec->layers[l]);
         float *y = infer->arrays[outputs_of(infer, l)];
         layer_run(infer, l, x, weights, y);
         weights += own + finish_weights(&spec->layers[l], own > 0);
         x = y;
     }
+    if (infer->failed)
+        return NULL;
     if (result && store->multi_labels)
         loss_multi_forward(store->owned, spec->classes, x, store->labels, store->multi_labels,
                            store->split, result);

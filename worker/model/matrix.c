@@ -45,7 +45,7 @@ void matrix_multiply_back(const struct matrix *x, size_t rows, const float *dy, 
 }
 
 struct features {
-    size_t cols;
+    size_t cols, embedding;
     struct matrix matrix; /* what the last features_prepare returned */
 
     uint64_t version; /* that compressed and is_sparse belong to; 0: none */
@@ -54,13 +54,14 @@ struct features {
 
     struct sparse dropped; /* compressed with other values */
     size_t dropped_count;
-    float *dropped_dense;
-    size_t dropped_dense_count;
+    float *made; /* dense inputs that are not as they lie in the batch */
+    size_t made_count;
 };
 
-struct features *features_new(size_t cols) {
+struct features *features_new(size_t cols, size_t embedding) {
     struct features *features = mem_alloc(sizeof *features);
     features->cols = cols;
+    features->embedding = embedding;
     return features;
 }
 
@@ -79,7 +80,7 @@ struct features *features_free(struct features *features) {
         sparse_done(&features->compressed);
         mem_free(features->dropped.values);
         mem_free(features->dropped.t_values);
-        mem_free(features->dropped_dense);
+        mem_free(features->made);
         mem_free(features);
     }
     return NULL;
@@ -176,41 +177,79 @@ static void sparse_drop(struct features *features, const struct batch *batch, fl
                               factors[kept(key, batch->nodes[from->t_indices[e]], cols, j, p)];
 }
 
+/* Features and learned rows side by side. */
+static void join(size_t rows, size_t fixed, size_t learned, const float *features,
+                 const float *embeddings, float *ret) {
+#pragma omp parallel for schedule(static) if (rows * (fixed + learned) >= 65536)
+    for (size_t i = 0; i < rows; i++) {
+        float *row = ret + i * (fixed + learned);
+        if (fixed > 0)
+            memcpy(row, features + i * fixed, fixed * sizeof *row);
+        memcpy(row + fixed, embeddings + i * learned, learned * sizeof *row);
+    }
+}
+
+/* What is not kept from pass to pass. */
+static const float *prepare_dense(struct features *features, const struct batch *batch, float p,
+                                  uint64_t key) {
+    size_t rows = batch->n_input, cols = features->cols, fixed = cols - features->embedding;
+    bool joined = features->embedding > 0 && fixed > 0;
+    const float *plain = features->embedding > 0 ? batch->embeddings : batch->features;
+    if (!joined && p == 0)
+        return plain;
+    floats_reserve(&features->made, &features->made_count, rows * cols);
+    if (joined)
+        join(rows, fixed, features->embedding, batch->features, batch->embeddings, features->made);
+    else if (rows > 0)
+        memcpy(features->made, plain, rows * cols * sizeof(float));
+    if (p > 0)
+        kernels()->bias_act_dropout(rows, cols, features->made, NULL, false, p, key, batch->nodes,
+                                    NULL);
+    return features->made;
+}
+
 const struct matrix *features_prepare(struct features *features, const struct batch *batch,
                                       bool may_compress, float p, uint64_t key) {
     /* Worth the while only when the same features come again. */
-    if (may_compress && batch->version != 0 && batch->version != features->version) {
+    bool again = may_compress && batch->version != 0;
+    if (again && batch->version != features->version) {
         sparse_done(&features->compressed);
         features->version = batch->version;
         features->is_sparse =
             sparse_init(&features->compressed, batch->features, batch->n_input, features->cols);
     }
     features->matrix = (struct matrix){.rows = batch->n_input, .cols = features->cols};
-    if (may_compress && batch->version != 0 && features->is_sparse) {
-        if (p > 0)
-            sparse_drop(features, batch, p, key);
-        features->matrix.sparse = p > 0 ? &features->dropped : &features->compressed;
+    if (!again || !features->is_sparse) {
+        features->matrix.dense = prepare_dense(features, batch, p, key);
         return &features->matrix;
     }
-
-    features->matrix.dense = batch->features;
-    if (p > 0) {
-        size_t count = (size_t)batch->n_input * features->cols;
-        floats_reserve(&features->dropped_dense, &features->dropped_dense_count, count);
-        memcpy(features->dropped_dense, batch->features, count * sizeof(float));
-        kernels()->bias_act_dropout(batch->n_input, features->cols, features->dropped_dense, NULL,
-                                    false, p, key, batch->nodes, NULL);
-        features->matrix.dense = features->dropped_dense;
-    }
+    if (p > 0)
+        sparse_drop(features, batch, p, key);
+    features->matrix.sparse = p > 0 ? &features->dropped : &features->compressed;
     return &features->matrix;
 }
 
-size_t features_bytes(size_t rows, size_t cols, uint64_t filled, bool repeated, float p,
-                      bool *ret_sparse) {
+void features_backward(const struct features *features, const struct batch *batch, float p,
+                       uint64_t key, float *gradient) {
+    size_t rows = batch->n_input, cols = features->cols, learned = features->embedding;
+    size_t fixed = cols - learned;
+    const float factors[2] = {0, 1 / (1 - p)};
+    /* A row goes to where it, or one before it, came from. */
+    for (size_t i = 0; i < rows && fixed > 0; i++)
+        memmove(gradient + i * learned, gradient + i * cols + fixed, learned * sizeof *gradient);
+#pragma omp parallel for schedule(static) if (rows * learned >= 16384)
+    for (size_t i = 0; i < (p > 0 ? rows : 0); i++)
+        for (size_t j = 0; j < learned; j++)
+            gradient[i * learned + j] *= factors[kept(key, batch->nodes[i], cols, fixed + j, p)];
+}
+
+size_t features_bytes(size_t rows, size_t cols, size_t embedding, uint64_t filled, bool repeated,
+                      float p, bool *ret_sparse) {
     *ret_sparse = repeated && filled <= rows * cols / DENSE_COST;
     size_t values = 2 * filled * sizeof(float);
     if (*ret_sparse)
         return (rows + cols) * sizeof(int64_t) + 2 * filled * sizeof(int32_t) + values +
                (p > 0 ? values : 0);
-    return p > 0 ? FLOATS_GROWN(rows * cols) * sizeof(float) : 0;
+    bool made = p > 0 || (embedding > 0 && embedding < cols);
+    return made ? FLOATS_GROWN(rows * cols) * sizeof(float) : 0;
 }

@@ -35,16 +35,21 @@ void matrix_multiply_add(const struct matrix *x, size_t rows, const float *w, si
 void matrix_multiply_back(const struct matrix *x, size_t rows, const float *dy, size_t out,
                           float *padded, float *dw);
 
-/* The features of batches as a matrix. Owns the compressed form (kept while batch->version stays
- * the same) and the copy with dropout. */
+/* The inputs of batches as a matrix: features, and behind them learned rows. Owns the compressed
+ * form (kept while batch->version stays the same) and the copy with both, or with dropout. */
 struct features;
-struct features *features_new(size_t cols);
+/* cols: of both; the last `embedding` of them are batch->embeddings. */
+struct features *features_new(size_t cols, size_t embedding);
 struct features *features_free(struct features *features);
 /* p 0: no dropout. may_compress: the compressed form is welcome. The matrix is valid until the next
  * call. */
 const struct matrix *features_prepare(struct features *features, const struct batch *batch,
                                       bool may_compress, float p, uint64_t key);
+/* The gradient of the learned rows alone, [n_input, embedding], made in place of that of all inputs
+ * as features_prepare(p, key) gave them, [n_input, cols]. */
+void features_backward(const struct features *features, const struct batch *batch, float p,
+                       uint64_t key, float *gradient);
 /* Bytes it takes for a batch of rows of which filled numbers are not zero; repeated: the same
  * features come again. *ret_sparse: whether they will be compressed. */
-size_t features_bytes(size_t rows, size_t cols, uint64_t filled, bool repeated, float p,
-                      bool *ret_sparse);
+size_t features_bytes(size_t rows, size_t cols, size_t embedding, uint64_t filled, bool repeated,
+                      float p, bool *ret_sparse);

@@ -68,13 +68,16 @@ static size_t slot_of(size_t l, int slot) {
 struct model {
     struct model_spec spec;
     size_t offsets[STACK_MAX], finish_offsets[STACK_MAX]; /* of weights in the flat arrays */
-    size_t first_weighted;                                /* layer that has weights */
+    size_t lowest;     /* layer down to which gradients are needed: the first that has weights */
+    bool inputs_learn; /* the inputs need one too, so that is layer 0 */
     /* The first so many layers compute the same for features that stay the same. */
     size_t fixed;
 
     size_t planned[SLOTS]; /* bytes */
     void *slots[SLOTS];
     struct arena *arena;
+
+    float *input_gradient; /* of the last backward pass; lies in a slot */
 
     struct features *features;
     struct matrix inputs[STACK_MAX]; /* what each layer multiplied in the last forward pass */
@@ -86,11 +89,12 @@ struct model {
 static void model_init(struct model *model, const struct model_spec *spec) {
     size_t offset = 0;
     model->spec = *spec;
-    model->first_weighted = spec->count;
+    model->inputs_learn = spec->embedding > 0;
+    model->lowest = spec->count;
     for (size_t l = spec->count; l-- > 0;)
-        if (layer_of(spec->layers[l].kind)->tensors)
-            model->first_weighted = l;
-    while (model->fixed < model->first_weighted && spec->layers[model->fixed].dropout == 0 &&
+        if (layer_of(spec->layers[l].kind)->tensors || model->inputs_learn)
+            model->lowest = l;
+    while (model->fixed < model->lowest && spec->layers[model->fixed].dropout == 0 &&
            !spec->layers[model->fixed].residual && spec->layers[model->fixed].norm == NORM_NONE)
         model->fixed++;
     for (size_t l = 0; l < spec->count; l++) {
@@ -105,7 +109,7 @@ struct model *model_new(const struct model_spec *spec) {
     assert(spec->count >= 1 && spec->count <= STACK_MAX);
     struct model *model = mem_alloc(sizeof *model);
     model_init(model, spec);
-    model->features = features_new(spec->input_dim);
+    model->features = features_new(spec->input_dim, spec->embedding);
     return model;
 }
 
@@ -142,13 +146,14 @@ static size_t rows_out(const struct model *model, const struct batch *batch, siz
 
 /* Does nothing, dropout included, change the first layer's inputs from step to step? */
 static bool inputs_constant(const struct model *model, const struct batch *batch) {
-    return batch->version != 0 && model->spec.input_dropout == 0;
+    return batch->version != 0 && model->spec.input_dropout == 0 && !model->inputs_learn;
 }
 
 /* Can the first layer, and what goes around it, use compressed features? */
 static bool may_compress(const struct model_spec *spec, const struct batch *batch) {
     const struct layer_spec *first = &spec->layers[0];
-    if (first->order == ORDER_GRAPH || (first->residual && first->in == first->out))
+    if (spec->embedding || first->order == ORDER_GRAPH ||
+        (first->residual && first->in == first->out))
         return false;
     return first->graph == GRAPH_NONE || batch->graphs[0].t_indptr;
 }
@@ -172,13 +177,18 @@ static void raise_to(size_t *bytes, size_t floats) {
     *bytes = *bytes < floats * sizeof(float) ? floats * sizeof(float) : *bytes;
 }
 
+/* Does a layer hand on the gradient of what goes into it? */
+static bool gives_gradient(const struct model *model, size_t l) {
+    return l > model->lowest || model->inputs_learn;
+}
+
 static void plan_layer(const struct model *model, const struct batch *batch, size_t l, bool train,
                        size_t need[SLOTS]) {
     const struct layer_spec *layer = &model->spec.layers[l];
     const struct layer *kind = layer_of(layer->kind);
     size_t n_src = rows_in(model, batch, l), n_dst = rows_out(model, batch, l);
     bool saves = model->graph_first[l] && kind->tensors;
-    bool further = l > model->first_weighted;
+    bool further = gives_gradient(model, l);
     struct layer_room room = kind->room(layer, n_dst, n_src, model->graph_first[l], train);
     struct finish_room finish = finish_room(layer, n_dst, n_src, train);
     need[slot_of(l, SLOT_Y)] = n_dst * layer->out * sizeof(float);
@@ -197,9 +207,12 @@ static void plan_layer(const struct model *model, const struct batch *batch, siz
         raise_to(&need[SLOT_SCRATCH], room.scratch);
     raise_to(&need[SLOT_SCRATCH], finish.scratch);
     raise_to(&need[SLOT_KEPT], finish.kept);
-    if (train && l >= model->first_weighted) {
-        raise_to(&need[SLOT_GRADIENT], n_dst * layer->out);
-        raise_to(&need[SLOT_GRADIENT + 1], n_dst * layer->out);
+    if (train && l >= model->lowest) {
+        size_t inputs = l == 0 && model->inputs_learn ? n_src * layer->in : 0;
+        for (size_t s = SLOT_GRADIENT; s < SLOT_GRADIENT + 2; s++) {
+            raise_to(&need[s], n_dst * layer->out);
+            raise_to(&need[s], inputs);
+        }
         if (layer->kind == LAYER_ppr)
             raise_to(&need[SLOT_START], rows_out(model, batch, layer->start) * layer->out);
     }
@@ -236,7 +249,7 @@ size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uin
     size_t need[SLOTS] = {0}, dense = (size_t)batch->n_input * spec->input_dim;
     bool sparse = false;
     model_init(&model, spec);
-    size_t total = features_bytes(batch->n_input, spec->input_dim, filled,
+    size_t total = features_bytes(batch->n_input, spec->input_dim, spec->embedding, filled,
                                   batch->version != 0 && may_compress(spec, batch),
                                   train ? spec->input_dropout : 0, &sparse);
     model.inputs[0].sparse = sparse && dense > 0 ? &compressed : NULL;
@@ -357,7 +370,7 @@ const float *model_forward(struct model *model, const struct batch *batch, const
  * last of a row of such layers comes first and clears it. */
 static float *start_gradient(const struct model *model, const struct batch *batch, size_t l) {
     const struct layer_spec *layer = &model->spec.layers[l];
-    if (layer->kind != LAYER_ppr || layer->start < model->first_weighted)
+    if (layer->kind != LAYER_ppr || layer->start < model->lowest)
         return NULL;
     float *gradient = model->slots[SLOT_START];
     if (l + 1 == model->spec.count || layer[1].kind != LAYER_ppr)
@@ -398,10 +411,10 @@ void model_backward_outputs(struct model *model, const struct batch *batch, cons
                             float *gradient) {
     const struct model_spec *spec = &model->spec;
     float *dy = model->slots[SLOT_GRADIENT], *dx = model->slots[SLOT_GRADIENT + 1];
-    for (size_t l = spec->count; l-- > model->first_weighted;) {
+    for (size_t l = spec->count; l-- > model->lowest;) {
         struct layer_pass pass = layer_pass(model, batch, weights, l, true);
         struct finish_pass finish = finish_pass(model, batch, weights, l, true);
-        float *wanted = l > model->first_weighted ? dx : NULL;
+        float *wanted = gives_gradient(model, l) ? dx : NULL;
         float *finish_gradient = gradient + model->finish_offsets[l];
         start_add(model, batch, l, dy);
         finish_backward(&finish, dy, finish_gradient);
@@ -414,4 +427,12 @@ void model_backward_outputs(struct model *model, const struct batch *batch, cons
         dy = dx;
         dx = swap;
     }
+    model->input_gradient = model->inputs_learn ? dy : NULL;
+    if (model->inputs_learn)
+        features_backward(model->features, batch, spec->input_dropout, dropout_key(model, batch, 0),
+                          dy);
+}
+
+float *model_embedding_gradient(const struct model *model) {
+    return model->input_gradient;
 }

@@ -46,3 +46,6 @@ void model_backward(struct model *model, const struct batch *batch, const float 
 float *model_output_gradient(struct model *model);
 void model_backward_outputs(struct model *model, const struct batch *batch, const float *weights,
                             float *gradient);
+/* After model_backward: the gradient of batch->embeddings, [n_input, embedding], until the next
+ * call; NULL where the model has none. The caller may change it. */
+float *model_embedding_gradient(const struct model *model);

@@ -1,0 +1,32 @@
+/* train.task links: what the trainer does otherwise than for nodes. The model's outputs are
+ * embeddings; the decoder's weights follow the model's own. */
+#pragma once
+
+#include "common/config.h"
+#include "worker/graph/store.h"
+#include "worker/model/model.h"
+#include "worker/report.h"
+
+struct link_task;
+/* Is there something to learn from? ERR_CONFIG. */
+int link_task_check(const struct config *config, const struct store *store, struct error *reterr);
+/* The job's tensors: the model's and the decoder's. *ret: mem_free it. */
+size_t link_task_tensors(const struct config *config, const struct store *store,
+                         const struct model_spec *spec, struct tensor_spec **ret);
+/* floats: of all weights. config and store are borrowed. ERR_CONFIG: too many links for full mode.
+ */
+int link_task_new(const struct config *config, const struct store *store, uint64_t floats,
+                  struct link_task **ret, struct error *reterr);
+struct link_task *link_task_free(struct link_task *task); /* takes NULL */
+/* Puts the step's links into full mode's batch; a sampled one has its own. */
+void link_task_fill(struct link_task *task, struct batch *batch);
+/* Forward and backward of a batch with links; adds loss and count to the report. */
+void link_task_step(struct link_task *task, struct model *model, const struct batch *batch,
+                    const float *weights, float *gradient, struct report *report);
+/* Ranks of the held-out links by the outputs of all own nodes and those one hop around. */
+void link_task_evaluate(struct link_task *task, const float *outputs, const float *weights,
+                        struct report *report);
+/* What it takes beside model and batches, of which one has at most so many pairs and outputs (full
+ * mode: all). */
+size_t link_task_bytes(const struct config *config, const struct store *store, uint64_t pairs,
+                       size_t outputs);
