@@ -1,11 +1,13 @@
 /* graphps predict: an exported model and a job's snapshot give a class for every node, under the
- * user's ids. */
+ * user's ids; or, where links were learnt, embeddings, scores of pairs, and ranks. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/predict_links.h"
+#include "cli/predict_out.h"
 #include "cli/predict_row.h"
 #include "common/file.h"
 #include "common/mem.h"
@@ -13,21 +15,27 @@
 #include "worker/graph/store.h"
 #include "worker/model/confusion.h"
 #include "worker/model/infer.h"
+#include "worker/model/link_head.h"
 #include "worker/model/tensors.h"
 
-enum { KEY_MODEL = 256 };
+enum { KEY_MODEL = 256, KEY_LINKS, KEY_EVALUATE };
 
 static const struct argp_option options[] = {
     {"model", KEY_MODEL, "FILE", 0, "The model, as `graphps export` and `graphps train` write it",
      0},
     {"out", 'o', "FILE", 0, "The CSV file to write; - for standard output", 0},
+    {"links", KEY_LINKS, "FILE", 0,
+     "A model of links: score the pairs of this table, source,target[,type], by the user's ids", 0},
+    {"evaluate", KEY_EVALUATE, NULL, 0,
+     "A model of links: rank the held-out links, each among all nodes", 0},
     {0},
 };
 static const struct argp_child children[] = {{&args_job_argp, 0, NULL, 0}, {0}};
 
 struct arguments {
     struct args_job job;
-    const char *model, *out;
+    const char *model, *out, *links;
+    bool evaluate;
 };
 
 struct predict {
@@ -40,6 +48,7 @@ struct predict {
     float *file_weights, *weights; /* as in the file, and in the model's order */
     const float *rows;             /* [nodes, embedding] of the file's, where the model has them */
     struct model_spec spec;
+    struct link_head_spec head; /* dim 0: a model of nodes */
     struct infer *infer;
 };
 
@@ -55,11 +64,18 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
     case 'o':
         arguments->out = arg;
         return 0;
+    case KEY_LINKS:
+        arguments->links = arg;
+        return 0;
+    case KEY_EVALUATE:
+        arguments->evaluate = true;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
         return 0;
     case ARGP_KEY_END:
-        if (!arguments->model || !arguments->out || !arguments->job.config_path)
+        if (!arguments->model || !arguments->job.config_path ||
+            (!arguments->out && (arguments->links || !arguments->evaluate)))
             argp_error(state, "give --model FILE, --config FILE and --out FILE");
         return 0;
     default:
@@ -87,11 +103,36 @@ static int predict_read_spec(struct predict *p, const char *path, struct error *
     struct error cause = {0};
     p->spec = (struct model_spec){0};
     p->spec.embedding = (uint32_t)strtoul(metadata_text(p, "embedding"), NULL, 10);
+    uint32_t outputs = p->head.dim ? p->head.dim : p->snapshot->classes;
     if (model_spec_parse(metadata_text(p, "layers"), p->snapshot->feature_dim + p->spec.embedding,
-                         p->snapshot->classes, &p->spec, &cause) < 0)
+                         outputs, &p->spec, &cause) < 0)
         return error_set(reterr, ERR_FORMAT,
                          "%s: its metadata does not describe a model of graphps (layers): %s", path,
                          cause.text);
+    return 0;
+}
+
+/* Of links a model says how wide its embeddings are and what scores them. */
+static int predict_read_head(struct predict *p, const struct arguments *arguments,
+                             struct error *reterr) {
+    const char *decoder = metadata_text(p, "decoder");
+    unsigned long dim = strtoul(metadata_text(p, "dim"), NULL, 10);
+    if (!decoder[0] && !arguments->links && !arguments->evaluate)
+        return 0;
+    if (!decoder[0])
+        return error_set(reterr, ERR_USAGE,
+                         "%s: the model is of nodes; %s is for those that are trained with "
+                         "train.task links",
+                         arguments->model, arguments->links ? "--links" : "--evaluate");
+    p->head = (struct link_head_spec){
+        .decoder = predict_links_decoder(decoder),
+        .dim = (uint32_t)dim,
+        .relations = p->snapshot->edge_types ? p->snapshot->edge_types : 1,
+    };
+    if (p->head.decoder < 0 || dim < 1 || dim > UINT16_MAX)
+        return error_set(reterr, ERR_FORMAT,
+                         "%s: its metadata does not describe a decoder of graphps (decoder, dim)",
+                         arguments->model);
     return 0;
 }
 
@@ -101,7 +142,7 @@ static int predict_check_snapshot(struct predict *p, const char *command, const 
                                   struct error *reterr) {
     const char *several = metadata_text(p, "multi_label"), *was = metadata_text(p, "snapshot");
     bool is_several = p->snapshot->multi_labels.data != NULL;
-    if (several[0] && (strcmp(several, "true") == 0) != is_several)
+    if (!p->head.dim && several[0] && (strcmp(several, "true") == 0) != is_several)
         return error_set(reterr, ERR_WRONG_LAYOUT,
                          "%s: the model is for %s, those of snapshot %s@%s may have %s", path,
                          is_several ? "one label a node" : "several labels a node",
@@ -151,7 +192,9 @@ static int predict_take_rows(void *ctx, uint64_t first, uint32_t count, float *r
 /* Copies the file's tensors into the model's order, by name. */
 static int predict_place_weights(struct predict *p, const char *path, struct error *reterr) {
     _cleanup_(mem_free_p) struct tensor_spec *wanted = NULL;
-    size_t count = model_tensors(&p->spec, &wanted), total = 0, done = 0;
+    size_t count = p->head.dim ? link_head_tensors(&p->head, &p->spec, &wanted)
+                               : model_tensors(&p->spec, &wanted);
+    size_t total = 0, done = 0;
     for (size_t i = 0; i < count; i++)
         total += (size_t)wanted[i].rows * wanted[i].cols;
     p->weights = mem_array(total, sizeof(float));
@@ -188,6 +231,8 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
     if (r == 0)
         r = snapshot_open(dir, config->data_verify, &p->snapshot, reterr);
     if (r == 0)
+        r = predict_read_head(p, arguments, reterr);
+    if (r == 0)
         r = predict_check_snapshot(p, "graphps predict", arguments->model, reterr);
     if (r == 0)
         r = predict_read_spec(p, arguments->model, reterr);
@@ -204,42 +249,14 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
     return 0;
 }
 
-static bool to_stdout(const char *path) {
-    return strcmp(path, "-") == 0;
-}
+struct rows {
+    const struct snapshot *snapshot;
+    const float *logits;
+};
 
-/* Rows one by one: a file is written beside its name, standard output as it is, and main looks at
- * its state when all is printed. */
-static int predict_write(struct predict *p, const char *path, const float *logits,
-                         struct error *reterr) {
-    struct file_writer *file = NULL;
-    int r = to_stdout(path) ? 0 : file_create(path, &file, reterr);
-    if (r < 0)
-        return r;
-    char *text = NULL;
-    size_t len = 0;
-    FILE *row = file ? open_memstream(&text, &len) : stdout;
-    if (!row)
-        r = error_set(reterr, ERR_NO_MEMORY, "%s: no memory for a row", path);
-    else
-        fputs(PREDICT_ROW_HEAD, row);
-    for (uint64_t i = 0; i < p->snapshot->nodes && r == 0; i++) {
-        predict_row(row, p->snapshot, i, logits + i * p->snapshot->classes);
-        if (!file)
-            continue;
-        fflush(row);
-        r = file_append(file, text, len, reterr);
-        rewind(row);
-    }
-    if (!file)
-        return r;
-    if (row)
-        fclose(row);
-    free(text);
-    if (r == 0)
-        return file_commit(file, reterr);
-    file_abandon(file);
-    return r;
+static void put_row(FILE *out, void *ctx, uint64_t node) {
+    const struct rows *rows = ctx;
+    predict_row(out, rows->snapshot, node, rows->logits + node * rows->snapshot->classes);
 }
 
 /* How right it is where that is known: F1 of all classes together where a node may have several. */
@@ -269,23 +286,64 @@ static void predict_print_scores(const struct predict *p, const float *logits,
     }
 }
 
+static const char *out_name(const char *path) {
+    return predict_out_piped(path) ? "standard output" : path;
+}
+
+static int predict_nodes(struct predict *p, const char *path, FILE *summary, struct error *reterr) {
+    struct model_result result;
+    struct rows rows = {p->snapshot, infer_run(p->infer, p->weights, &result)};
+    int r = predict_out(path, PREDICT_ROW_HEAD, p->snapshot->nodes, put_row, &rows, reterr);
+    if (r < 0)
+        return r;
+    fprintf(summary, "%s: %lu nodes of %s@%s\n", out_name(path), (unsigned long)p->snapshot->nodes,
+            p->snapshot->name, p->snapshot->version);
+    predict_print_scores(p, rows.logits, &result, summary);
+    return 0;
+}
+
+static int predict_links(struct predict *p, const struct arguments *arguments, FILE *summary,
+                         struct error *reterr) {
+    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
+    size_t count = model_tensors(&p->spec, &tensors), floats = 0, pairs = 0;
+    for (size_t i = 0; i < count; i++)
+        floats += (size_t)tensors[i].rows * tensors[i].cols;
+    const struct predict_links links = {
+        .config = p->config,
+        .snapshot = p->snapshot,
+        .store = p->store,
+        .decoder = p->head.decoder,
+        .dim = p->head.dim,
+        .outputs = infer_run(p->infer, p->weights, NULL),
+        .weights = p->weights + floats, /* they follow the model's */
+    };
+    const char *path = arguments->out;
+    int r = 0;
+    if (arguments->links)
+        r = predict_links_scores(&links, arguments->links, path, &pairs, reterr);
+    else if (path)
+        r = predict_links_embeddings(&links, path, reterr);
+    if (r < 0)
+        return r;
+    if (path)
+        fprintf(summary, "%s: %lu %s of %s@%s\n", out_name(path),
+                (unsigned long)(arguments->links ? pairs : p->snapshot->nodes),
+                arguments->links ? "pairs" : "nodes", p->snapshot->name, p->snapshot->version);
+    if (arguments->evaluate)
+        predict_links_evaluate(&links, summary);
+    return 0;
+}
+
 static int predict_run(struct predict *p, const struct arguments *arguments, struct error *reterr) {
-    bool piped = to_stdout(arguments->out);
+    bool piped = arguments->out && predict_out_piped(arguments->out);
     FILE *summary = piped ? stderr : stdout;
-    int r = piped ? 0 : file_may_create(arguments->out, reterr);
+    int r = piped || !arguments->out ? 0 : file_may_create(arguments->out, reterr);
     if (r == 0)
         r = predict_open(p, arguments, reterr);
     if (r < 0)
         return r;
-    struct model_result result;
-    const float *logits = infer_run(p->infer, p->weights, &result);
-    r = predict_write(p, arguments->out, logits, reterr);
-    if (r < 0)
-        return r;
-    fprintf(summary, "%s: %lu nodes of %s@%s\n", piped ? "standard output" : arguments->out,
-            (unsigned long)p->snapshot->nodes, p->snapshot->name, p->snapshot->version);
-    predict_print_scores(p, logits, &result, summary);
-    return 0;
+    return p->head.dim ? predict_links(p, arguments, summary, reterr)
+                       : predict_nodes(p, arguments->out, summary, reterr);
 }
 
 int cmd_predict(int argc, char **argv) {
@@ -294,11 +352,15 @@ int cmd_predict(int argc, char **argv) {
         .parser = parse_option,
         .children = children,
         .doc =
-            "Predict a class for every node of the job's snapshot.\v"
+            "Predict a class for every node of the job's snapshot, or score links.\v"
             "The file has the columns id, prediction, probability, label (when known) and split. "
             "Where nodes may have several labels it names all classes that are more probable than "
             "not, joined by ;. "
-            "Of the job file only data.root, data.snapshot and data.verify are used.",
+            "Of a model of links it has each node's embedding (id, e0, e1, ...), or with --links "
+            "the pairs and their scores. --evaluate prints how the snapshot's held-out links rank, "
+            "all known links but the one at hand left out. "
+            "Of the job file only data.root, data.snapshot and data.verify are used, by --evaluate "
+            "also job.seed and train.metric_k.",
     };
     struct arguments arguments = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);

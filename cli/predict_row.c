@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "cli/predict_out.h"
+
 /* A part of a field that is quoted, or not. */
 static void put_text(FILE *out, const char *text, bool quoted) {
     for (; *text; text++) {
@@ -15,15 +17,6 @@ static void put_text(FILE *out, const char *text, bool quoted) {
 
 static bool needs_quotes(const char *text) {
     return strpbrk(text, ",\"\n\r") != NULL;
-}
-
-static void put_field(FILE *out, const char *text) {
-    bool quoted = needs_quotes(text);
-    if (quoted)
-        fputc('"', out);
-    put_text(out, text, quoted);
-    if (quoted)
-        fputc('"', out);
 }
 
 static const char *class_text(const struct snapshot *snapshot, uint32_t class, char number[16]) {
@@ -43,10 +36,10 @@ static void row_of_one(FILE *out, const struct snapshot *snapshot, uint64_t node
     double sum = 0;
     for (uint32_t c = 0; c < snapshot->classes; c++)
         sum += exp((double)z[c] - (double)z[best]);
-    put_field(out, class_text(snapshot, best, number));
+    predict_out_field(out, class_text(snapshot, best, number));
     fprintf(out, ",%.4f,", 1 / sum);
     if (label >= 0)
-        put_field(out, class_text(snapshot, (uint32_t)label, number));
+        predict_out_field(out, class_text(snapshot, (uint32_t)label, number));
 }
 
 /* The classes for which logits are above 0, or those of labels where logits is NULL. */
@@ -89,7 +82,7 @@ static void row_of_several(FILE *out, const struct snapshot *snapshot, uint64_t 
 void predict_row(FILE *out, const struct snapshot *snapshot, uint64_t node, const float *logits) {
     static const char *const splits[] = {"", "train", "valid", "test"};
     char id[1024];
-    put_field(out, snapshot_id(snapshot, node, id, sizeof id));
+    predict_out_field(out, snapshot_id(snapshot, node, id, sizeof id));
     fputc(',', out);
     if (snapshot->multi_labels.data)
         row_of_several(out, snapshot, node, logits);
