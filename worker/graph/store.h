@@ -29,13 +29,14 @@ struct store {
     const uint8_t *split;          /* [local] enum split */
     /* What not every graph has, else NULL. */
     const uint8_t *multi_labels; /* [local, classes] 0 or 1 */
+    const float *targets;        /* [local, classes]; labels are 0, or -1 where there are none */
     const uint8_t *node_type;    /* [local] below node_types */
     const int32_t *edge_type;    /* below edge_types, in the order of indices */
     const float *edge_weights;   /* in the order of indices */
     uint64_t train_nodes;        /* of the owned ones; labelled */
     uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
     uint64_t train_nodes_total;  /* of the snapshot */
-    struct npy files[11];
+    struct npy files[12];
     void *made[2]; /* nodes and degree of store_from_snapshot, else NULL */
 };
 
