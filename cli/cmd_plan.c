@@ -203,7 +203,8 @@ static int run(const struct config *config, const struct arguments *arguments,
     if (r == 0)
         r = snapshot_open(dir, false, &snapshot, reterr);
     if (r == 0)
-        r = snapshot_trainable(snapshot, config->model_embedding > 0, reterr);
+        r = snapshot_trainable(snapshot, config->model_embedding > 0,
+                               config->train_task == TASK_LINKS, reterr);
     if (r == 0)
         r = job_plan_make(config, dir, &plan, reterr);
     bool made = r == 0, timed = false;

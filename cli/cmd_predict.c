@@ -1,6 +1,7 @@
 /* graphps predict: an exported model and a job's snapshot give a class for every node, under the
  * user's ids; or, where links were learnt, embeddings, scores of pairs, and ranks. */
 #include <argp.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,13 @@ static int predict_check_snapshot(struct predict *p, const char *command, const 
                          is_several ? "one label a node" : "several labels a node",
                          p->snapshot->name, p->snapshot->version,
                          is_several ? "several" : "only one");
+    const char *task = metadata_text(p, "task"),
+               *regression = score_task_name(GRAPHPS__TASK__REGRESSION);
+    bool has_targets = p->snapshot->targets.data != NULL;
+    if (task[0] && (strcmp(task, regression) == 0) != has_targets)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "%s: the model is for %s, snapshot %s@%s has %s",
+                         path, has_targets ? "classes" : "target values", p->snapshot->name,
+                         p->snapshot->version, has_targets ? "targets" : "none");
     const char *digest = metadata_text(p, "snapshot_digest");
     if (digest[0] && strcmp(digest, p->snapshot->digest) != 0)
         fprintf(stderr,
@@ -259,6 +267,15 @@ static void put_row(FILE *out, void *ctx, uint64_t node) {
     predict_row(out, rows->snapshot, node, rows->logits + node * rows->snapshot->classes);
 }
 
+static void predict_print_errors(const struct model_result *result, int split, const char *name,
+                                 FILE *summary) {
+    double count = (double)result->count[split];
+    fprintf(summary, "%-5s RMSE %s of %lu, MAE %s\n", name,
+            score_text(SCORE_RMSE, sqrt(result->loss_sum[split] / count), 3).text,
+            (unsigned long)result->count[split],
+            score_text(SCORE_MAE, result->absolute_sum[split] / count, 3).text);
+}
+
 /* How right it is where that is known: F1 of all classes together where a node may have several. */
 static void predict_print_scores(const struct predict *p, const float *logits,
                                  const struct model_result *result, FILE *summary) {
@@ -269,6 +286,10 @@ static void predict_print_scores(const struct predict *p, const float *logits,
     for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++) {
         if (result->count[s] == 0)
             continue;
+        if (store->targets) {
+            predict_print_errors(result, s, names[s], summary);
+            continue;
+        }
         memset(counts, 0, rows * SCORE_CELLS * sizeof *counts);
         confusion_add(store->owned, store->classes, logits, store->labels, store->multi_labels,
                       store->split, s, rows, counts);
@@ -293,7 +314,7 @@ static const char *out_name(const char *path) {
 static int predict_nodes(struct predict *p, const char *path, FILE *summary, struct error *reterr) {
     struct model_result result;
     struct rows rows = {p->snapshot, infer_run(p->infer, p->weights, &result)};
-    int r = predict_out(path, PREDICT_ROW_HEAD, p->snapshot->nodes, put_row, &rows, reterr);
+    int r = predict_out(path, predict_row_head(p->snapshot), p->snapshot->nodes, put_row, &rows, reterr);
     if (r < 0)
         return r;
     fprintf(summary, "%s: %lu nodes of %s@%s\n", out_name(path), (unsigned long)p->snapshot->nodes,
@@ -352,8 +373,10 @@ int cmd_predict(int argc, char **argv) {
         .parser = parse_option,
         .children = children,
         .doc =
-            "Predict a class for every node of the job's snapshot, or score links.\v"
-            "The file has the columns id, prediction, probability, label (when known) and split. "
+            "Predict a class, or target values, for every node of the job's snapshot, or score "
+            "links.\v"
+            "The file has the columns id, prediction, probability, label (when known) and split; "
+            "where nodes have targets id, prediction, target (when known) and split. "
             "Where nodes may have several labels it names all classes that are more probable than "
             "not, joined by ;. "
             "Of a model of links it has each node's embedding (id, e0, e1, ...), or with --links "

@@ -254,7 +254,8 @@ int run_place_prepare(struct run_place *place, bool fresh, struct error *reterr)
         return r;
     place->snapshot = mem_printf("%s@%s", snapshot->name, snapshot->version);
     place->digest = mem_strdup(snapshot->digest);
-    r = snapshot_trainable(snapshot, config->model_embedding > 0, reterr);
+    r = snapshot_trainable(snapshot, config->model_embedding > 0, config->train_task == TASK_LINKS,
+                           reterr);
     if (r == 0)
         r = look_at_dir(place, fresh, reterr);
     if (r == 0)

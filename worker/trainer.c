@@ -70,6 +70,12 @@ static int check_task(const struct config *config, const struct store *store,
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
+    if ((store->multi_labels || store->targets) && config->train_label_smoothing > 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.label_smoothing is for one label a node, but those of %s %s; leave "
+                         "it out",
+                         store->snapshot_name,
+                         store->targets ? "have targets" : "may have several");
     return 0;
 }
 
@@ -78,11 +84,6 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     int r = check_task(config, store, reterr);
     if (r < 0)
         return r;
-    if (store->multi_labels && config->train_label_smoothing > 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "train.label_smoothing is for one label a node, but those of %s may have "
-                         "several; leave it out",
-                         store->snapshot_name);
     r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;

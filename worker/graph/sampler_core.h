@@ -57,6 +57,7 @@ struct slot {
     GROWING(float) features;
     GROWING(int32_t) labels;
     GROWING(uint8_t) multi_labels; /* where the store has them */
+    GROWING(float) targets;        /* the same */
     GROWING(uint8_t) split;
     GROWING(float) loss_weights;
     GROWING(int32_t) link_sources, link_targets, link_relations;

@@ -16,15 +16,13 @@
  *   and, where the graph has them:
  *     features.npy      float32 or float16 [n, f]
  *     multi_labels.npy  uint8 [n, c]   0 or 1; for graphs with several labels a node
- *     node_types.npy    uint8 [n]      index of manifest's node_types
- *     edge_types.npy    int32 [m]      index of manifest's edge_types, in the order of indices
- *     edge_weights.npy  float32 [m]    in the order of indices
- *     valid_edges.npy test_edges.npy   int32 [k, 2] source, target; [k, 3] with the type: edges set
- *                                      aside for link prediction, not among indices
- *     ids.npy           int64 [n]      the user's ids, when all are integers but not 0..n-1; or
- *     id_offsets.npy    int64 [n + 1]  as text, one after the other in
- *     id_bytes.npy      uint8 [...]
- *     partitions/...  (partition.h)
+ *     targets.npy       float32 [n, c] regression: c values a node, and labels 0, or -1 where it
+ * has none node_types.npy    uint8 [n]      index of manifest's node_types edge_types.npy    int32
+ * [m]      index of manifest's edge_types, in the order of indices edge_weights.npy  float32 [m] in
+ * the order of indices valid_edges.npy test_edges.npy   int32 [k, 2] source, target; [k, 3] with
+ * the type: edges set aside for link prediction, not among indices ids.npy           int64 [n] the
+ * user's ids, when all are integers but not 0..n-1; or id_offsets.npy    int64 [n + 1]  as text,
+ * one after the other in id_bytes.npy      uint8 [...] partitions/...  (partition.h)
  */
 #pragma once
 
@@ -42,7 +40,7 @@ struct snapshot {
     char **node_type_names, **edge_type_names; /* [node_types], [edge_types] */
     struct npy indptr, indices, labels, split;
     /* data is NULL in those that are absent */
-    struct npy features, multi_labels, node_type, edge_type, edge_weights;
+    struct npy features, multi_labels, targets, node_type, edge_type, edge_weights;
     struct npy valid_edges, test_edges, ids, id_offsets, id_bytes;
 };
 
@@ -51,9 +49,10 @@ struct snapshot {
 int snapshot_find(const char *root, const char *snapshot, char **ret_dir, struct error *reterr);
 /* Maps it. verify: checks length and MD5 of every file (ERR_CHECKSUM names the file). */
 int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct error *reterr);
-/* Can the models there are be trained on it? learns_rows: with model.embedding. ERR_CONFIG says
- * what is missing. */
-int snapshot_trainable(const struct snapshot *snapshot, bool learns_rows, struct error *reterr);
+/* Can the models there are be trained on it? learns_rows: with model.embedding; links: with
+ * train.task links. ERR_CONFIG says what is missing. */
+int snapshot_trainable(const struct snapshot *snapshot, bool learns_rows, bool links,
+                       struct error *reterr);
 struct snapshot *snapshot_close(struct snapshot *snapshot); /* takes NULL */
 /* The user's id of a node, into buf (truncated to fit). */
 const char *snapshot_id(const struct snapshot *snapshot, uint64_t node, char *buf,
