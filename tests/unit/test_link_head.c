@@ -58,8 +58,8 @@ static double loss_by_formula(int decoder, int loss) {
             sum -= loss == LINK_BPR ? log(1 / (1 + exp(s - own))) : log(1 - 1 / (1 + exp(-s)));
             m++;
         }
-        all +=
-            loss == LINK_BPR ? (m > 0 ? sum / m : 0) : (sum - log(1 / (1 + exp(-own)))) / (1 + m);
+        sum = m > 0 ? sum / m : 0;
+        all += loss == LINK_BPR ? sum : (sum - log(1 / (1 + exp(-own)))) / 2;
     }
     return all;
 }

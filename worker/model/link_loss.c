@@ -39,16 +39,16 @@ static double sum_links(const struct link_pairs *pairs, const float *scores, flo
 }
 
 static double bce(const struct link_pairs *pairs, uint64_t i, const float *scores, float *dscores) {
-    uint64_t first = pairs->count + i * pairs->each;
-    double each = 1 / (1 + (double)negatives_of(pairs, first)), s = (double)scores[i];
-    double loss = softplus(-s), share = each / (double)pairs->count;
-    dscores[i] = (float)(-sigmoid(-s) * share);
+    uint64_t first = pairs->count + i * pairs->each, m = negatives_of(pairs, first);
+    double s = (double)scores[i], half = 0.5 / (double)pairs->count, others = 0;
+    double each = m > 0 ? half / (double)m : 0;
+    dscores[i] = (float)(-sigmoid(-s) * half);
     for (uint64_t p = first; p < first + pairs->each; p++) {
         bool there = pairs->sources[p] >= 0;
-        loss += there ? softplus((double)scores[p]) : 0;
-        dscores[p] = there ? (float)(sigmoid((double)scores[p]) * share) : 0;
+        others += there ? softplus((double)scores[p]) : 0;
+        dscores[p] = there ? (float)(sigmoid((double)scores[p]) * each) : 0;
     }
-    return loss * each;
+    return (softplus(-s) + (m > 0 ? others / (double)m : 0)) / 2;
 }
 
 double link_loss_bce(const struct link_pairs *pairs, const float *scores, float *dscores) {

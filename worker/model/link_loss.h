@@ -4,8 +4,10 @@
 
 #include "worker/graph/batch.h"
 
-/* Binary cross-entropy, mean over a link and its m negatives:
- *     loss_i = (-log sigma(s_i) - sum_k log(1 - sigma(s_ik))) / (1 + m)
+/* Binary cross-entropy of a link and of its m negatives, which count together as much as the link
+ * does (as links and others do with the weights of Kipf & Welling, "Variational graph
+ * auto-encoders", 2016; the mean over all of them would draw dot products to 0):
+ *     loss_i = (-log sigma(s_i) - 1/m sum_k log(1 - sigma(s_ik))) / 2
  * scores, dscores [pairs]. Returns the sum over the links. */
 double link_loss_bce(const struct link_pairs *pairs, const float *scores, float *dscores);
 /* Bayesian personalised ranking (Rendle, Freudenthaler, Gantner & Schmidt-Thieme, UAI 2009, section
