@@ -9,6 +9,7 @@
 #include "proto/layout.h"
 #include "server/optimizer.h"
 #include "worker/graph/sampler.h"
+#include "worker/model/link_head.h"
 #include "worker/model/model.h"
 
 /* The layout that the workers will declare. */
@@ -17,7 +18,9 @@ static int make_layout(const struct config *config, const struct store *store, s
     struct model_spec spec;
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
-    size_t count = model_tensors(&spec, &tensors);
+    struct link_head_spec head = link_head_spec_from(config, store->edge_types);
+    size_t count = config->train_task == TASK_LINKS ? link_head_tensors(&head, &spec, &tensors)
+                                                    : model_tensors(&spec, &tensors);
     struct error cause;
     int r = layout_new(tensors, count, (uint32_t)config->servers_block_bytes,
                        (size_t)config->servers_count, ret, &cause);

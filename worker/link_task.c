@@ -33,16 +33,6 @@ size_t link_task_tensors(const struct config *config, const struct store *store,
     return link_head_tensors(&head, spec, ret);
 }
 
-static struct link_rank_spec rank_spec(const struct config *config) {
-    return (struct link_rank_spec){
-        .decoder = config->link_decoder,
-        .dim = (uint32_t)config->link_dim,
-        .candidates = (uint64_t)config->link_candidates,
-        .seed = (uint64_t)config->job_seed,
-        .k = (uint32_t)config->train_metric_k,
-    };
-}
-
 int link_task_new(const struct config *config, const struct store *store, uint64_t floats,
                   struct link_task **ret, struct error *reterr) {
     struct full_links *full = NULL;
@@ -52,7 +42,7 @@ int link_task_new(const struct config *config, const struct store *store, uint64
             return r;
     }
     struct link_head_spec head = link_head_spec_from(config, store->edge_types);
-    struct link_rank_spec rank = rank_spec(config);
+    struct link_rank_spec rank = link_rank_spec_from(config);
     struct link_task *task = mem_alloc(sizeof *task);
     task->full = full;
     task->head = link_head_new(&head);
@@ -95,11 +85,4 @@ void link_task_step(struct link_task *task, struct model *model, const struct ba
 void link_task_evaluate(struct link_task *task, const float *outputs, const float *weights,
                         struct report *report) {
     link_rank_run(task->rank, outputs, weights + task->head_at, report_links(report));
-}
-
-size_t link_task_bytes(const struct config *config, const struct store *store, uint64_t pairs,
-                       size_t outputs) {
-    struct link_rank_spec rank = rank_spec(config);
-    return link_head_bytes(pairs, outputs) + link_rank_bytes(&rank, store) +
-           (config->train_mode == TRAIN_FULL ? full_links_bytes(store, config) : 0);
 }

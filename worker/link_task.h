@@ -26,7 +26,3 @@ void link_task_step(struct link_task *task, struct model *model, const struct ba
 /* Ranks of the held-out links by the outputs of all own nodes and those one hop around. */
 void link_task_evaluate(struct link_task *task, const float *outputs, const float *weights,
                         struct report *report);
-/* What it takes beside model and batches, of which one has at most so many pairs and outputs (full
- * mode: all). */
-size_t link_task_bytes(const struct config *config, const struct store *store, uint64_t pairs,
-                       size_t outputs);

@@ -7,9 +7,12 @@
 
 #include "common/lock.h"
 #include "common/mem.h"
+#include "worker/graph/full_links.h"
 #include "worker/graph/sampler.h"
 #include "worker/kernels/kernels.h"
 #include "worker/model/infer.h"
+#include "worker/model/link_head.h"
+#include "worker/model/link_rank.h"
 #include "worker/model/model.h"
 
 /* Measured with next to nothing to do: libraries, threads, OpenBLAS's buffers, which shards do not
@@ -53,6 +56,17 @@ static uint64_t filled_features(const struct store *store, uint64_t rows) {
     return taken ? (uint64_t)((double)filled / (double)taken * (double)rows) : 0;
 }
 
+/* Decoder and loss of the largest batch, of so many pairs and outputs, and evaluation. */
+static size_t links_bytes(const struct config *config, const struct store *store, uint64_t pairs,
+                          size_t outputs) {
+    struct link_rank_spec rank = link_rank_spec_from(config);
+    return link_head_bytes(pairs, outputs) + link_rank_bytes(&rank, store);
+}
+
+static uint64_t full_pairs(const struct config *config, const struct store *store) {
+    return (uint64_t)store->indptr[store->owned] * (1 + (uint64_t)config->link_negatives_per_link);
+}
+
 static void plan_full(const struct config *config, const struct store *store,
                       const struct model_spec *spec, struct plan_worker *ret) {
     struct batch shape = full_batch_shape(store, &spec->hops);
@@ -61,6 +75,10 @@ static void plan_full(const struct config *config, const struct store *store,
     ret->model_bytes = model_bytes(spec, &shape, filled_features(store, shape.n_input), true);
     for (size_t l = 0; l < spec->hops.count; l++)
         ret->edges += (uint64_t)shape.graphs[l].indptr[shape.graphs[l].n_dst];
+    if (config->train_task == TASK_LINKS) {
+        ret->batch_bytes += full_links_bytes(store, config);
+        ret->model_bytes += links_bytes(config, store, full_pairs(config, store), shape.n_output);
+    }
     full_batch_shape_done(&shape);
 }
 
@@ -69,10 +87,10 @@ static void plan_full(const struct config *config, const struct store *store,
 static void plan_sampled(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct plan_worker *ret) {
     struct sampler *sampler = sampler_new_trial(store, config);
-    uint64_t begun_ms = time_now_ms();
+    uint64_t begun_ms = time_now_ms(), pairs = 0;
     ret->steps = sampler_steps_per_epoch(store, config);
     /* Each thread's first and those that wait for us: so many are made ahead at once. */
-    size_t ahead = (size_t)config->train_sampler_threads + 2;
+    size_t ahead = (size_t)config->train_sampler_threads + 2, outputs = 0;
     for (size_t i = 0; i < ahead || (i < TRY_BATCHES && time_now_ms() - begun_ms < TRY_MS); i++) {
         const struct batch *batch = sampler_next(sampler);
         uint64_t bytes = model_bytes(spec, batch, 0, true), edges = 0;
@@ -81,11 +99,15 @@ static void plan_sampled(const struct config *config, const struct store *store,
         if (batch->train_count > 0 && bytes * 4 / 5 > ret->model_bytes)
             ret->model_bytes = bytes;
         ret->edges = ret->edges > edges ? ret->edges : edges;
+        pairs = pairs > link_pairs_all(&batch->links) ? pairs : link_pairs_all(&batch->links);
+        outputs = outputs > batch->n_output ? outputs : batch->n_output;
     }
     ret->batch_bytes = sampler_bytes(sampler);
     ret->prepare_bytes = sampler_prepare_bytes(sampler);
     sampler_free(sampler);
     ret->model_bytes += infer_bytes(spec, store);
+    if (config->train_task == TASK_LINKS)
+        ret->model_bytes += links_bytes(config, store, pairs, outputs);
 }
 
 void plan_worker(const struct config *config, const struct store *store, uint64_t parameters,
@@ -189,6 +211,10 @@ static double full_seconds(const struct config *config, const struct store *stor
         seconds += (l == 0 ? 2 : 3) * (double)model_layer_floats(layer) *
                    multiply_seconds(layer->in, layer->out) * rows;
     }
+    /* A pair is scored once and adds to the gradients of both its ends. */
+    if (config->train_task == TASK_LINKS)
+        seconds += 3 * edge_seconds(store, spec.classes) * (double)spec.classes *
+                   (double)full_pairs(config, store);
     full_batch_shape_done(&shape);
     return seconds;
 }
@@ -197,9 +223,14 @@ static double sampled_seconds(const struct config *config, const struct store *s
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
-    size_t count = model_tensors(&spec, &tensors), floats = 0;
+    struct link_head_spec links = link_head_spec_from(config, store->edge_types);
+    struct link_head *head = config->train_task == TASK_LINKS ? link_head_new(&links) : NULL;
+    size_t count =
+        head ? link_head_tensors(&links, &spec, &tensors) : model_tensors(&spec, &tensors);
+    size_t floats = 0;
     for (size_t i = 0; i < count; i++)
         floats += (size_t)tensors[i].rows * tensors[i].cols;
+    size_t head_at = floats - (head ? link_head_floats(&links) : 0);
     _cleanup_(mem_free_p) float *weights = mem_array(floats, sizeof *weights);
     _cleanup_(mem_free_p) float *gradient = mem_array(floats, sizeof *gradient);
     struct model *model = model_new(&spec);
@@ -213,12 +244,20 @@ static double sampled_seconds(const struct config *config, const struct store *s
         const struct batch *batch = sampler_next(sampler);
         if (batch->train_count == 0) /* nothing to compute */
             continue;
-        model_forward(model, batch, weights, true, &result);
-        model_backward(model, batch, weights, gradient);
+        const float *y = model_forward(model, batch, weights, true, head ? NULL : &result);
+        if (!head) {
+            model_backward(model, batch, weights, gradient);
+            continue;
+        }
+        link_head_forward(head, &batch->links, y, weights + head_at);
+        link_head_backward(head, &batch->links, batch->n_output, y, weights + head_at,
+                           model_output_gradient(model), gradient + head_at);
+        model_backward_outputs(model, batch, weights, gradient);
     }
     double seconds = (double)(time_now_ns() - begun_ns) / 1e9 / (double)(steps - 1);
     sampler_free(sampler);
     model_free(model);
+    link_head_free(head);
     return seconds;
 }
 

@@ -51,6 +51,16 @@ struct link_rank {
     } * standings;
 };
 
+struct link_rank_spec link_rank_spec_from(const struct config *config) {
+    return (struct link_rank_spec){
+        .decoder = config->link_decoder,
+        .dim = (uint32_t)config->link_dim,
+        .candidates = (uint64_t)config->link_candidates,
+        .seed = (uint64_t)config->job_seed,
+        .k = (uint32_t)config->train_metric_k,
+    };
+}
+
 /* --- candidates --- */
 
 static uint8_t type_of(const struct store *store, int32_t node) {

@@ -15,6 +15,7 @@
  * are fewer: ranks are lower than one worker would find them. */
 #pragma once
 
+#include "common/config.h"
 #include "proto/score.h"
 #include "worker/graph/store.h"
 
@@ -25,6 +26,9 @@ struct link_rank_spec {
     uint64_t seed;
     uint32_t k; /* of Recall@k and NDCG@k */
 };
+
+/* What a job asks for. */
+struct link_rank_spec link_rank_spec_from(const struct config *config);
 
 struct link_rank;
 struct link_rank *link_rank_new(const struct link_rank_spec *spec, const struct store *store);
