@@ -117,10 +117,8 @@ static double rank_in_query(int decoder, int s, int i) {
     float own = score_of_pair(decoder, u, held[s][1][i], r);
     count_rivals(decoder, s, i, 0, &better, &equal);
     for (int k = 0; k < HELD; k++) {
-        bool same = k != i && held[s][0][k] == u &&
-                    (!store.edge_type || held[s][2][k] == r) &&
-                    (!store.node_type ||
-                     node_types[held[s][1][k]] == node_types[held[s][1][i]]);
+        bool same = k != i && held[s][0][k] == u && (!store.edge_type || held[s][2][k] == r) &&
+                    (!store.node_type || node_types[held[s][1][k]] == node_types[held[s][1][i]]);
         float score = score_of_pair(decoder, u, held[s][1][k], r);
         better += same && score > own;
         equal += same && score == own;
@@ -129,8 +127,7 @@ static double rank_in_query(int decoder, int s, int i) {
 }
 
 static bool same_query(int s, int i, int k) {
-    return held[s][0][k] == held[s][0][i] &&
-           (!store.edge_type || held[s][2][k] == held[s][2][i]) &&
+    return held[s][0][k] == held[s][0][i] && (!store.edge_type || held[s][2][k] == held[s][2][i]) &&
            (!store.node_type || node_types[held[s][1][k]] == node_types[held[s][1][i]]);
 }
 
