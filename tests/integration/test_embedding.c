@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/mem.h"
+#include "proto/layout.h"
 #include "tests/graphs.h"
 #include "tests/job.h"
 #include "tests/test.h"
@@ -138,6 +139,14 @@ START_TEST(parts_equal_one_process) {
     double squares = 0;
     for (uint64_t i = 0; i < floats; i++)
         squares += (double)rows[i] * rows[i];
+    double moved = 0; /* by the training, of what rows were at first */
+    for (uint64_t row = 0; row < NODES; row++) {
+        float before[DIM];
+        layout_init_row(layout_row_key(3, 0), row, DIM, sqrtf(3.0F / DIM), before);
+        for (size_t i = 0; i < DIM; i++)
+            moved = fmax(moved, fabs(rows[floats - NODES * DIM + row * DIM + i] - before[i]));
+    }
+    ck_assert_double_gt(moved, 0.1);
     test_floats_equal("weights and rows", others, rows, floats, 1e-3,
                       1e-3 * sqrt(squares / (double)floats));
     mem_free(rows);
