@@ -77,13 +77,15 @@ static void print_memory(const struct config *config, const struct job_plan *pla
             printf("  %10s", bytes_text(worker->prepare_bytes, a));
         printf("\n");
     }
-    printf("%-10s %10s %10s %10s %10s %10s\n", "", "all", "weights", "optimizer", "pushes",
-           "program");
-    printf("%-10s %10s %10s %10s %10s %10s\n", "each shard",
+    printf("%-10s %10s %10s %10s %10s %10s%s\n", "", "all", "weights", "optimizer", "pushes",
+           "program", plan->rows ? "       rows" : "");
+    printf("%-10s %10s %10s %10s %10s %10s", "each shard",
            bytes_text(plan_shard_bytes(&plan->shard), a), bytes_text(plan->shard.weights_bytes, b),
            bytes_text(plan->shard.state_bytes, c), bytes_text(plan->shard.pushes_bytes, d),
            bytes_text(plan->shard.base_bytes, e));
-    printf("%-10s %10s, %s of them in files, of %s that are free here\n", "together",
+    if (plan->rows)
+        printf(" %10s", bytes_text(plan->shard.rows_bytes, f));
+    printf("\n%-10s %10s, %s of them in files, of %s that are free here\n", "together",
            bytes_text(plan->memory_bytes, a), bytes_text(plan->files_bytes, b),
            bytes_text(plan->available_bytes, c));
     if (plan->memory_bytes > plan->available_bytes &&
@@ -107,6 +109,9 @@ static void print_plan(const struct config *config, const struct snapshot *snaps
     printf("job %s on %s@%s: %ld shards, %ld workers, %lu parameters\n", config->job_name,
            snapshot->name, snapshot->version, (long)config->servers_count,
            (long)config->workers_count, (unsigned long)plan->parameters);
+    if (plan->rows)
+        printf("%-10s %lu of %ld floats are learned\n", "rows", (unsigned long)plan->rows,
+               (long)config->model_embedding);
     print_memory(config, plan);
     printf("%-10s %s pushed and at most %s pulled by each worker in a step; %lu steps an epoch\n",
            "wire", bytes_text(plan->push_bytes, a), bytes_text(plan->pull_bytes, b),
@@ -139,10 +144,11 @@ static json_t *worker_json(const struct plan_worker *worker) {
 
 static json_t *shard_json(const struct plan_shard *shard) {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I}", "memory_bytes", (json_int_t)plan_shard_bytes(shard),
-        "weights_bytes", (json_int_t)shard->weights_bytes, "optimizer_bytes",
-        (json_int_t)shard->state_bytes, "pushes_bytes", (json_int_t)shard->pushes_bytes,
-        "program_bytes", (json_int_t)shard->base_bytes);
+        "{s:I, s:I, s:I, s:I, s:I, s:I}", "memory_bytes", (json_int_t)plan_shard_bytes(shard),
+        "rows_bytes", (json_int_t)shard->rows_bytes, "weights_bytes",
+        (json_int_t)shard->weights_bytes, "optimizer_bytes", (json_int_t)shard->state_bytes,
+        "pushes_bytes", (json_int_t)shard->pushes_bytes, "program_bytes",
+        (json_int_t)shard->base_bytes);
 }
 
 static json_t *plan_json(const struct config *config, const struct snapshot *snapshot,
@@ -151,13 +157,13 @@ static json_t *plan_json(const struct config *config, const struct snapshot *sna
     for (int64_t w = 0; w < config->workers_count; w++)
         json_array_append_new(workers, worker_json(&plan->workers[w]));
     _cleanup_(mem_free_p) char *name = mem_printf("%s@%s", snapshot->name, snapshot->version);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}", "job",
-                     config->job_name, "snapshot", name, "parameters", (json_int_t)plan->parameters,
-                     "memory_bytes", (json_int_t)plan->memory_bytes, "files_bytes",
-                     (json_int_t)plan->files_bytes, "available_bytes",
-                     (json_int_t)plan->available_bytes, "push_bytes", (json_int_t)plan->push_bytes,
-                     "pull_bytes", (json_int_t)plan->pull_bytes, "disk_bytes",
-                     (json_int_t)plan->disk_bytes, "servers_count",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:o}",
+                     "job", config->job_name, "snapshot", name, "rows", (json_int_t)plan->rows,
+                     "parameters", (json_int_t)plan->parameters, "memory_bytes",
+                     (json_int_t)plan->memory_bytes, "files_bytes", (json_int_t)plan->files_bytes,
+                     "available_bytes", (json_int_t)plan->available_bytes, "push_bytes",
+                     (json_int_t)plan->push_bytes, "pull_bytes", (json_int_t)plan->pull_bytes,
+                     "disk_bytes", (json_int_t)plan->disk_bytes, "servers_count",
                      (json_int_t)config->servers_count, "each_shard", shard_json(&plan->shard),
                      "workers_count", (json_int_t)config->workers_count, "workers", workers);
 }

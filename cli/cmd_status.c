@@ -137,6 +137,14 @@ static void print_status(const Graphps__Status *status) {
     if (status->waiting_for[0])
         printf("waiting for %s\n", status->waiting_for);
 
+    uint64_t rows = 0, row_bytes = 0;
+    for (size_t i = 0; i < status->n_shards; i++) {
+        rows += status->shards[i]->rows;
+        row_bytes += status->shards[i]->row_bytes;
+    }
+    if (rows > 0)
+        printf("rows learned: %lu, in %.1f MiB of the shards\n", (unsigned long)rows,
+               (double)row_bytes / (1 << 20));
     print_head("updates", "stale");
     for (size_t i = 0; i < status->n_shards; i++)
         print_shard(status->shards[i]);

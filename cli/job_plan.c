@@ -46,11 +46,31 @@ static void plan_shards(const struct config *config, const struct layout *layout
     ret->checkpoint_bytes = layout->floats * sizeof(float) * (2 + state_floats);
 }
 
+/* What learned rows add, once it is known how many a step needs. */
+static void plan_rows(const struct config *config, uint64_t nodes, struct job_plan *ret) {
+    struct optimizer optimizer;
+    optimizer_init(&optimizer, config);
+    size_t state_floats = optimizer_state_floats(&optimizer), dim = (size_t)config->model_embedding;
+    uint64_t pushed = 0, most = 0;
+    for (int64_t w = 0; w < config->workers_count; w++) {
+        uint64_t inputs = ret->workers[w].inputs;
+        pushed += inputs;
+        most = most > inputs ? most : inputs;
+    }
+    ret->rows = nodes;
+    plan_shard_rows(config, nodes, pushed, state_floats, &ret->shard);
+    ret->push_bytes +=
+        most * (sizeof(uint64_t) + codec_bytes((enum codec)config->push_encoding, 1, dim));
+    ret->pull_bytes += most * dim * sizeof(float);
+    ret->checkpoint_bytes += nodes * (16 + (2 + state_floats) * dim * sizeof(float));
+}
+
 int job_plan_make(const struct config *config, const char *snapshot_dir, struct job_plan *ret,
                   struct error *reterr) {
     *ret = (struct job_plan){.available_bytes = plan_available_bytes()};
     ret->workers = mem_array((size_t)config->workers_count, sizeof *ret->workers);
     uint32_t parts = (uint32_t)config->workers_count;
+    uint64_t nodes = 0;
     for (uint32_t part = 0; part < parts; part++) {
         struct store *store = NULL;
         struct layout *layout = NULL;
@@ -64,6 +84,7 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
             plan_shards(config, layout, ret);
         if (r == 0) {
             plan_worker(config, store, ret->parameters, &ret->workers[part]);
+            nodes = store->nodes_total;
             ret->memory_bytes += plan_worker_bytes(&ret->workers[part]);
             ret->files_bytes += ret->workers[part].mapped_bytes;
             ret->disk_bytes += ret->workers[part].mapped_bytes;
@@ -75,6 +96,8 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
             return r;
         }
     }
+    if (config->model_embedding)
+        plan_rows(config, nodes, ret);
     ret->memory_bytes += (uint64_t)config->servers_count * plan_shard_bytes(&ret->shard);
     /* One more while the oldest is still there. */
     ret->disk_bytes += ret->checkpoint_bytes * ((uint64_t)config->checkpoint_keep + 1);

@@ -13,6 +13,7 @@ struct job_plan {
     uint64_t push_bytes, pull_bytes;       /* of one worker, each step */
     uint64_t memory_bytes;                 /* all processes together, with the files */
     uint64_t files_bytes;                  /* of those, what lies in files and can be read again */
+    uint64_t rows;                         /* learned, one for each node; 0: none are */
     uint64_t checkpoint_bytes, disk_bytes; /* of one generation; of all that are kept, with parts */
     uint64_t available_bytes;              /* memory of this machine */
 };

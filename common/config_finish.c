@@ -313,6 +313,9 @@ int config_finish(struct config *config, const char *path, struct config_faults 
         fault_of(&finisher, "optimizer", "nesterov",
                  "true needs optimizer.kind momentum, which is %s",
                  config_choice(config, "optimizer.kind"));
+    if (config->push_encoding == ENCODING_TOPK && config->model_embedding > 0)
+        fault_of(&finisher, "push", "encoding",
+                 "topk is not for the rows of model.embedding; choose fp32, fp16 or int8");
     check_schedule(&finisher);
     check_model(&finisher);
     if (finisher.sink.count > 0)

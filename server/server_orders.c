@@ -245,10 +245,11 @@ static json_t *epoch_json(const Graphps__EpochStatus *epoch, Graphps__Task task)
 
 static json_t *shard_json(const Graphps__ShardStatus *s) {
     return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-                     "s:f, s:I}",
+                     "s:I, s:I, s:f, s:I}",
                      "shard", (json_int_t)s->shard, "state", s->state, "address", s->address,
                      "http", s->http, "blocks", (json_int_t)s->blocks, "parameters",
-                     (json_int_t)s->parameters, "pushes_applied", (json_int_t)s->pushes_applied,
+                     (json_int_t)s->parameters, "rows", (json_int_t)s->rows, "row_bytes",
+                     (json_int_t)s->row_bytes, "pushes_applied", (json_int_t)s->pushes_applied,
                      "pushes_repeated", (json_int_t)s->pushes_repeated, "updates",
                      (json_int_t)s->updates, "bytes_in", (json_int_t)s->bytes_in, "bytes_out",
                      (json_int_t)s->bytes_out, "generation", (json_int_t)s->generation, "rss_bytes",

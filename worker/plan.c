@@ -7,6 +7,7 @@
 
 #include "common/lock.h"
 #include "common/mem.h"
+#include "proto/codec.h"
 #include "worker/graph/full_links.h"
 #include "worker/graph/sampler.h"
 #include "worker/kernels/kernels.h"
@@ -32,7 +33,8 @@ uint64_t plan_worker_bytes(const struct plan_worker *worker) {
 }
 
 uint64_t plan_shard_bytes(const struct plan_shard *shard) {
-    return shard->weights_bytes + shard->state_bytes + shard->pushes_bytes + shard->base_bytes;
+    return shard->weights_bytes + shard->state_bytes + shard->pushes_bytes + shard->rows_bytes +
+           shard->base_bytes;
 }
 
 static uint64_t mapped_bytes(const struct store *store) {
@@ -73,6 +75,7 @@ static void plan_full(const struct config *config, const struct store *store,
     ret->steps = 1;
     ret->batch_bytes = full_batch_bytes(store, &spec->hops);
     ret->model_bytes = model_bytes(spec, &shape, filled_features(store, shape.n_input), true);
+    ret->inputs = shape.n_input;
     for (size_t l = 0; l < spec->hops.count; l++)
         ret->edges += (uint64_t)shape.graphs[l].indptr[shape.graphs[l].n_dst];
     if (config->train_task == TASK_LINKS) {
@@ -101,6 +104,7 @@ static void plan_sampled(const struct config *config, const struct store *store,
         ret->edges = ret->edges > edges ? ret->edges : edges;
         pairs = pairs > link_pairs_all(&batch->links) ? pairs : link_pairs_all(&batch->links);
         outputs = outputs > batch->n_output ? outputs : batch->n_output;
+        ret->inputs = ret->inputs > batch->n_input ? ret->inputs : batch->n_input;
     }
     ret->batch_bytes = sampler_bytes(sampler);
     ret->prepare_bytes = sampler_prepare_bytes(sampler);
@@ -108,6 +112,12 @@ static void plan_sampled(const struct config *config, const struct store *store,
     ret->model_bytes += infer_bytes(spec, store);
     if (config->train_task == TASK_LINKS)
         ret->model_bytes += links_bytes(config, store, pairs, outputs);
+}
+
+/* A row's number and gradient, as they travel. */
+static size_t pushed_row_bytes(const struct config *config) {
+    return sizeof(uint64_t) +
+           codec_bytes((enum codec)config->push_encoding, 1, (size_t)config->model_embedding);
 }
 
 void plan_worker(const struct config *config, const struct store *store, uint64_t parameters,
@@ -128,6 +138,12 @@ void plan_worker(const struct config *config, const struct store *store, uint64_
      * holds back, and two pushes and a pull under way. */
     uint64_t copies = 4 + 3 + (config->push_encoding != ENCODING_FP32);
     ret->exchange_bytes = copies * parameters * sizeof(float);
+    /* A batch's rows and their order, and the pushes of one step, or in async of two. */
+    size_t steps = config->consistency_mode == CONSISTENCY_ASYNC ? 2 : 1;
+    if (spec.embedding)
+        ret->exchange_bytes +=
+            ret->inputs * (spec.embedding * sizeof(float) + 2 * sizeof(uint32_t) +
+                           steps * pushed_row_bytes(config));
 }
 
 void plan_shard(const struct config *config, uint64_t floats, size_t state_floats,
@@ -140,6 +156,17 @@ void plan_shard(const struct config *config, uint64_t floats, size_t state_float
         .pushes_bytes = (uint64_t)config->workers_count * bytes,
         .base_bytes = SHARD_BASE_BYTES,
     };
+}
+
+void plan_shard_rows(const struct config *config, uint64_t nodes, uint64_t pushed,
+                     size_t state_floats, struct plan_shard *shard) {
+    uint64_t dim = (uint64_t)config->model_embedding, shards = (uint64_t)config->servers_count;
+    uint64_t sets = config->consistency_mode == CONSISTENCY_BSP ? 1 : 2;
+    /* server/table.h; of its 5 to 10 bytes for the index, most. */
+    uint64_t row = (1 + state_floats + sets) * dim * sizeof(float) + 4 * sets + 16 + 8;
+    uint64_t decoded = config->push_encoding == ENCODING_FP32 ? 0 : dim * sizeof(float);
+    shard->rows_bytes = nodes / shards * row;
+    shard->pushes_bytes += pushed / shards * (pushed_row_bytes(config) + decoded);
 }
 
 /* --- time --- */
@@ -201,7 +228,8 @@ static double full_seconds(const struct config *config, const struct store *stor
     double seconds = 0;
     for (size_t l = 0; l < spec.count; l++) {
         const struct layer_spec *layer = &spec.layers[l];
-        bool propagates = layer->graph != GRAPH_NONE, kept = l == 0 && spec.input_dropout == 0;
+        bool propagates = layer->graph != GRAPH_NONE,
+             kept = l == 0 && spec.input_dropout == 0 && !spec.embedding;
         const struct layer_graph *graph = propagates ? &shape.graphs[layer->hop] : NULL;
         size_t narrow = layer->in < layer->out ? layer->in : layer->out;
         double rows = graph ? graph->n_dst : layer->hop == 0 ? shape.n_input : shape.n_output;
@@ -241,18 +269,21 @@ static double sampled_seconds(const struct config *config, const struct store *s
     for (; steps < 2 || (time_now_ns() - begun_ns < 2000000000 && steps < 200); steps++) {
         if (steps == 1)
             begun_ns = time_now_ns();
-        const struct batch *batch = sampler_next(sampler);
-        if (batch->train_count == 0) /* nothing to compute */
+        struct batch batch = *sampler_next(sampler);
+        if (batch.train_count == 0) /* nothing to compute */
             continue;
-        const float *y = model_forward(model, batch, weights, true, head ? NULL : &result);
+        _cleanup_(mem_free_p) float *rows =
+            mem_array((size_t)batch.n_input * spec.embedding, sizeof *rows);
+        batch.embeddings = rows;
+        const float *y = model_forward(model, &batch, weights, true, head ? NULL : &result);
         if (!head) {
-            model_backward(model, batch, weights, gradient);
+            model_backward(model, &batch, weights, gradient);
             continue;
         }
-        link_head_forward(head, &batch->links, y, weights + head_at);
-        link_head_backward(head, &batch->links, batch->n_output, y, weights + head_at,
+        link_head_forward(head, &batch.links, y, weights + head_at);
+        link_head_backward(head, &batch.links, batch.n_output, y, weights + head_at,
                            model_output_gradient(model), gradient + head_at);
-        model_backward_outputs(model, batch, weights, gradient);
+        model_backward_outputs(model, &batch, weights, gradient);
     }
     double seconds = (double)(time_now_ns() - begun_ns) / 1e9 / (double)(steps - 1);
     sampler_free(sampler);

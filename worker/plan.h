@@ -16,6 +16,7 @@ struct plan_worker {
     uint64_t base_bytes;     /* program and libraries */
     uint64_t steps;          /* an epoch */
     uint64_t edges;          /* that one step multiplies by, over all layers */
+    uint64_t inputs;         /* nodes that go into the largest batch */
     double step_seconds;     /* computing one step; 0 before plan_time */
 };
 /* The peak: while it prepares or while it trains. */
@@ -29,11 +30,17 @@ void plan_time(const struct config *config, const struct store *store, struct pl
 
 struct plan_shard {
     uint64_t weights_bytes, state_bytes, pushes_bytes, base_bytes;
+    uint64_t rows_bytes; /* of learned rows, with what the optimizer and evaluations keep of them */
 };
 uint64_t plan_shard_bytes(const struct plan_shard *shard);
 /* floats: of the shard that has most; state_floats: an optimizer's numbers for each. */
 void plan_shard(const struct config *config, uint64_t floats, size_t state_floats,
                 struct plan_shard *ret);
+
+/* Adds learned rows: one for each of `nodes`, of which a step of all workers together pushes
+ * `pushed`. */
+void plan_shard_rows(const struct config *config, uint64_t nodes, uint64_t pushed,
+                     size_t state_floats, struct plan_shard *shard);
 
 /* Bytes that this process may still have: the machine's, or its control group's limit. */
 uint64_t plan_available_bytes(void);

@@ -24,7 +24,7 @@ struct example {
     float weights[HOPS_MAX][NODES_MAX * 5], t_weights[HOPS_MAX][NODES_MAX * 5];
     float self[HOPS_MAX][NODES_MAX];
     int64_t nodes[NODES_MAX];
-    float features[NODES_MAX * WIDTH_MAX];
+    float features[NODES_MAX * WIDTH_MAX], embeddings[NODES_MAX * WIDTH_MAX];
     int32_t labels[NODES_MAX];
     uint8_t split[NODES_MAX];
 };
@@ -84,6 +84,7 @@ static struct example *example_new(const struct model_spec *spec, bool shrinking
     ex->batch.n_output = n;
     ex->batch.nodes = ex->nodes;
     ex->batch.features = ex->features;
+    ex->batch.embeddings = ex->embeddings;
     ex->batch.labels = ex->labels;
     ex->batch.split = ex->split;
     for (uint32_t i = 0; i < 13; i++) {
@@ -91,10 +92,15 @@ static struct example *example_new(const struct model_spec *spec, bool shrinking
         ex->labels[i] = i == 2 ? -1 : (int32_t)(i % spec->classes);
         ex->split[i] = i % 4 == 3 ? SPLIT_VALID : SPLIT_TRAIN;
         ex->batch.train_count += i < n && i != 2 && i % 4 != 3;
+        uint32_t fixed = spec->input_dim - spec->embedding;
         for (uint32_t j = 0; j < spec->input_dim; j++) {
-            uint64_t at = i * spec->input_dim + j;
-            bool zero = sparse && (i + j) % 10 != 0;
-            ex->features[at] = zero ? 0 : rng_float(rng_at(key, at)) * 2 - 1;
+            /* A learned 0 would lie on the kinks of what makes attention of it. */
+            bool zero = sparse && j < fixed && (i + j) % 10 != 0;
+            float value = zero ? 0 : rng_float(rng_at(key, i * spec->input_dim + j)) * 2 - 1;
+            if (j < fixed)
+                ex->features[i * fixed + j] = value;
+            else
+                ex->embeddings[i * spec->embedding + j - fixed] = value;
         }
     }
     return ex;
@@ -304,14 +310,25 @@ static void ref_finish(const struct model_spec *spec, size_t l, const struct bat
     ref_dropout(spec, batch, l + 1, train ? layer->dropout : 0, n, out, y);
 }
 
+/* What goes into the model: features, and learned rows behind them. */
+static void ref_inputs(const struct model_spec *spec, const struct batch *batch, double *ret) {
+    size_t learned = spec->embedding, fixed = spec->input_dim - learned;
+    for (size_t i = 0; i < batch->n_input; i++) {
+        for (size_t j = 0; j < fixed; j++)
+            *ret++ = batch->features[i * fixed + j];
+        for (size_t j = 0; j < learned; j++)
+            *ret++ = batch->embeddings[i * learned + j];
+    }
+}
+
 /* The mean cross-entropy over training outputs, and the logits (may be NULL). */
 static double ref_loss(const struct model_spec *spec, const struct batch *batch,
-                       const double *weights, bool train, double *ret_logits) {
+                       const double *inputs, const double *weights, bool train,
+                       double *ret_logits) {
     double x[NODES_MAX * WIDTH_MAX], y[NODES_MAX * WIDTH_MAX], ax[NODES_MAX * WIDTH_MAX];
     double start[NODES_MAX * WIDTH_MAX];
     size_t n = batch->n_input;
-    for (size_t i = 0; i < n * spec->input_dim; i++)
-        x[i] = batch->features[i];
+    memcpy(x, inputs, n * spec->input_dim * sizeof *x);
     ref_dropout(spec, batch, 0, train ? spec->input_dropout : 0, n, spec->input_dim, x);
     for (size_t l = 0; l < spec->count; l++) {
         const struct layer_spec *layer = &spec->layers[l];
@@ -358,9 +375,43 @@ static size_t count_weights(const struct model_spec *spec) {
     return floats;
 }
 
-/* Loss, logits without dropout, and every weight's gradient. The quotient's own error is near
- * 1e-9; 1e-4 of the gradients' root mean square leaves room for the model's floats, and no term
- * can be missing or wrong within it. */
+/* The difference quotient of the loss by each of `count` numbers, which are inputs or weights. */
+static double ref_slopes(const struct model_spec *spec, const struct batch *batch,
+                         const double *inputs, const double *weights, double *numbers, size_t count,
+                         double *slopes) {
+    double squares = 0, h = 1e-6;
+    for (size_t i = 0; i < count; i++) {
+        double before = numbers[i];
+        numbers[i] = before + h;
+        double above = ref_loss(spec, batch, inputs, weights, true, NULL);
+        numbers[i] = before - h;
+        slopes[i] = (above - ref_loss(spec, batch, inputs, weights, true, NULL)) / (2 * h);
+        numbers[i] = before;
+        squares += slopes[i] * slopes[i];
+    }
+    return sqrt(squares / (double)count);
+}
+
+static void check_rows(const struct model_spec *spec, const struct batch *batch,
+                       const float *gradient, const double *weights, const char *what) {
+    double inputs[NODES_MAX * WIDTH_MAX], slopes[NODES_MAX * WIDTH_MAX];
+    size_t learned = spec->embedding, fixed = spec->input_dim - learned;
+    ref_inputs(spec, batch, inputs);
+    double scale =
+        ref_slopes(spec, batch, inputs, weights, inputs, batch->n_input * spec->input_dim, slopes);
+    /* Just 0: behind a relu that lets nothing through. */
+    ck_assert_msg(scale > 1e-5 || scale == 0, "%s: too small to check: %g", what, scale);
+    for (size_t i = 0; i < batch->n_input * learned; i++) {
+        double slope = slopes[i / learned * spec->input_dim + fixed + i % learned];
+        ck_assert_msg(fabs(gradient[i] - slope) <= 1e-4 * fmax(scale, fabs(slope)),
+                      "%s: row %zu, number %zu: gradient %.9g, not %.9g", what, i / learned,
+                      i % learned, (double)gradient[i], slope);
+    }
+}
+
+/* Loss, logits without dropout, and the gradients of every weight and learned row. The quotient's
+ * own error is near 1e-9; 1e-4 of the gradients' root mean square leaves room for the model's
+ * floats, and no term can be missing or wrong within it. */
 static void check_model(struct model *model, const struct model_spec *spec,
                         const struct example *ex, const char *what) {
     size_t floats = count_weights(spec);
@@ -376,23 +427,19 @@ static void check_model(struct model *model, const struct model_spec *spec,
     const struct batch *batch = &ex->batch;
     model_forward(model, batch, weights, true, &result);
     model_backward(model, batch, weights, gradient);
-    double loss = ref_loss(spec, batch, exact, true, NULL);
+    double inputs[NODES_MAX * WIDTH_MAX];
+    ref_inputs(spec, batch, inputs);
+    double loss = ref_loss(spec, batch, inputs, exact, true, NULL);
     ck_assert_uint_eq(result.count[SPLIT_TRAIN], batch->train_count);
     ck_assert_msg(fabs(result.loss_sum[SPLIT_TRAIN] / batch->train_count - loss) < 1e-5 * loss,
                   "%s: loss %.9g, not %.9g", what,
                   result.loss_sum[SPLIT_TRAIN] / batch->train_count, loss);
 
-    double squares = 0, h = 1e-6;
-    for (size_t i = 0; i < floats; i++) {
-        double before = exact[i];
-        exact[i] = before + h;
-        double above = ref_loss(spec, batch, exact, true, NULL);
-        exact[i] = before - h;
-        slopes[i] = (above - ref_loss(spec, batch, exact, true, NULL)) / (2 * h);
-        exact[i] = before;
-        squares += slopes[i] * slopes[i];
-    }
-    double scale = sqrt(squares / (double)floats);
+    const float *rows = model_embedding_gradient(model);
+    ck_assert_int_eq(rows != NULL, spec->embedding > 0);
+    if (rows)
+        check_rows(spec, batch, rows, exact, what);
+    double scale = ref_slopes(spec, batch, inputs, exact, exact, floats, slopes);
     ck_assert_msg(scale > 1e-4, "%s: nothing to check, all gradients are about 0", what);
     for (size_t i = 0; i < floats; i++)
         ck_assert_msg(fabs(gradient[i] - slopes[i]) <= 1e-4 * fmax(scale, fabs(slopes[i])),
@@ -400,7 +447,7 @@ static void check_model(struct model *model, const struct model_spec *spec,
                       (double)gradient[i], slopes[i]);
 
     double logits[NODES_MAX * WIDTH_MAX];
-    ref_loss(spec, batch, exact, false, logits);
+    ref_loss(spec, batch, inputs, exact, false, logits);
     const float *got = model_forward(model, batch, weights, false, NULL);
     for (size_t i = 0; i < batch->n_output * spec->classes; i++)
         ck_assert_msg(fabs(got[i] - logits[i]) < 1e-4, "%s: logit %zu: %g, not %g", what, i,
@@ -420,22 +467,24 @@ static struct model_spec spec_of(const char *stack, uint32_t in) {
 
 /* One model, one shape: every way a pass can go. Each batch comes twice and another one comes
  * between, so whatever a model keeps from batch to batch is used, and must be the right one's. */
-static void check_shape(const char *stack, uint32_t in, bool shrinking, bool sparse,
-                        float input_dropout) {
+static void check_shape(const char *stack, uint32_t in, uint32_t learned, bool shrinking,
+                        bool sparse, float input_dropout) {
     struct model_spec spec = spec_of(stack, in);
     spec.input_dropout = input_dropout;
+    spec.embedding = learned;
     char what[400];
     struct example *kept = example_new(&spec, shrinking, sparse, 7, 5);
     struct example *once = example_new(&spec, !shrinking, sparse, 0, 6);
     struct example *other = example_new(&spec, shrinking, !sparse, 8, 9);
     struct example *forward_only = example_new(&spec, shrinking, sparse, 9, 12);
-    if (spec.layers[0].order != ORDER_WEIGHTS && spec.layers[0].graph != GRAPH_NONE)
+    if (!learned && spec.layers[0].order != ORDER_WEIGHTS && spec.layers[0].graph != GRAPH_NONE)
         forward_only->batch.graphs[0].t_indptr = NULL; /* the first layer's transpose is optional */
     struct example *const rounds[] = {kept, kept, once, kept, other, kept, other, forward_only};
     struct model *model = model_new(&spec);
     for (size_t i = 0; i < ARRAY_LEN(rounds); i++) {
-        snprintf(what, sizeof what, "%s, %u features, %s, %s, input dropout %g, batch %zu", stack,
-                 in, shrinking ? "shrinking" : "square", sparse ? "sparse" : "dense",
+        snprintf(what, sizeof what,
+                 "%s, %u inputs, %u learned, %s, %s, input dropout %g, batch %zu", stack, in,
+                 learned, shrinking ? "shrinking" : "square", sparse ? "sparse" : "dense",
                  (double)input_dropout, i);
         rounds[i]->batch.step++; /* another dropout */
         check_model(model, &spec, rounds[i], what);
@@ -484,7 +533,15 @@ static const char *const stacks[] = {
 /* Loss, logits and gradients are those of the formulas. */
 START_TEST(gradients_are_slopes) {
     for (int flags = 0; flags < 16; flags++)
-        check_shape(stacks[_i], flags & 1 ? 11 : 3, flags & 2, flags & 4, flags & 8 ? 0.3F : 0);
+        check_shape(stacks[_i], flags & 1 ? 11 : 3, 0, flags & 2, flags & 4, flags & 8 ? 0.3F : 0);
+}
+END_TEST
+
+/* The same of learned rows, behind features and alone. */
+START_TEST(gradients_of_rows_are_slopes) {
+    for (int flags = 0; flags < 8; flags++)
+        check_shape(stacks[_i], flags & 1 ? 11 : 3, flags & 1 ? 5 : 3, flags & 2, false,
+                    flags & 4 ? 0.3F : 0);
 }
 END_TEST
 
@@ -492,8 +549,9 @@ END_TEST
 START_TEST(gradients_are_slopes_with_reference_kernels) {
     setenv("GRAPHPS_KERNELS", "ref", 1);
     ck_assert_ptr_eq(kernels(), &kernels_ref);
-    check_shape(stacks[_i], 11, true, true, 0.3F);
-    check_shape(stacks[_i], 11, true, false, 0);
+    check_shape(stacks[_i], 11, 0, true, true, 0.3F);
+    check_shape(stacks[_i], 11, 0, true, false, 0);
+    check_shape(stacks[_i], 11, 5, true, false, 0.3F);
 }
 END_TEST
 
@@ -602,6 +660,7 @@ int main(void) {
     TCase *tcase = tcase_create("model");
     tcase_set_timeout(tcase, 100);
     tcase_add_loop_test(tcase, gradients_are_slopes, 0, (int)ARRAY_LEN(stacks));
+    tcase_add_loop_test(tcase, gradients_of_rows_are_slopes, 0, (int)ARRAY_LEN(stacks));
     tcase_add_loop_test(tcase, gradients_are_slopes_with_reference_kernels, 0,
                         (int)ARRAY_LEN(stacks));
     tcase_add_loop_test(tcase, nothing_to_learn_is_zero, 0, (int)ARRAY_LEN(stacks));

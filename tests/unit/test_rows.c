@@ -530,6 +530,59 @@ START_TEST(test_nothing) {
 }
 END_TEST
 
+/* The rows of stripes first to end - 1, of 1 each. */
+static uint32_t push_part(uint64_t sequence, const uint64_t *rows, uint32_t first, uint32_t end) {
+    uint64_t some[ROWS];
+    uint32_t n = 0;
+    for (size_t i = 0; i < ROWS; i++)
+        if (layout_row_stripe(rows[i]) >= first && layout_row_stripe(rows[i]) < end)
+            some[n++] = rows[i];
+    push_make(0, 9, sequence, 1, some, n, 1);
+    push.message.clock = 0;
+    push.message.stripe = first;
+    push.message.stripes = end - first;
+    return n;
+}
+
+/* Promise: a step's rows in several pushes, by stripe, are merged as in one, each once; a row of
+ * another stripe than the push says is refused, as are stripes that there are not. */
+START_TEST(test_stripes) {
+    prepare(1, 1);
+    config->consistency_mode = CONSISTENCY_BSP;
+    begin(0);
+    greet(0, 9);
+    uint64_t rows[ROWS];
+    float out[ROWS * DIM_MAX];
+    rows_choose(1, rows);
+    size_t dim = tables[0].dim;
+    static const uint32_t wrong[][2] = {{0, 17}, {16, 1}, {15, 2}, {1, 0}, {UINT32_MAX, 2}};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        push_make(0, 9, 1, 1, rows, ROWS, 1);
+        push.message.stripe = wrong[i][0];
+        push.message.stripes = wrong[i][1];
+        push_send(0);
+        seam_expect_error(&conns[0], ERR_RANGE, "stripes");
+    }
+    push_make(0, 9, 1, 1, rows, ROWS, 1);
+    push.message.stripes = 8;
+    push_send(0);
+    seam_expect_error(&conns[0], ERR_RANGE, "stripe");
+    expect_initial(0, 1, rows, ROWS);
+
+    static const uint32_t cuts[] = {0, 1, 8, 16};
+    for (uint32_t k = 0; k < 3; k++) {
+        push_part(k + 1, rows, cuts[k], cuts[k + 1]);
+        push_done(0);
+        push_send(0);
+        expect_pushed(0, k + 1, true);
+    }
+    pull(0, 1, rows, ROWS, out, NULL);
+    for (size_t i = 0; i < ROWS * dim; i++)
+        EXPECT(fabsf(out[i] - (initial(1, rows[i / dim], (uint32_t)(i % dim)) - 1)) < 1e-6F);
+    finish();
+}
+END_TEST
+
 /* Three ranks, five clocks, bsp; the order in which they push within a clock is the permutation's.
  * Rank 2 has no rows in clock 1, nobody has any in clock 2, rank 1 has no samples in clock 3. */
 static void bsp_run(int permutation, float out[ROWS * DIM_MAX]) {
@@ -1267,6 +1320,7 @@ int main(void) {
     tcase_add_test(tcase, test_bsp_late);
     tcase_add_test(tcase, test_encodings);
     tcase_add_test(tcase, test_wrong_push);
+    tcase_add_test(tcase, test_stripes);
     tcase_add_test(tcase, test_wrong_pull);
     tcase_add_test(tcase, test_wrong_tables);
     tcase_add_test(tcase, test_other_tables);

@@ -808,6 +808,90 @@ START_TEST(restore) {
 }
 END_TEST
 
+enum { KEPT_ROWS = 300, KEPT_DIM = 7 };
+
+/* All rows' weights now. */
+static float *weights_now(struct table *table, enum table_set set) {
+    uint64_t rows[KEPT_ROWS];
+    for (uint32_t i = 0; i < KEPT_ROWS; i++)
+        rows[i] = i;
+    float *out = mem_array(KEPT_ROWS * KEPT_DIM, sizeof *out);
+    table_read_set(table, set, rows, KEPT_ROWS, out);
+    return out;
+}
+
+static void expect_set(struct table *table, enum table_set set, const float *wanted) {
+    float *got = weights_now(table, set);
+    ck_assert_mem_eq(got, wanted, KEPT_ROWS * KEPT_DIM * sizeof *got);
+    mem_free(got);
+}
+
+static void step_randomly(struct table *table, uint32_t clock) {
+    struct push push = push_random(clock, 150, KEPT_ROWS, 1, KEPT_DIM);
+    apply(table, 4, &push, 1, clock);
+    push_done(&push);
+}
+
+/* Promise: a set that was kept is the weights of that moment, bit for bit, whatever is stepped
+ * after, of rows that were there, that came later and that never came; the best and a candidate are
+ * apart, a candidate that becomes the best is what it was, and a snapshot has the best of its
+ * moment, also when another set is kept while it is read. */
+START_TEST(kept_sets) {
+    struct optimizer o = rule(OPTIMIZER_ADAM);
+    struct table_spec spec = {.name = "nodes",
+                              .number = 1,
+                              .rows = KEPT_ROWS,
+                              .dim = KEPT_DIM,
+                              .init_scale = 0.25F,
+                              .kept = 2};
+    struct table *table, *copy;
+    ck_assert_int_eq(table_new(&spec, SEED, 4, &o, &table, NULL), 0);
+    ck_assert_int_eq(table_new(&spec, SEED, 4, &o, &copy, NULL), 0);
+    float *now = weights_now(table, TABLE_PRESENT), *best = NULL, *candidate = NULL;
+    expect_set(table, TABLE_BEST, now); /* none is kept */
+    mem_free(now);
+    for (uint32_t clock = 1; clock <= 30; clock++) {
+        step_randomly(table, clock);
+        now = weights_now(table, TABLE_PRESENT);
+        if (clock % 4 == 1) {
+            table_keep(table, TABLE_CANDIDATE);
+            mem_free(candidate);
+            candidate = mem_array(KEPT_ROWS * KEPT_DIM, sizeof *candidate);
+            memcpy(candidate, now, KEPT_ROWS * KEPT_DIM * sizeof *now);
+        } else if (clock % 8 == 3) { /* a candidate of two steps ago is the best */
+            table_promote(table);
+            mem_free(best);
+            best = candidate;
+            candidate = NULL;
+        }
+        if (candidate)
+            expect_set(table, TABLE_CANDIDATE, candidate);
+        if (best)
+            expect_set(table, TABLE_BEST, best);
+        mem_free(now);
+    }
+
+    struct table_snapshot *snapshot = table_snapshot_begin(table);
+    ck_assert(table_snapshot_best(snapshot));
+    table_keep(table, TABLE_BEST);
+    step_randomly(table, 31);
+    table_keep(copy, TABLE_BEST);
+    struct table_row row;
+    while (table_snapshot_next(snapshot, &row)) {
+        ck_assert_mem_eq(row.best, best + row.row * KEPT_DIM, KEPT_DIM * sizeof *best);
+        ck_assert_int_eq(table_restore_row(copy, &row, NULL), 0);
+    }
+    table_snapshot_end(snapshot);
+    expect_set(copy, TABLE_BEST, best);
+    step_randomly(copy, 32);
+    expect_set(copy, TABLE_BEST, best);
+    mem_free(best);
+    mem_free(candidate);
+    table_free(table);
+    table_free(copy);
+}
+END_TEST
+
 /* Promise: sizes that cannot be are refused with the table's name, and nothing is made. */
 START_TEST(refusals) {
     static const struct {
@@ -855,6 +939,7 @@ int main(void) {
     tcase_add_test(tcase, threads);
     tcase_add_test(tcase, turns);
     tcase_add_test(tcase, restore);
+    tcase_add_test(tcase, kept_sets);
     tcase_add_test(tcase, refusals);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
