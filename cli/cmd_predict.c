@@ -314,7 +314,8 @@ static const char *out_name(const char *path) {
 static int predict_nodes(struct predict *p, const char *path, FILE *summary, struct error *reterr) {
     struct model_result result;
     struct rows rows = {p->snapshot, infer_run(p->infer, p->weights, &result)};
-    int r = predict_out(path, predict_row_head(p->snapshot), p->snapshot->nodes, put_row, &rows, reterr);
+    int r = predict_out(path, predict_row_head(p->snapshot), p->snapshot->nodes, put_row, &rows,
+                        reterr);
     if (r < 0)
         return r;
     fprintf(summary, "%s: %lu nodes of %s@%s\n", out_name(path), (unsigned long)p->snapshot->nodes,

@@ -277,8 +277,8 @@ static void check_links(struct finisher *finisher) {
     const char *metric = config_choice(config, "train.metric");
     bool whole = strcmp(metric, "recall_at_k") == 0 || strcmp(metric, "ndcg_at_k") == 0;
     if (whole && config->link_candidates > 0)
-        fault_of(finisher, "train", "metric", "%s needs all nodes as candidates: link.candidates: 0",
-                 metric);
+        fault_of(finisher, "train", "metric",
+                 "%s needs all nodes as candidates: link.candidates: 0", metric);
     if (config->train_mode == TRAIN_SAMPLED && config->train_sampler != SAMPLER_NEIGHBOR)
         fault_of(finisher, "train", "sampler",
                  "mini-batches of links are made by neighbor alone, not by %s",

@@ -29,10 +29,10 @@ static json_t *model_save(const struct config *config) {
     char layers[STACK_TEXT_MAX];
     model_spec_from(config, 1, 1, &spec);
     model_spec_print(&spec, layers, sizeof layers);
-    json_t *json = json_pack("{s:s, s:b, s:I, s:s}", "layers", layers, "normalize_features",
-                             config->data_normalize_features, "embedding",
-                             (json_int_t)config->model_embedding, "snapshot",
-                             config->data_snapshot);
+    json_t *json =
+        json_pack("{s:s, s:b, s:I, s:s}", "layers", layers, "normalize_features",
+                  config->data_normalize_features, "embedding", (json_int_t)config->model_embedding,
+                  "snapshot", config->data_snapshot);
     if (config->train_task == TASK_LINKS)
         json_object_set_new(json, "links",
                             json_pack("{s:s, s:I}", "decoder",

@@ -16,8 +16,9 @@ struct infer *infer_free(struct infer *infer); /* takes NULL */
 typedef int infer_rows(void *ctx, uint64_t first, uint32_t count, float *ret);
 void infer_set_rows(struct infer *infer, infer_rows *rows, void *ctx);
 /* weights: flat, layout order. The logits [store->owned, classes], or the outputs of all nodes
- * within spec->hops.outer hops, stay valid until the next call; result may be NULL. NULL: learned rows could not be had. The same numbers as model_forward over a
- * full batch without dropout, up to rounding. */
+ * within spec->hops.outer hops, stay valid until the next call; result may be NULL. NULL: learned
+ * rows could not be had. The same numbers as model_forward over a full batch without dropout, up to
+ * rounding. */
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result);
 /* What it allocates for a store of such a shape. */
 size_t infer_bytes(const struct model_spec *spec, const struct store *store);
