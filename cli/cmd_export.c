@@ -69,11 +69,11 @@ int cmd_export(int argc, char **argv) {
     printf("%s: the %s weights of generation %lu", arguments.out, facts.best ? "best" : "last",
            (unsigned long)facts.generation);
     if (facts.best)
-        printf(" (epoch %u, validation %s %.2f %%", facts.best_epoch, score_title(facts.metric),
-               100 * facts.scores[SCORE_VALID][facts.metric]);
+        printf(" (epoch %u, validation %s %s", facts.best_epoch, score_title(facts.metric),
+               score_text(facts.metric, facts.scores[SCORE_VALID][facts.metric], 2).text);
     if (facts.best && !isnan(facts.scores[SCORE_TEST][facts.metric]))
-        printf(", test %s %.2f %%", score_title(facts.metric),
-               100 * facts.scores[SCORE_TEST][facts.metric]);
+        printf(", test %s %s", score_title(facts.metric),
+               score_text(facts.metric, facts.scores[SCORE_TEST][facts.metric], 2).text);
     if (facts.best)
         printf(")");
     printf("\n");

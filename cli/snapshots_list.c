@@ -247,10 +247,10 @@ static void print_scores(const char *metric, double valid, double test) {
     enum score score = SCORE_ACCURACY;
     bool named = score_find(metric, &score) && score != SCORE_ACCURACY;
     if (!isnan(valid))
-        printf(", validation %s%s%.2f %%", named ? score_title(score) : "", named ? " " : "",
-               100 * valid);
+        printf(", validation %s%s%s", named ? score_title(score) : "", named ? " " : "",
+               score_text(score, valid, 2).text);
     if (!isnan(test))
-        printf(", test %.2f %%", 100 * test);
+        printf(", test %s", score_text(score, test, 2).text);
 }
 
 /* Runs and models of the same name and version whose contents were others are told apart. */
@@ -317,9 +317,11 @@ static void print_entry(const struct shelf *shelf, const struct shelf_entry *ent
         puts("parent      none");
     if (entry->state != SHELF_DAMAGED)
         printf("nodes       %" PRIu64 "\nedges       %" PRIu64 "\n", entry->nodes, entry->edges);
-    if (entry->state == SHELF_HERE)
-        printf("features    %" PRIu64 "\nclasses     %" PRIu64 "\n", entry->feature_dim,
-               entry->classes);
+    if (entry->state == SHELF_HERE) {
+        _cleanup_(mem_free_p) char *targets = mem_printf("%s/targets.npy", entry->dir);
+        printf("features    %" PRIu64 "\n%s     %" PRIu64 "\n", entry->feature_dim,
+               file_exists(targets) ? "targets" : "classes", entry->classes);
+    }
     if (entry->state != SHELF_MISSING)
         printf("on disk     %s, partitionings included\n", shelf_bytes(entry->bytes, size));
     if (entry->in_use)

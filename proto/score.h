@@ -16,12 +16,13 @@
  *
  *   ROC-AUC    the share of pairs of a true and an untrue one in which the true one's output is the
  *              larger; equal ones count half (Hanley & McNeil, "The Meaning and Use of the Area
- * under a ROC Curve", 1982) average precision  sum over thresholds of precision times the growth of
- * recall; outputs that are equal share a threshold
+ *              under a ROC Curve", 1982)
+ *   average precision   the mean, over the true ones, of the share of true ones among all whose
+ *              output is at least as large
  *
- * Outputs that fall into one bin count as equal. So the histogram's ROC-AUC is off by at most half
- * the share of pairs that share a bin, and average precision by at most what the orders within
- * the bins can make of it (tests/unit/test_score.c reckons both).
+ * Outputs that fall into one bin count as equal for ROC-AUC, which is off by at most half the share
+ * of pairs that share a bin; and as evenly mixed for average precision, which lies between what the
+ * best and the worst order within the bins would make of it (tests/unit/test_score.c reckons both).
  *
  * Regression (lower is better):
  *   RMSE       the root of the mean squared error, over nodes and targets

@@ -55,17 +55,31 @@ static double row_roc_auc(size_t bins, const uint64_t *row) {
     return negatives && positives ? won / ((double)negatives * (double)positives) : -1;
 }
 
-static double row_average_precision(size_t bins, const uint64_t *row) {
-    uint64_t positives = 0, all = 0;
+/* psi(x), x > 0: Abramowitz & Stegun, "Handbook of Mathematical Functions", 6.3.5 and 6.3.18. */
+static double digamma(double x) {
     double sum = 0;
+    for (; x < 8; x++)
+        sum -= 1 / x;
+    double y = 1 / (x * x);
+    return sum + log(x) - 1 / (2 * x) -
+           y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y / 240)));
+}
+
+/* A bin's true and untrue ones are taken as evenly mixed: the i-th of p true ones has i q / p of
+ * the q others before it. So each counts for (positives + i) / (all + c i), c = 1 + q / p, and
+ * together for p / c + (positives - a) / c * sum 1 / (a + i), a = all / c. */
+static double row_average_precision(size_t bins, const uint64_t *row) {
+    double positives = 0, all = 0, sum = 0;
     for (size_t bin = bins; bin-- > 0;) {
-        uint64_t positive = row[2 * bin + 1];
-        positives += positive;
-        all += row[2 * bin] + positive;
-        if (positive)
-            sum += (double)positive * ((double)positives / (double)all);
+        double q = (double)row[2 * bin], p = (double)row[2 * bin + 1];
+        if (p > 0) {
+            double c = 1 + q / p, a = all / c;
+            sum += p / c + (positives - a) / c * (digamma(a + p + 1) - digamma(a + 1));
+        }
+        positives += p;
+        all += p + q;
     }
-    return positives && positives < all ? sum / (double)positives : -1;
+    return positives > 0 && positives < all ? sum / positives : -1;
 }
 
 static double rows_mean(size_t rows, const uint64_t *histogram,

@@ -140,7 +140,7 @@ START_TEST(imported_trained_predicted) {
     } rows[] = {
         {1, "mode: full", "bsp"},
         {3, "mode: full", "bsp"},
-        {2, "mode: sampled, batch_size: 30, fanout: [8, 8]", "async"},
+        {2, "mode: sampled, batch_size: 30, fanout: [8, 8], metric: roc_auc", "async"},
     };
     struct cluster *cluster = cluster_new(1, rows[_i].workers);
     char *dir = strdup(test_path(cluster_dir(cluster), "run"));
@@ -160,6 +160,8 @@ START_TEST(imported_trained_predicted) {
     int code = child_run(train, 2 * CLUSTER_TIMEOUT_MS, &output);
     ck_assert_msg(code == 0, "graphps train ended with %d: %s", code, output);
     ck_assert_msg(strstr(output, "\ntest micro-F1 "), "no \"test micro-F1\" in: %s", output);
+    bool auc = strstr(rows[_i].train, "roc_auc");
+    ck_assert_msg(!auc == !strstr(output, "\ntest ROC-AUC "), "%s", output);
     free(output);
 
     const char *model = test_path(dir, "model.safetensors"), *out = test_path(dir, "out.csv");
@@ -175,7 +177,12 @@ START_TEST(imported_trained_predicted) {
     json_error_t err;
     json_t *result = json_load_file(test_path(dir, "result.json"), 0, &err);
     ck_assert_msg(result, "%s", err.text);
-    ck_assert_str_eq(json_string_value(json_object_get(result, "metric")), "micro_f1");
+    ck_assert_str_eq(json_string_value(json_object_get(result, "metric")),
+                     auc ? "roc_auc" : "micro_f1");
+    if (auc) {
+        ck_assert_double_ge(number(result, "test_roc_auc"), 0.95);
+        ck_assert_double_ge(number(result, "test_average_precision"), 0.9);
+    }
     ck_assert_double_ge(number(result, "valid_micro_f1"), 0.85);
     ck_assert_double_ge(number(result, "test_macro_f1"), 0.8);
     /* One prediction of a test node more or less, by rounding. */

@@ -1,5 +1,6 @@
 /* Reports of epochs: the best, what patience counts, what is told of epochs that some ranks' nodes
  * are missing from, and the end of a job that gets no better. */
+#include <math.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -482,6 +483,73 @@ START_TEST(test_metric) {
 }
 END_TEST
 
+/* All ranks' reports of a bsp epoch of regression with that mean squared and absolute error. */
+static void error_pass(uint32_t epoch, double squared, double absolute) {
+    struct error err;
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++)
+        ck_assert_int_eq(rank_clock(rank, 2 * epoch), 0);
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++) {
+        Graphps__Eval eval = GRAPHPS__EVAL__INIT;
+        eval.id = epoch;
+        eval.rank = rank;
+        eval.incarnation = 10 + rank;
+        eval.epoch = epoch;
+        eval.task = GRAPHPS__TASK__REGRESSION;
+        eval.classes = 1;
+        eval.valid_count = 10 + 2 * rank;
+        eval.valid_loss_sum = (double)eval.valid_count * squared;
+        eval.valid_absolute_sum = (double)eval.valid_count * absolute;
+        ck_assert_msg(coordinator_eval(coord.c, &coord.conns[rank], &eval, coord.now, &err) == 0,
+                      "%s", err.text);
+    }
+    shards_obey();
+}
+
+/* Promise: of an error the least is the best, for the weights that are kept and for patience, also
+ * in shard 0's next life; which error, train.metric says. */
+START_TEST(test_errors_go_down) {
+    static const struct {
+        int option;
+        const char *name;
+        uint32_t best;
+    } rows[] = {{TRAIN_METRIC_AUTO, "rmse", 2}, {1 + SCORE_MAE, "mae", 3}};
+    static const double errors[][2] = {{9, 2}, {4, 1.5}, {5, 1.25}, {6, 1.75}, {7, 1.75}};
+    coord_begin(CONSISTENCY_BSP);
+    coord.config->train_metric = rows[_i].option;
+    coord.config->train_patience = 2;
+    shards_fresh();
+    ranks_join();
+    ranks_pass(0);
+    for (uint32_t epoch = 1; epoch <= 3; epoch++)
+        error_pass(epoch, errors[epoch - 1][0], errors[epoch - 1][1]);
+    expect_best(rows[_i].best, rows[_i].name);
+    Graphps__Status status;
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_double_eq_tol(status.last->valid_rmse, sqrt(5), 1e-12);
+    ck_assert_double_eq_tol(status.last->valid_mae, 1.25, 1e-12);
+    ck_assert_double_eq(status.last->valid_accuracy, -1);
+    coordinator_status_done(&status);
+    json_t *state = coordinator_save(coord.c);
+    for (uint32_t epoch = 4; epoch <= rows[_i].best + 2; epoch++) {
+        coord_expect_status("training", "");
+        error_pass(epoch, errors[epoch - 1][0], errors[epoch - 1][1]);
+    }
+    expect_best(rows[_i].best, rows[_i].name);
+    coord_expect_status("draining", "");
+    shards_done();
+    coord_finish();
+
+    struct error err;
+    coord_begin(CONSISTENCY_BSP);
+    coord.config->train_metric = rows[_i].option;
+    ck_assert_msg(coordinator_load(coord.c, state, &err) == 0, "%s", err.text);
+    expect_best(rows[_i].best, rows[_i].name);
+    json_decref(state);
+    shards_done();
+    coord_finish();
+}
+END_TEST
+
 /* Promise: a report that cannot be, or is of another task than the others', is refused and counts
  * for nothing; the tables of one far ahead are not kept. */
 START_TEST(test_wrong_tables) {
@@ -531,6 +599,7 @@ int main(void) {
     tcase_add_test(tcase, test_valid_epoch);
     tcase_add_test(tcase, test_patience_saved);
     tcase_add_loop_test(tcase, test_metric, 0, 5);
+    tcase_add_loop_test(tcase, test_errors_go_down, 0, 2);
     tcase_add_test(tcase, test_wrong_tables);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
