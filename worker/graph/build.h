@@ -124,6 +124,10 @@ int build_edges_begin(struct build *build, bool weights, bool types, struct erro
  * are checked by the caller. */
 int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
                 struct error *reterr);
+/* Of the finished CSR: options->hold_out of its edges are set aside; then all edges set aside leave
+ * it, with their repeats and, where the graph is undirected, their inverses. ERR_RANGE when the
+ * shares come to no edge, or to all. */
+int build_hold_out(struct build *build, struct error *reterr);
 /* After everything has been read: new numbers where ids came in no order, then the CSR. */
 int build_finish(struct build *build, struct error *reterr);
 

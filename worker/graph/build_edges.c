@@ -124,6 +124,8 @@ int build_finish(struct build *build, struct error *reterr) {
         r = edges_build(build->edges, &rule, &build->csr, reterr);
     if (r == 0 && rule.dedup == DEDUP_SUM)
         r = check_sums(build, reterr);
+    if (r == 0)
+        r = build_hold_out(build, reterr);
     if (r < 0)
         return r;
     build->edges = edges_free(build->edges);

@@ -276,6 +276,10 @@ static int read_splits(struct build *build, const struct files *files, struct er
 }
 
 static int read_files(struct build *build, const struct files *files, struct error *reterr) {
+    const double *share = build->options->hold_out;
+    const char *aside = files->valid_edges ? files->valid_edges : files->test_edges;
+    if (aside && (share[0] > 0 || share[1] > 0))
+        return error_set(reterr, ERR_USAGE, "--hold-out, and %s too: give one of them", aside);
     int r = read_nodes(build, files, reterr);
     if (r == 0)
         r = begin_edges(build, files->edges, reterr);
