@@ -1,6 +1,6 @@
 /* Edges held out at random: together with what is left in the graph they are the graph, by the
  * user's ids; they are as many as was asked for; none of them, nor an inverse that is as good, is
- * left. */
+ * left; and the parts of a partitioning have them, each once. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 #include "common/rng.h"
 #include "tests/test.h"
 #include "tests/unit/imports.h"
+#include "worker/graph/store.h"
 
 #define NODES 60
 #define EDGES 900
@@ -18,7 +19,7 @@
 struct link {
     int source, target, type;
 };
-struct links {
+struct link_list {
     size_t n;
     struct link link[4 * EDGES];
 };
@@ -27,7 +28,7 @@ static int compare(const void *a, const void *b) {
     return memcmp(a, b, sizeof(struct link));
 }
 
-static void put(struct links *links, const struct snapshot *s, uint64_t from, uint64_t to,
+static void put(struct link_list *links, const struct snapshot *s, uint64_t from, uint64_t to,
                 int32_t type) {
     char source[32], target[32];
     snapshot_id(s, from, source, sizeof source);
@@ -37,7 +38,7 @@ static void put(struct links *links, const struct snapshot *s, uint64_t from, ui
         (struct link){atoi(source + 1), atoi(target + 1), s->edge_types ? type : 0};
 }
 
-static void put_graph(struct links *links, const struct snapshot *s) {
+static void put_graph(struct link_list *links, const struct snapshot *s) {
     const int64_t *indptr = s->indptr.data;
     const int32_t *indices = s->indices.data, *types = s->edge_type.data;
     for (uint64_t i = 0; i < s->nodes; i++)
@@ -46,7 +47,7 @@ static void put_graph(struct links *links, const struct snapshot *s) {
                 types ? atoi(s->edge_type_names[types[e]] + 1) : 0);
 }
 
-static size_t put_aside(struct links *links, const struct snapshot *s, const struct npy *aside,
+static size_t put_aside(struct link_list *links, const struct snapshot *s, const struct npy *aside,
                         bool both) {
     const int32_t *items = aside->data;
     for (uint64_t i = 0; i < aside->shape[0]; i++) {
@@ -60,7 +61,7 @@ static size_t put_aside(struct links *links, const struct snapshot *s, const str
 }
 
 /* Sorts; drops repeats, and says how many there were. */
-static size_t unique(struct links *links) {
+static size_t unique(struct link_list *links) {
     size_t n = 0;
     qsort(links->link, links->n, sizeof links->link[0], compare);
     for (size_t i = 0; i < links->n; i++)
@@ -69,6 +70,54 @@ static size_t unique(struct links *links) {
     size_t repeats = links->n - n;
     links->n = n;
     return repeats;
+}
+
+/* What the parts have of links, [0] valid, [1] test, by the user's ids. */
+static void put_parts(struct link_list found[2], const struct snapshot *s) {
+    struct error err = {0};
+    bool existed;
+    ck_assert_msg(partition_make(s, 3, 1, 1, &existed, &err) == 0, "%s", err.text);
+    for (uint32_t part = 0; part < 3; part++) {
+        struct store *store;
+        ck_assert_msg(store_open(s->dir, 3, 1, part, true, false, &store, &err) == 0, "%s",
+                      err.text);
+        for (int k = 0; k < 2; k++) {
+            const struct links *links = &store->links[SPLIT_VALID + k];
+            for (size_t i = 0; i < links->count; i++) {
+                int32_t type = links->relations ? links->relations[i] : 0;
+                put(&found[k], s, (uint64_t)store->nodes[links->sources[i]],
+                    (uint64_t)store->nodes[links->targets[i]],
+                    links->relations ? atoi(s->edge_type_names[type] + 1) : 0);
+            }
+        }
+        store_close(store);
+    }
+}
+
+/* They are those of the snapshot; and a part that an older release cut, without any, is refused. */
+static void check_parts(const struct snapshot *s) {
+    static struct link_list wanted, found[2];
+    struct store *store = NULL;
+    struct error err = {0};
+    found[0].n = found[1].n = 0;
+    put_parts(found, s);
+    for (int k = 0; k < 2; k++) {
+        wanted.n = 0;
+        put_aside(&wanted, s, k ? &s->test_edges : &s->valid_edges, false);
+        ck_assert_uint_eq(wanted.n, found[k].n);
+        unique(&wanted);
+        ck_assert_uint_eq(unique(&found[k]), 0);
+        ck_assert_mem_eq(wanted.link, found[k].link, wanted.n * sizeof wanted.link[0]);
+    }
+    const char *path = test_path(s->dir, "partitions/3x1/part-1/manifest.json");
+    size_t len;
+    char *manifest = test_read_file(path, &len), *key = strstr(manifest, "test_links_total");
+    ck_assert_ptr_nonnull(key);
+    key[0] = 'x';
+    test_write_file(path, manifest, len);
+    free(manifest);
+    ck_assert_int_eq(store_open(s->dir, 3, 1, 1, true, false, &store, &err), ERR_FORMAT);
+    ck_assert_msg(strstr(err.text, "was cut by an older graphps") != NULL, "%s", err.text);
 }
 
 struct graph {
@@ -107,7 +156,7 @@ static const struct graph graphs[] = {
 
 START_TEST(test_draw) {
     static struct import_summary summary;
-    static struct links whole, left, aside;
+    static struct link_list whole, left, aside;
     const struct graph *g = &graphs[_i];
     const char *dir = test_tmpdir();
     struct import_options options = {.source = dir,
@@ -161,6 +210,7 @@ START_TEST(test_draw) {
     ck_assert_uint_gt(up, test / 4);
     ck_assert_uint_lt(up, test * 3 / 4);
 
+    check_parts(s);
     char *digests[] = {strdup(s->digest), NULL, NULL};
     snapshot_close(s);
     for (uint64_t k = 1; k <= 2; k++) {
