@@ -124,7 +124,8 @@ int build_edges_begin(struct build *build, bool weights, bool types, struct erro
  * are checked by the caller. */
 int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
                 struct error *reterr);
-/* Of the finished CSR: options->hold_out of its edges are set aside; then all edges set aside leave
+/* Of the finished CSR: of the pairs of nodes that have edges, options->hold_out of them are set
+ * aside with these; then all edges set aside leave
  * it, with their repeats and, where the graph is undirected, their inverses. ERR_RANGE when the
  * shares come to no edge, or to all. */
 int build_hold_out(struct build *build, struct error *reterr);

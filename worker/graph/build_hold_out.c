@@ -28,65 +28,101 @@ static bool both_ways(const struct build *build) {
     return build->undirected || (build->csr.symmetric && !build->csr.types);
 }
 
-/* Of the entries that are one edge, repeats and inverses, exactly one stands for it. */
-static bool stands_for_edge(const struct edges_csr *csr, uint64_t row, int64_t e, bool both) {
-    if (both && (uint64_t)csr->indices[e] > row)
-        return false;
-    return e == csr->indptr[row] || csr->indices[e - 1] != csr->indices[e] ||
-           (csr->types && csr->types[e - 1] != csr->types[e]);
+/* The first entry of a row whose source is not below one. */
+static int64_t row_find(const struct edges_csr *csr, int32_t row, int32_t source) {
+    int64_t low = csr->indptr[row], high = csr->indptr[row + 1];
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (csr->indices[middle] < source)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
-static uint64_t count_edges(const struct edges_csr *csr, uint64_t nodes, bool both) {
+/* Of all entries between two nodes one stands for the pair. */
+static bool stands_for_pair(const struct edges_csr *csr, int32_t row, int64_t e) {
+    int32_t source = csr->indices[e];
+    if (source == row || (e > csr->indptr[row] && csr->indices[e - 1] == source))
+        return false;
+    int64_t inverse = source < row ? -1 : row_find(csr, source, row);
+    return inverse < 0 || inverse == csr->indptr[source + 1] || csr->indices[inverse] != row;
+}
+
+static uint64_t count_pairs(const struct edges_csr *csr, uint64_t nodes) {
     uint64_t count = 0;
     for (uint64_t i = 0; i < nodes; i++)
         for (int64_t e = csr->indptr[i]; e < csr->indptr[i + 1]; e++)
-            count += stands_for_edge(csr, i, e, both);
+            count += stands_for_pair(csr, (int32_t)i, e);
     return count;
 }
 
-/* How many of edges, [0] valid, [1] test; rounded where they end, as build_split_ratio does. */
-static int reckon_shares(const struct build *build, uint64_t edges, uint64_t ret[2],
+/* How many of pairs, [0] valid, [1] test; rounded where they end, as build_split_ratio does. */
+static int reckon_shares(const struct build *build, uint64_t pairs, uint64_t ret[2],
                          struct error *reterr) {
     const double *share = build->options->hold_out;
-    uint64_t valid = (uint64_t)llround(share[0] * (double)edges);
-    uint64_t both = (uint64_t)llround((share[0] + share[1]) * (double)edges);
+    uint64_t valid = (uint64_t)llround(share[0] * (double)pairs);
+    uint64_t both = (uint64_t)llround((share[0] + share[1]) * (double)pairs);
     ret[0] = valid;
     ret[1] = both - valid;
     for (int k = 0; k < 2; k++)
         if (share[k] > 0 && ret[k] == 0)
-            return error_set(reterr, ERR_RANGE, "--hold-out: %g of %llu edges is none", share[k],
-                             (unsigned long long)edges);
-    if (both >= edges)
-        return error_set(reterr, ERR_RANGE, "--hold-out: none of %llu edges is left in the graph",
-                         (unsigned long long)edges);
+            return error_set(reterr, ERR_RANGE,
+                             "--hold-out: %g of %llu pairs of nodes with edges is none", share[k],
+                             (unsigned long long)pairs);
+    if (both >= pairs)
+        return error_set(reterr, ERR_RANGE,
+                         "--hold-out: of %llu pairs of nodes with edges none is left in the graph",
+                         (unsigned long long)pairs);
     return 0;
 }
 
-/* Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S), for both sets in one pass: each set
- * of the wanted size is equally likely. An edge without direction gets one at random, so that its
- * ends do not tell which is the target. */
+/* The edges from source to row, repeats once. turn: each is as good as its inverse, and is turned
+ * at random, so that its ends do not tell which is the target. */
+static int set_aside(struct build *build, enum split split, int32_t row, int32_t source, bool turn,
+                     struct error *reterr) {
+    const struct edges_csr *csr = &build->csr;
+    uint64_t key = rng_key(build->options->split_seed, 0x7475726e);
+    int64_t begin = row_find(csr, row, source), end = csr->indptr[row + 1];
+    int r = 0;
+    for (int64_t e = begin; r == 0 && e < end && csr->indices[e] == source; e++) {
+        if (e > begin && (!csr->types || csr->types[e - 1] == csr->types[e]))
+            continue;
+        bool turned = turn && (rng_at(key, (uint64_t)e) & 1);
+        const struct edge_batch batch = {.n = 1,
+                                         .from = turned ? &row : &source,
+                                         .to = turned ? &source : &row,
+                                         .types = csr->types ? &csr->types[e] : NULL};
+        r = build_edges(build, split, &batch, reterr);
+    }
+    return r;
+}
+
+/* Draws pairs of nodes: with a pair go all edges between the two, in either direction and of every
+ * type, so that nobody learns from an edge what its inverse is asked for. Selection sampling (Knuth,
+ * TAOCP vol. 2, 3.4.2, algorithm S), for both sets in one pass: each of their size is equally
+ * likely. */
 static int draw(struct build *build, bool both, struct error *reterr) {
     const struct edges_csr *csr = &build->csr;
-    uint64_t left = count_edges(csr, build->nodes, both), want[2];
+    uint64_t left = count_pairs(csr, build->nodes), want[2];
     int r = reckon_shares(build, left, want, reterr);
     uint64_t key = rng_key(build->options->split_seed, 0x686f6c64);
     for (uint64_t i = 0; r == 0 && i < build->nodes; i++)
         for (int64_t e = csr->indptr[i]; r == 0 && e < csr->indptr[i + 1]; e++) {
-            if (!stands_for_edge(csr, i, e, both))
+            int32_t row = (int32_t)i, source = csr->indices[e];
+            if (!stands_for_pair(csr, row, e))
                 continue;
-            uint64_t at = rng_below(rng_at(key, 2 * left), left);
-            bool turned = both && (rng_at(key, 2 * left + 1) & 1);
+            uint64_t at = rng_below(rng_at(key, left), left);
             left--;
             if (at >= want[0] + want[1])
                 continue;
             bool test = at >= want[0];
             want[test]--;
-            int32_t row = (int32_t)i;
-            const struct edge_batch batch = {.n = 1,
-                                             .from = turned ? &row : &csr->indices[e],
-                                             .to = turned ? &csr->indices[e] : &row,
-                                             .types = csr->types ? &csr->types[e] : NULL};
-            r = build_edges(build, test ? SPLIT_TEST : SPLIT_VALID, &batch, reterr);
+            enum split split = test ? SPLIT_TEST : SPLIT_VALID;
+            r = set_aside(build, split, row, source, both, reterr);
+            if (r == 0 && !both)
+                r = set_aside(build, split, source, row, false, reterr);
         }
     return r;
 }

@@ -53,8 +53,7 @@ static int check_options(const struct import_options *options, struct error *ret
     const double *held = options->hold_out;
     if (!(held[0] >= 0 && held[1] >= 0 && held[0] + held[1] < 1))
         return error_set(reterr, ERR_USAGE,
-                         "--hold-out: shares of valid and test are 0 or more, and less than 1 "
-                         "together");
+                         "--hold-out: shares are 0 or more, and less than 1 together");
     return 0;
 }
 
