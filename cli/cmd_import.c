@@ -93,7 +93,9 @@ static const struct argp_option options[] = {
     {"split-ratio", KEY_RATIO, "TRAIN,VALID,TEST", 0,
      "Split labelled nodes at random, such as 0.6,0.2,0.2", 4},
     {"hold-out", KEY_HOLD_OUT, "VALID,TEST", 0,
-     "Set edges aside at random for link prediction, such as 0.05,0.1 of them", 4},
+     "Set edges aside for link prediction, at random: shares such as 0.05,0.1 of the pairs of "
+     "nodes",
+     4},
     {"split-seed", KEY_SPLIT_SEED, "N", 0, "Seed of --split-ratio and --hold-out (default: 1)", 4},
     {0},
 };

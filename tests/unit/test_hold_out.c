@@ -1,6 +1,6 @@
-/* Edges held out at random: together with what is left in the graph they are the graph, by the
- * user's ids; they are as many as was asked for; none of them, nor an inverse that is as good, is
- * left; and the parts of a partitioning have them, each once. */
+/* Pairs of nodes held out at random: their edges and what is left in the graph are the graph, by
+ * the user's ids; they are as many as was asked for; nothing between the two is left; and the parts
+ * of a partitioning have them, each once. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,6 +144,36 @@ static void write_edges(const struct graph *g, const char *dir, uint64_t seed) {
     ck_assert_int_eq(fclose(file), 0);
 }
 
+/* Marks the pairs of nodes that links are between; returns how many were not marked yet. */
+static size_t mark(const struct link_list *links, bool ret[NODES][NODES]) {
+    size_t count = 0;
+    for (size_t i = 0; i < links->n; i++) {
+        int a = links->link[i].source, b = links->link[i].target;
+        bool *marked = &ret[a < b ? a : b][a < b ? b : a];
+        count += a != b && !*marked;
+        *marked |= a != b;
+    }
+    return count;
+}
+
+/* The shares are exact, and no pair is in two of the sets. */
+static void check_pairs(const struct link_list *whole, const struct snapshot *s) {
+    static struct link_list links;
+    static bool all[NODES][NODES], held[NODES][NODES], valid[NODES][NODES];
+    memset(all, 0, sizeof all);
+    memset(held, 0, sizeof held);
+    memset(valid, 0, sizeof valid);
+    double pairs = (double)mark(whole, all);
+    links.n = 0;
+    put_aside(&links, s, &s->valid_edges, false);
+    ck_assert_uint_eq(mark(&links, valid), (size_t)llround(0.1 * pairs));
+    put_aside(&links, s, &s->test_edges, false);
+    ck_assert_uint_eq(mark(&links, held), (size_t)llround(0.3 * pairs));
+    links.n = 0;
+    put_graph(&links, s);
+    ck_assert_uint_eq(mark(&links, held), (size_t)(pairs - llround(0.3 * pairs)));
+}
+
 static const struct graph graphs[] = {
     {"directed", .dedup = DEDUP_FIRST},
     {"undirected, repeats and loops kept", .undirected = true, .loops = true, .dedup = DEDUP_NONE,
@@ -180,20 +210,13 @@ START_TEST(test_draw) {
     options.hold_out[0] = 0.1;
     options.hold_out[1] = 0.2;
     s = imports_good(&options, &summary);
-    size_t loops = 0, edges = whole.n;
-    for (size_t i = 0; i < whole.n; i++)
-        loops += whole.link[i].source == whole.link[i].target;
-    if (g->both)
-        edges = (whole.n - loops) / 2 + loops;
     put_graph(&left, s);
     size_t valid = put_aside(&aside, s, &s->valid_edges, g->both);
     size_t test = put_aside(&aside, s, &s->test_edges, g->both);
-    ck_assert_uint_eq(valid, (size_t)llround(0.1 * (double)edges));
-    ck_assert_uint_eq(valid + test, (size_t)llround(0.3 * (double)edges));
     ck_assert_uint_eq(valid, summary.valid_edges);
     ck_assert_uint_eq(test, summary.test_edges);
     ck_assert_uint_eq(s->edges + summary.set_aside, entries);
-    ck_assert(s->undirected == (symmetric && g->both));
+    ck_assert(s->undirected == symmetric);
     ck_assert_uint_eq(unique(&aside), 0); /* none is in both, or twice in one */
     unique(&left);
     ck_assert_uint_eq(left.n + aside.n, whole.n);
@@ -201,6 +224,8 @@ START_TEST(test_draw) {
     left.n += aside.n;
     ck_assert_uint_eq(unique(&left), 0); /* none is in the graph as well */
     ck_assert_mem_eq(left.link, whole.link, whole.n * sizeof whole.link[0]);
+
+    check_pairs(&whole, s);
 
     /* Edges without direction are turned at random. */
     size_t up = 0;

@@ -100,9 +100,9 @@ static int set_aside(struct build *build, enum split split, int32_t row, int32_t
 }
 
 /* Draws pairs of nodes: with a pair go all edges between the two, in either direction and of every
- * type, so that nobody learns from an edge what its inverse is asked for. Selection sampling (Knuth,
- * TAOCP vol. 2, 3.4.2, algorithm S), for both sets in one pass: each of their size is equally
- * likely. */
+ * type, so that nobody learns from an edge what its inverse is asked for. Selection sampling
+ * (Knuth, TAOCP vol. 2, 3.4.2, algorithm S), for both sets in one pass: each of their size is
+ * equally likely. */
 static int draw(struct build *build, bool both, struct error *reterr) {
     const struct edges_csr *csr = &build->csr;
     uint64_t left = count_pairs(csr, build->nodes), want[2];

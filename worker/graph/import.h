@@ -38,7 +38,7 @@ struct import_options {
     bool multi_label;   /* labels' rows may name several, or the same node several times */
     bool half;          /* features as 16-bit floats */
     double ratio[3];    /* of labelled nodes to train, valid, test; all 0: as files say */
-    double hold_out[2]; /* of the edges to valid, test, for link prediction; both 0: as files say */
+    double hold_out[2]; /* of pairs of nodes, their edges set aside: valid, test; 0: as files say */
     uint64_t split_seed;
     uint64_t skip_bad; /* wrong rows that are left out instead of refused */
     bool overwrite;    /* replace a snapshot of that name and version */
