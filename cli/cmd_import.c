@@ -23,6 +23,7 @@ enum {
     KEY_NODES,
     KEY_FEATURES,
     KEY_LABELS,
+    KEY_TARGETS,
     KEY_TRAIN,
     KEY_VALID,
     KEY_TEST,
@@ -59,6 +60,7 @@ static const struct argp_option options[] = {
     {"nodes", KEY_NODES, "FILE", 0, "The nodes' ids, and their types", 2},
     {"features", KEY_FEATURES, "FILE", 0, "The nodes' features", 2},
     {"labels", KEY_LABELS, "FILE", 0, "The nodes' labels", 2},
+    {"targets", KEY_TARGETS, "FILE", 0, "In place of labels: numbers to predict for each node", 2},
     {"train", KEY_TRAIN, "FILE", 0, "Nodes to train on", 2},
     {"valid", KEY_VALID, "FILE", 0, "Nodes to choose a model by", 2},
     {"test", KEY_TEST, "FILE", 0, "Nodes to test it on", 2},
@@ -192,6 +194,8 @@ static const char **text_option(struct import_options *import, int key) {
         return &import->features;
     case KEY_LABELS:
         return &import->labels;
+    case KEY_TARGETS:
+        return &import->targets;
     case KEY_TRAIN:
         return &import->train;
     case KEY_VALID:
@@ -308,7 +312,7 @@ static void print_summary(const struct import_options *import, const struct impo
         printf("  of them    %s\n", sum->types);
     print_edges(import, sum);
     printf("  features   %" PRIu32 "%s\n", sum->feature_dim, sum->half ? ", 16 bits each" : "");
-    printf("  classes    %" PRIu32 "%s\n", sum->classes,
+    printf("  %s    %" PRIu32 "%s\n", sum->regression ? "targets" : "classes", sum->classes,
            sum->multi_label ? ", several to a node" : "");
     printf("  splits     %" PRIu64 " train, %" PRIu64 " valid, %" PRIu64
            " test (labelled nodes); %" PRIu64 " nodes without a label\n",
@@ -343,20 +347,23 @@ int cmd_import(int argc, char **argv) {
         .args_doc = "[DIR|FILE]",
         .doc =
             "Turn graph files into a snapshot.\v"
-            "DIR has edges, and what there is of nodes, features, labels, train, valid, test (or "
+            "DIR has edges, and what there is of nodes, features, labels (or targets), train, "
+            "valid, test (or "
             "split, or train_mask, ...), valid_edges and test_edges: each a text (.csv, .tsv, "
             ".txt, "
             "also .gz) or an array (.npy; .npz with a matrix, also SciPy's sparse ones; edges also "
             ".mtx). FILE is the edges alone.\n\n"
             "Texts: edges.csv has a source and a target in each row, with a header or without; "
             "features.csv an id and numbers; labels.csv an id and a label, an integer or a word; "
+            "targets.csv an id and one or several numbers; "
             "train.csv, valid.csv, test.csv an id; split.csv an id and train, valid or test; "
             "nodes.csv an id, and a type if its header says so. Ids are integers or any text, and "
             "come out again in predictions. Nodes are those of nodes.csv or features.csv; without "
             "them all that edges name.\n\n"
             "Arrays: edges.npy [m, 2] or edge_index.npy [2, m], features.npy [n, f], labels.npy "
             "[n] "
-            "or 0 and 1 as [n, classes], train.npy (node numbers or a mask), split.npy [n] (0 "
+            "or 0 and 1 as [n, classes], targets.npy [n] or [n, targets], train.npy (node numbers "
+            "or a mask), split.npy [n] (0 "
             "none, "
             "1 train, 2 valid, 3 test).\n\n"
             "ogb: the raw layout of the Open Graph Benchmark, DIR/raw/*.csv.gz and "

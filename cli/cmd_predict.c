@@ -1,6 +1,7 @@
 /* graphps predict: an exported model and a job's snapshot give a class for every node, under the
  * user's ids. */
 #include <argp.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,13 @@ static int predict_check_snapshot(struct predict *p, const char *command, const 
                          is_several ? "one label a node" : "several labels a node",
                          p->snapshot->name, p->snapshot->version,
                          is_several ? "several" : "only one");
+    const char *task = metadata_text(p, "task"),
+               *regression = score_task_name(GRAPHPS__TASK__REGRESSION);
+    bool has_targets = p->snapshot->targets.data != NULL;
+    if (task[0] && (strcmp(task, regression) == 0) != has_targets)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "%s: the model is for %s, snapshot %s@%s has %s",
+                         path, has_targets ? "classes" : "target values", p->snapshot->name,
+                         p->snapshot->version, has_targets ? "targets" : "none");
     const char *digest = metadata_text(p, "snapshot_digest");
     if (digest[0] && strcmp(digest, p->snapshot->digest) != 0)
         fprintf(stderr,
@@ -185,7 +193,7 @@ static int predict_write(struct predict *p, const char *path, const float *logit
     if (!row)
         r = error_set(reterr, ERR_NO_MEMORY, "%s: no memory for a row", path);
     else
-        fputs(PREDICT_ROW_HEAD, row);
+        fputs(predict_row_head(p->snapshot), row);
     for (uint64_t i = 0; i < p->snapshot->nodes && r == 0; i++) {
         predict_row(row, p->snapshot, i, logits + i * p->snapshot->classes);
         if (!file)
@@ -205,6 +213,15 @@ static int predict_write(struct predict *p, const char *path, const float *logit
     return r;
 }
 
+static void predict_print_errors(const struct model_result *result, int split, const char *name,
+                                 FILE *summary) {
+    double count = (double)result->count[split];
+    fprintf(summary, "%-5s RMSE %s of %lu, MAE %s\n", name,
+            score_text(SCORE_RMSE, sqrt(result->loss_sum[split] / count), 3).text,
+            (unsigned long)result->count[split],
+            score_text(SCORE_MAE, result->absolute_sum[split] / count, 3).text);
+}
+
 /* How right it is where that is known: F1 of all classes together where a node may have several. */
 static void predict_print_scores(const struct predict *p, const float *logits,
                                  const struct model_result *result, FILE *summary) {
@@ -215,6 +232,10 @@ static void predict_print_scores(const struct predict *p, const float *logits,
     for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++) {
         if (result->count[s] == 0)
             continue;
+        if (store->targets) {
+            predict_print_errors(result, s, names[s], summary);
+            continue;
+        }
         memset(counts, 0, rows * SCORE_CELLS * sizeof *counts);
         confusion_add(store->owned, store->classes, logits, store->labels, store->multi_labels,
                       store->split, s, rows, counts);
@@ -257,8 +278,9 @@ int cmd_predict(int argc, char **argv) {
         .parser = parse_option,
         .children = children,
         .doc =
-            "Predict a class for every node of the job's snapshot.\v"
-            "The file has the columns id, prediction, probability, label (when known) and split. "
+            "Predict a class, or target values, for every node of the job's snapshot.\v"
+            "The file has the columns id, prediction, probability, label (when known) and split; "
+            "where nodes have targets id, prediction, target (when known) and split. "
             "Where nodes may have several labels it names all classes that are more probable than "
             "not, joined by ;. "
             "Of the job file only data.root, data.snapshot and data.verify are used.",

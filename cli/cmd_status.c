@@ -61,9 +61,11 @@ static void print_part(uint32_t workers, size_t of) {
         printf(" (of %u of %zu workers)", workers, of);
 }
 
-static void print_score(const char *what, double score) {
-    if (score >= 0)
-        printf(", %s %.2f %%", what, 100 * score);
+static void print_score(const char *what, const Graphps__EpochStatus *epoch, enum score_set set,
+                        enum score metric) {
+    double value = score_of(epoch, set, metric);
+    if (value >= 0)
+        printf(", %s %s", what, score_text(metric, value, 2).text);
 }
 
 static void print_epoch(const char *what, const Graphps__EpochStatus *epoch,
@@ -76,11 +78,11 @@ static void print_epoch(const char *what, const Graphps__EpochStatus *epoch,
     printf("%s epoch %u: loss %.4f", what, epoch->epoch, epoch->train_loss);
     if (metric != SCORE_ACCURACY)
         printf(", %s", score_title(metric));
-    print_score("train", score_of(epoch, SCORE_TRAIN, metric));
+    print_score("train", epoch, SCORE_TRAIN, metric);
     print_part(epoch->workers, workers);
     if (epoch->valid_epoch > 0) {
-        print_score("valid", score_of(epoch, SCORE_VALID, metric));
-        print_score("test", score_of(epoch, SCORE_TEST, metric));
+        print_score("valid", epoch, SCORE_VALID, metric);
+        print_score("test", epoch, SCORE_TEST, metric);
         if (epoch->valid_epoch != epoch->epoch)
             printf(" (epoch %u)", epoch->valid_epoch);
         print_part(epoch->valid_workers, workers);

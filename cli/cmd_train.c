@@ -251,17 +251,17 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     const char *title = score_title(facts->metric);
     double valid = facts->scores[SCORE_VALID][facts->metric];
     double test = facts->scores[SCORE_TEST][facts->metric];
+    const struct score_text valid_text = score_text(facts->metric, valid, 2);
     if (facts->best_epoch > 0 && isnan(test))
-        printf("test %s    there are no labelled test nodes (best validation epoch %u: %.2f %%; "
-               "%s)\n",
-               title, facts->best_epoch, 100 * valid, stop);
+        printf("test %s    there are no labelled test nodes (best validation epoch %u: %s; %s)\n",
+               title, facts->best_epoch, valid_text.text, stop);
     else if (facts->best_epoch > 0)
-        printf("test %s    %.2f %% (best validation epoch %u: %.2f %%; %s)\n", title, 100 * test,
-               facts->best_epoch, 100 * valid, stop);
+        printf("test %s    %s (best validation epoch %u: %s; %s)\n", title,
+               score_text(facts->metric, test, 2).text, facts->best_epoch, valid_text.text, stop);
     for (enum score score = 0; facts->metric != SCORE_ACCURACY && score < SCORES; score++)
         if (score != facts->metric && !isnan(facts->scores[SCORE_TEST][score]))
-            printf("test %s    %.2f %%\n", score_title(score),
-                   100 * facts->scores[SCORE_TEST][score]);
+            printf("test %s    %s\n", score_title(score),
+                   score_text(score, facts->scores[SCORE_TEST][score], 2).text);
     printf("wall time        %.1f s%s\n", (double)(time_now_ms() - run->started_ms) / 1000,
            run->place.resumed ? " since it was resumed" : "");
     printf("peak memory    ");
@@ -325,8 +325,9 @@ static int run_finish(struct run *run, struct error *reterr) {
                   (json_int_t)facts.bytes_pulled, "model", model, "stop_reason", facts.stop_reason);
     for (enum score_set set = SCORE_VALID; set < SCORE_SETS; set++)
         for (enum score score = 0; score < SCORES; score++)
-            json_object_set_new(result, score_key(set, score),
-                                json_number(facts.scores[set][score]));
+            if (score_of_task(score, facts.task))
+                json_object_set_new(result, score_key(set, score),
+                                    json_number(facts.scores[set][score]));
     json_object_set_new(result, "peak_memory_bytes", run_peaks(run));
     char *text = json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(result);

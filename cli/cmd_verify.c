@@ -33,9 +33,12 @@ enum { KEY_SEEDS = 256, KEY_TOLERANCE, KEY_PUBLISHED, KEY_JSON };
 static const struct argp_option options[] = {
     {"seeds", KEY_SEEDS, "N", 0, "Runs of each way, with job.seed 1 to N (default: 10)", 0},
     {"tolerance", KEY_TOLERANCE, "POINTS", 0,
-     "How far means may be apart, in percentage points (default: 0.7)", 0},
+     "How far means may be apart, in percentage points; of RMSE and MAE in percent of what they "
+     "are "
+     "compared with (default: 0.7)",
+     0},
     {"published", KEY_PUBLISHED, "PERCENT", 0,
-     "The score to reach (default: job.published of the job file)", 0},
+     "The score to reach; of RMSE and MAE the error (default: job.published of the job file)", 0},
     {"json", KEY_JSON, NULL, 0, "One JSON document instead of the table", 0},
     {0},
 };
@@ -103,7 +106,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         arguments->tolerance = parse_number("--tolerance", arg, 0, 100, state);
         return 0;
     case KEY_PUBLISHED:
-        arguments->published = parse_number("--published", arg, 0, 100, state);
+        arguments->published = parse_number("--published", arg, 0, 1e9, state);
         return 0;
     case KEY_JSON:
         arguments->json = true;
@@ -250,7 +253,7 @@ static int score_read(struct verify *v, const char *dir, double *ret, struct err
         r = error_set(reterr, ERR_CONFIG,
                       "the snapshot is not that of the runs that are there; remove %s", v->dir);
     } else if (json_is_number(value)) {
-        *ret = 100 * json_number_value(value);
+        *ret = (score_is_error(score) ? 1 : 100) * json_number_value(value);
         snprintf(v->metric, sizeof v->metric, "%s", metric);
         snprintf(v->digest, sizeof v->digest, "%s", digest ? digest : "");
     } else {
@@ -324,57 +327,85 @@ struct verdict {
     bool reached[WAYS], alike[WAYS], holds;
 };
 
+static enum score metric_of(const struct verify *v) {
+    enum score score = SCORE_ACCURACY;
+    score_find(v->metric, &score);
+    return score;
+}
+
+/* How far from `of` is near: of errors, whose unit is the target's, a share of it. */
+static double margin(const struct verify *v, double of) {
+    return score_is_error(metric_of(v)) ? fabs(of) * v->arguments->tolerance / 100
+                                        : v->arguments->tolerance;
+}
+
+static bool reaches(const struct verify *v, double mean, double published) {
+    if (score_is_error(metric_of(v)))
+        return published == 0 || mean <= published + margin(v, published);
+    return mean >= published - margin(v, published);
+}
+
 static struct verdict judge(struct verify *v) {
     struct verdict verdict = {.published = v->arguments->published >= 0 ? v->arguments->published
                                                                         : v->config->job_published,
                               .holds = true};
-    double tolerance = v->arguments->tolerance;
     for (size_t w = 0; w < WAYS; w++) {
         struct verify_stats *stats = &verdict.stats[w];
         *stats = verify_stats_of(score_at(v, w, 1), (size_t)v->arguments->seeds);
-        verdict.reached[w] = stats->mean >= verdict.published - tolerance;
-        verdict.alike[w] = fabs(stats->mean - verdict.stats[0].mean) <= tolerance;
+        double single = verdict.stats[0].mean;
+        verdict.reached[w] = reaches(v, stats->mean, verdict.published);
+        verdict.alike[w] = fabs(stats->mean - single) <= margin(v, single);
         verdict.holds = verdict.holds && verdict.reached[w] && verdict.alike[w];
     }
     return verdict;
 }
 
 static void print_table(struct verify *v, const struct verdict *verdict) {
-    enum score score = SCORE_ACCURACY;
-    score_find(v->metric, &score);
-    printf("test %s in %%, %ld seed%s, means with 95 %% confidence\n\n", score_title(score),
-           v->arguments->seeds, v->arguments->seeds > 1 ? "s" : "");
+    enum score score = metric_of(v);
+    bool error = score_is_error(score);
+    const char *unit = error ? "" : " points";
+    printf("test %s%s, %ld seed%s, means with 95 %% confidence\n\n", score_title(score),
+           error ? " (lower is better)" : " in %", v->arguments->seeds,
+           v->arguments->seeds > 1 ? "s" : "");
+    /* A percentage has two decimals, an error the digits that the smallest needs. */
+    int d = 2;
+    for (double least = verdict->stats[0].least; error && d < 8 && least > 0 && least < 10;
+         least *= 10)
+        d++;
     printf("%-8s %17s %9s %15s %11s %10s\n", "", "mean", "deviation", "least to most", "to single",
            "published");
     for (size_t w = 0; w < WAYS; w++) {
         const struct verify_stats *stats = &verdict->stats[w];
         char mean[40], range[40], single[20] = "", published[20] = "-";
         if (stats->count > 1)
-            snprintf(mean, sizeof mean, "%.2f +- %.2f", stats->mean, stats->half);
+            snprintf(mean, sizeof mean, "%.*f +- %.*f", d, stats->mean, d, stats->half);
         else
-            snprintf(mean, sizeof mean, "%.2f", stats->mean);
-        snprintf(range, sizeof range, "%.2f to %.2f", stats->least, stats->most);
+            snprintf(mean, sizeof mean, "%.*f", d, stats->mean);
+        snprintf(range, sizeof range, "%.*f to %.*f", d, stats->least, d, stats->most);
         if (w > 0)
-            snprintf(single, sizeof single, "%+.2f", stats->mean - verdict->stats[0].mean);
+            snprintf(single, sizeof single, "%+.*f", d, stats->mean - verdict->stats[0].mean);
         if (verdict->published > 0)
-            snprintf(published, sizeof published, "%.2f", verdict->published);
-        printf("%-8s %17s %9.2f %15s %11s %10s  %s\n", ways[w].name, mean, stats->deviation, range,
-               single, published, ways[w].sentence);
+            snprintf(published, sizeof published, "%.*f", d, verdict->published);
+        printf("%-8s %17s %9.*f %15s %11s %10s  %s\n", ways[w].name, mean, d, stats->deviation,
+               range, single, published, ways[w].sentence);
     }
     printf("\n");
     for (size_t w = 0; w < WAYS; w++) {
         if (!verdict->reached[w])
-            printf("%s is %.2f points below the published %.2f\n", ways[w].name,
-                   verdict->published - verdict->stats[w].mean, verdict->published);
+            printf("%s is %.*f%s %s the published %.*f\n", ways[w].name, d,
+                   fabs(verdict->published - verdict->stats[w].mean), unit,
+                   error ? "above" : "below", d, verdict->published);
         if (!verdict->alike[w])
-            printf("%s is %.2f points from single\n", ways[w].name,
-                   fabs(verdict->stats[w].mean - verdict->stats[0].mean));
+            printf("%s is %.*f%s from single\n", ways[w].name, d,
+                   fabs(verdict->stats[w].mean - verdict->stats[0].mean), unit);
     }
     if (verdict->holds)
-        printf("holds: all means are within %.2f points of single%s\n", v->arguments->tolerance,
+        printf("holds: all means are within %.2f%s of single%s\n", v->arguments->tolerance,
+               error ? " %" : " points",
                verdict->published > 0 ? ", and reach the published score up to as much" : "");
     else
-        printf("does not hold (tolerance %.2f points)\n", v->arguments->tolerance);
+        printf("does not hold (tolerance %.2f%s)\n", v->arguments->tolerance,
+               error ? " %" : " points");
 }
 
 static void print_json(struct verify *v, const struct verdict *verdict) {

@@ -23,6 +23,7 @@ static void facts_read(const json_t *coordinator, struct model_facts *facts) {
     facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
     if (!score_find(json_string_value(json_object_get(coordinator, "metric")), &facts->metric))
         facts->metric = SCORE_ACCURACY;
+    score_task_find(json_string_value(json_object_get(coordinator, "task")), &facts->task);
     for (enum score_set set = 0; set < SCORE_SETS; set++)
         for (enum score score = 0; score < SCORES; score++) {
             double value = number_of(best, score_key(set, score));
@@ -67,9 +68,9 @@ static int metadata_make(const json_t *coordinator, const struct model_facts *fa
     json_object_set_new(
         metadata, "normalize_features",
         json_string(json_is_true(json_object_get(model, "normalize_features")) ? "true" : "false"));
-    json_object_set_new(
-        metadata, "multi_label",
-        json_string(json_is_true(json_object_get(coordinator, "multi_label")) ? "true" : "false"));
+    json_object_set_new(metadata, "multi_label",
+                        json_string(facts->task == GRAPHPS__TASK__MULTI_LABEL ? "true" : "false"));
+    json_object_set_new(metadata, "task", json_string(score_task_name(facts->task)));
     json_object_set_new(metadata, "weights", json_string(facts->best ? "best" : "last"));
     put_number(metadata, "epoch", facts->best ? facts->best_epoch : facts->last_epoch);
     put_number(metadata, "generation", (double)facts->generation);

@@ -13,6 +13,7 @@ enum model_file_which { MODEL_FILE_BEST, MODEL_FILE_LAST, MODEL_FILE_BEST_OR_LAS
 /* What shard 0 knew of the run. Scores are NAN when they are not known. */
 struct model_facts {
     uint32_t best_epoch, last_epoch;
+    Graphps__Task task;
     enum score metric;                 /* what the best epoch is the best by */
     double scores[SCORE_SETS][SCORES]; /* of the best epoch */
     char stop_reason[64];

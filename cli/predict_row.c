@@ -1,4 +1,4 @@
-/* Classes and probabilities of one node as a line of CSV. */
+/* Classes and probabilities, or target values, of one node as a line of CSV. */
 #include "cli/predict_row.h"
 
 #include <math.h>
@@ -86,12 +86,33 @@ static void row_of_several(FILE *out, const struct snapshot *snapshot, uint64_t 
     put_classes(out, snapshot, NULL, labels);
 }
 
+static void put_values(FILE *out, const float *values, uint32_t count) {
+    for (uint32_t k = 0; k < count; k++)
+        fprintf(out, "%s%.9g", k ? ";" : "", (double)values[k]);
+}
+
+static void row_of_targets(FILE *out, const struct snapshot *snapshot, uint64_t node,
+                           const float *z) {
+    uint32_t count = snapshot->classes;
+    put_values(out, z, count);
+    fputc(',', out);
+    if (((const int32_t *)snapshot->labels.data)[node] >= 0)
+        put_values(out, (const float *)snapshot->targets.data + node * count, count);
+}
+
+const char *predict_row_head(const struct snapshot *snapshot) {
+    return snapshot->targets.data ? "id,prediction,target,split\n"
+                                  : "id,prediction,probability,label,split\n";
+}
+
 void predict_row(FILE *out, const struct snapshot *snapshot, uint64_t node, const float *logits) {
     static const char *const splits[] = {"", "train", "valid", "test"};
     char id[1024];
     put_field(out, snapshot_id(snapshot, node, id, sizeof id));
     fputc(',', out);
-    if (snapshot->multi_labels.data)
+    if (snapshot->targets.data)
+        row_of_targets(out, snapshot, node, logits);
+    else if (snapshot->multi_labels.data)
         row_of_several(out, snapshot, node, logits);
     else
         row_of_one(out, snapshot, node, logits);

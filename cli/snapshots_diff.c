@@ -84,6 +84,12 @@ static const char *label_text(const struct snapshot *s, uint64_t node, char show
         return "none";
     if (s->multi_labels.data)
         return "several";
+    if (s->targets.data && s->classes > 1)
+        return "others";
+    if (s->targets.data) {
+        snprintf(shown, 320, "%.9g", (double)((const float *)s->targets.data)[node]);
+        return shown;
+    }
     if (s->class_names)
         return text_printable(s->class_names[label], shown, 320);
     snprintf(shown, 320, "%" PRId32, label);
@@ -164,6 +170,7 @@ static bool print_forms(const struct snapshot *a, const struct snapshot *b) {
         {a->undirected, b->undirected, "every edge has its inverse"},
         {a->edge_weights.data != NULL, b->edge_weights.data != NULL, "edges have weights"},
         {a->multi_labels.data != NULL, b->multi_labels.data != NULL, "several labels a node"},
+        {a->targets.data != NULL, b->targets.data != NULL, "targets in place of labels"},
         {a->class_names != NULL, b->class_names != NULL, "classes have names"},
         {a->features.type == NPY_F2, b->features.type == NPY_F2, "features are stored as fp16"},
     };

@@ -110,32 +110,27 @@ static const char *display_part(char *buf, size_t buf_bytes, uint32_t workers, s
     return buf;
 }
 
-static const char *display_score(char *buf, size_t buf_bytes, double score) {
-    snprintf(buf, buf_bytes, "-");
-    if (score >= 0)
-        snprintf(buf, buf_bytes, "%.1f %%", 100 * score);
-    return buf;
-}
-
 /* A score is an accuracy where it is not named. It is told with the epoch it is of, when that is
  * not the one beside it, and as of a part of the nodes when some workers are missing. */
 static void display_epoch(char *buf, size_t buf_bytes, const Graphps__Status *status) {
     const Graphps__EpochStatus *last = status->last;
     enum score metric = SCORE_ACCURACY;
     score_find(status->metric, &metric);
-    char part[64], train[24], valid[24] = "-", of[32] = "", name[24] = "";
-    display_score(train, sizeof train, score_of(last, SCORE_TRAIN, metric));
-    if (last->valid_epoch > 0)
-        display_score(valid, sizeof valid, score_of(last, SCORE_VALID, metric));
+    char part[64], of[32] = "", name[32] = "", train[40] = "";
+    struct score_text valid =
+        score_text(metric, last->valid_epoch > 0 ? score_of(last, SCORE_VALID, metric) : -1, 1);
+    if (score_of_training(metric))
+        snprintf(train, sizeof train, "  train %s",
+                 score_text(metric, score_of(last, SCORE_TRAIN, metric), 1).text);
     if (last->valid_epoch > 0 && last->valid_epoch != last->epoch)
         snprintf(of, sizeof of, " (epoch %u)", last->valid_epoch);
     if (metric != SCORE_ACCURACY)
         snprintf(name, sizeof name, " (%s)", score_title(metric));
-    int n = snprintf(buf, buf_bytes, "epoch %u/%u  loss %.4f  train %s%s", last->epoch,
-                     status->epochs, last->train_loss, train,
+    int n = snprintf(buf, buf_bytes, "epoch %u/%u  loss %.4f%s%s", last->epoch, status->epochs,
+                     last->train_loss, train,
                      display_part(part, sizeof part, last->workers, status->n_workers));
     if ((size_t)n < buf_bytes)
-        snprintf(buf + n, buf_bytes - (size_t)n, "  valid %s%s%s%s", valid, name, of,
+        snprintf(buf + n, buf_bytes - (size_t)n, "  valid %s%s%s%s", valid.text, name, of,
                  display_part(part, sizeof part, last->valid_workers, status->n_workers));
 }
 

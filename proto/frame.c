@@ -32,6 +32,7 @@ const char *frame_type_name(unsigned type) {
 uint32_t frame_message_max(unsigned type) {
     switch (type) {
     case FRAME_HELLO: /* 12288 tensors of at most 90 bytes, and options */
+    case FRAME_EVAL:  /* twice 2^17 counts of histograms */
         return FRAME_MESSAGE_MAX;
     case FRAME_PUSH: /* 65536 blocks and versions */
     case FRAME_PULL:
@@ -42,8 +43,6 @@ uint32_t frame_message_max(unsigned type) {
         return 32 << 10;
     case FRAME_PEER_ORDER: /* 4096 ranks and clocks */
         return 128 << 10;
-    case FRAME_EVAL: /* twice 1024 classes' counts */
-        return 64 << 10;
     case FRAME_ERROR:
     case FRAME_STATUS_REQUEST:
         return 4 << 10;

@@ -1,19 +1,47 @@
-/* Names, formulas and sums of scores. What is predicted and counted is the worker's matter
- * (worker/model/confusion.c), what follows from a score is shard 0's. */
+/* Names, tasks and choice of scores. What is predicted and counted is the worker's matter
+ * (worker/report.c), what follows from a score is shard 0's. */
 #include "proto/score.h"
 
-#include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/config.h"
-#include "common/mem.h"
+
+#define OF(task) (1u << GRAPHPS__TASK__##task)
+#define CLASSES (OF(SINGLE_LABEL) | OF(MULTI_LABEL))
+#define NAMES(name, title)                                                                         \
+    name, title, {                                                                                 \
+        "train_" name, "valid_" name, "test_" name                                                 \
+    }
 
 static const struct {
     const char *name, *title, *keys[SCORE_SETS];
+    unsigned tasks;
 } scores[SCORES] = {
-    {"accuracy", "accuracy", {"train_accuracy", "valid_accuracy", "test_accuracy"}},
-    {"micro_f1", "micro-F1", {"train_micro_f1", "valid_micro_f1", "test_micro_f1"}},
-    {"macro_f1", "macro-F1", {"train_macro_f1", "valid_macro_f1", "test_macro_f1"}},
+    [SCORE_ACCURACY] = {NAMES("accuracy", "accuracy"), CLASSES},
+    [SCORE_MICRO_F1] = {NAMES("micro_f1", "micro-F1"), CLASSES},
+    [SCORE_MACRO_F1] = {NAMES("macro_f1", "macro-F1"), CLASSES},
+    [SCORE_ROC_AUC] = {NAMES("roc_auc", "ROC-AUC"), CLASSES | OF(LINKS)},
+    [SCORE_AVERAGE_PRECISION] = {NAMES("average_precision", "average precision"),
+                                 CLASSES | OF(LINKS)},
+    [SCORE_RMSE] = {NAMES("rmse", "RMSE"), OF(REGRESSION)},
+    [SCORE_MAE] = {NAMES("mae", "MAE"), OF(REGRESSION)},
+    [SCORE_MRR] = {NAMES("mrr", "MRR"), OF(LINKS)},
+    [SCORE_HITS_AT_1] = {NAMES("hits_at_1", "Hits@1"), OF(LINKS)},
+    [SCORE_HITS_AT_3] = {NAMES("hits_at_3", "Hits@3"), OF(LINKS)},
+    [SCORE_HITS_AT_10] = {NAMES("hits_at_10", "Hits@10"), OF(LINKS)},
+    [SCORE_RECALL_AT_K] = {NAMES("recall_at_k", "Recall@k"), OF(LINKS)},
+    [SCORE_NDCG_AT_K] = {NAMES("ndcg_at_k", "NDCG@k"), OF(LINKS)},
+};
+
+static const struct {
+    const char *name, *what;
+    enum score by_default;
+} tasks[] = {
+    [GRAPHPS__TASK__SINGLE_LABEL] = {"single_label", "one label a node", SCORE_ACCURACY},
+    [GRAPHPS__TASK__MULTI_LABEL] = {"multi_label", "several labels a node", SCORE_MICRO_F1},
+    [GRAPHPS__TASK__REGRESSION] = {"regression", "target values of nodes", SCORE_RMSE},
+    [GRAPHPS__TASK__LINKS] = {"links", "links", SCORE_MRR},
 };
 
 const char *score_name(enum score score) {
@@ -37,185 +65,108 @@ bool score_find(const char *name, enum score *ret) {
     return false;
 }
 
-enum score score_choose(int train_metric, bool multi_label) {
-    switch (train_metric) {
-    case TRAIN_METRIC_ACCURACY:
-        return SCORE_ACCURACY;
-    case TRAIN_METRIC_MICRO_F1:
-        return SCORE_MICRO_F1;
-    case TRAIN_METRIC_MACRO_F1:
-        return SCORE_MACRO_F1;
-    default:
-        return multi_label ? SCORE_MICRO_F1 : SCORE_ACCURACY;
-    }
+bool score_is_error(enum score score) {
+    return score == SCORE_RMSE || score == SCORE_MAE;
 }
 
-/* --- the formulas --- */
-
-size_t score_rows(uint32_t classes) {
-    return classes <= SCORE_CLASSES_MAX ? classes : 1;
+bool score_of_training(enum score score) {
+    Graphps__EpochStatus epoch;
+    return score_field(&epoch, SCORE_TRAIN, score) != NULL;
 }
 
-static double f1(double tp, double fp, double fn) {
-    double all = 2 * tp + fp + fn;
-    return all > 0 ? 2 * tp / all : -1;
+bool score_better(enum score score, double a, double b) {
+    return score_is_error(score) ? a < b : a > b;
 }
 
-double score_micro_f1(size_t rows, const uint64_t *counts) {
-    double sums[SCORE_CELLS] = {0};
-    for (size_t i = 0; i < rows * SCORE_CELLS; i++)
-        sums[i % SCORE_CELLS] += (double)counts[i];
-    return f1(sums[SCORE_TP], sums[SCORE_FP], sums[SCORE_FN]);
+struct score_text score_text(enum score score, double value, int decimals) {
+    struct score_text ret = {"-"};
+    if (value >= 0 && score_is_error(score))
+        snprintf(ret.text, sizeof ret.text, "%.*g", decimals + 2, value);
+    else if (value >= 0)
+        snprintf(ret.text, sizeof ret.text, "%.*f %%", decimals, 100 * value);
+    return ret;
 }
 
-double score_macro_f1(size_t rows, const uint64_t *counts) {
-    double sum = 0;
-    size_t seen = 0;
-    for (size_t c = 0; c < rows; c++) {
-        const uint64_t *row = counts + c * SCORE_CELLS;
-        double own = f1((double)row[SCORE_TP], (double)row[SCORE_FP], (double)row[SCORE_FN]);
-        if (own >= 0) {
-            sum += own;
-            seen++;
+const char *score_task_name(Graphps__Task task) {
+    return tasks[task].name;
+}
+
+bool score_task_find(const char *name, Graphps__Task *ret) {
+    for (size_t task = 0; name && task < sizeof tasks / sizeof tasks[0]; task++)
+        if (strcmp(name, tasks[task].name) == 0) {
+            *ret = (Graphps__Task)task;
+            return true;
         }
-    }
-    return seen > 0 ? sum / (double)seen : -1;
+    return false;
 }
 
-/* --- sums --- */
+bool score_of_task(enum score score, Graphps__Task task) {
+    return scores[score].tasks >> task & 1;
+}
 
-static int check_set(const Graphps__Eval *eval, enum score_set set, uint64_t correct,
-                     uint64_t count, size_t n, const uint64_t *counts, struct error *reterr) {
-    /* Of training there are totals only. */
-    size_t rows = set == SCORE_TRAIN ? 1 : score_rows(eval->classes);
-    if (correct > count)
-        return error_set(reterr, ERR_RANGE, "rank %u: more right answers than nodes in epoch %u",
-                         eval->rank, eval->epoch);
-    if (n == 0)
-        return 0;
-    if (eval->classes == 0 || n != rows * SCORE_CELLS)
-        return error_set(reterr, ERR_RANGE,
-                         "rank %u: %zu counts of predictions in epoch %u, with %u classes there "
-                         "are %zu",
-                         eval->rank, n, eval->epoch, eval->classes, rows * SCORE_CELLS);
-    /* What a row is of: one class of every node, or all of them. */
-    double most = (double)count * (rows == eval->classes ? 1 : (double)eval->classes);
-    for (size_t i = 0; i < n; i += SCORE_CELLS) {
-        double tp = (double)counts[i + SCORE_TP];
-        if (tp + (double)counts[i + SCORE_FP] > most || tp + (double)counts[i + SCORE_FN] > most)
-            return error_set(reterr, ERR_RANGE, "rank %u: more predictions than nodes in epoch %u",
-                             eval->rank, eval->epoch);
-    }
+enum score score_choose(int train_metric, Graphps__Task task) {
+    return train_metric == TRAIN_METRIC_AUTO ? tasks[task].by_default
+                                             : (enum score)(train_metric - 1);
+}
+
+int score_check_choice(enum score score, Graphps__Task task, uint32_t classes, const char *snapshot,
+                       struct error *reterr) {
+    const char *name = score_name(score);
+    bool curve = score == SCORE_ROC_AUC || score == SCORE_AVERAGE_PRECISION;
+    if (!score_of_task(score, task))
+        return error_set(reterr, ERR_CONFIG,
+                         "train.metric is %s, but what is learnt of %s is %s: leave train.metric "
+                         "out for %s",
+                         name, snapshot, tasks[task].what, score_name(tasks[task].by_default));
+    if (score == SCORE_MACRO_F1 && classes > SCORE_CLASSES_MAX)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.metric is macro_f1, which is reckoned for at most %u classes; "
+                         "snapshot %s has %u",
+                         SCORE_CLASSES_MAX, snapshot, classes);
+    if (curve && task == GRAPHPS__TASK__SINGLE_LABEL && classes != 2)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.metric is %s, which is of two classes or of several labels a node; "
+                         "snapshot %s has one label of %u a node",
+                         name, snapshot, classes);
+    if (curve && score_histogram_rows(task, classes) == 0)
+        return error_set(reterr, ERR_CONFIG,
+                         "train.metric is %s, which is reckoned for at most %u classes; snapshot "
+                         "%s has %u",
+                         name, SCORE_HISTOGRAM_ROWS_MAX, snapshot, classes);
     return 0;
 }
 
-int score_check(const Graphps__Eval *eval, struct error *reterr) {
-    int r = check_set(eval, SCORE_TRAIN, eval->train_correct, eval->train_count,
-                      eval->n_train_counts, eval->train_counts, reterr);
-    if (r == 0)
-        r = check_set(eval, SCORE_VALID, eval->valid_correct, eval->valid_count,
-                      eval->n_valid_counts, eval->valid_counts, reterr);
-    if (r == 0)
-        r = check_set(eval, SCORE_TEST, eval->test_correct, eval->test_count, eval->n_test_counts,
-                      eval->test_counts, reterr);
-    return r;
-}
-
-static void counts_add(size_t *sum_n, uint64_t **sum, size_t n, const uint64_t *counts) {
-    if (n == 0)
-        return;
-    if (*sum_n == 0) {
-        *sum = mem_array(n, sizeof **sum);
-        *sum_n = n;
-    }
-    assert(*sum_n == n);
-    for (size_t i = 0; i < n; i++)
-        (*sum)[i] += counts[i];
-}
-
-void score_sum_add(Graphps__Eval *sum, const Graphps__Eval *eval, bool tables) {
-    sum->train_loss_sum += eval->train_loss_sum;
-    sum->train_correct += eval->train_correct;
-    sum->train_count += eval->train_count;
-    sum->valid_loss_sum += eval->valid_loss_sum;
-    sum->valid_correct += eval->valid_correct;
-    sum->valid_count += eval->valid_count;
-    sum->test_correct += eval->test_correct;
-    sum->test_count += eval->test_count;
-    if (eval->classes == 0)
-        return;
-    sum->classes = eval->classes;
-    counts_add(&sum->n_train_counts, &sum->train_counts, eval->n_train_counts, eval->train_counts);
-    if (!tables)
-        return;
-    counts_add(&sum->n_valid_counts, &sum->valid_counts, eval->n_valid_counts, eval->valid_counts);
-    counts_add(&sum->n_test_counts, &sum->test_counts, eval->n_test_counts, eval->test_counts);
-}
-
-static uint64_t *counts_copy(size_t n, const uint64_t *counts) {
-    uint64_t *copy = n ? mem_array(n, sizeof *copy) : NULL;
-    if (n)
-        memcpy(copy, counts, n * sizeof *copy);
-    return copy;
-}
-
-void score_sum_copy(const Graphps__Eval *eval, Graphps__Eval *ret) {
-    *ret = *eval;
-    ret->train_counts = counts_copy(eval->n_train_counts, eval->train_counts);
-    ret->valid_counts = counts_copy(eval->n_valid_counts, eval->valid_counts);
-    ret->test_counts = counts_copy(eval->n_test_counts, eval->test_counts);
-}
-
-void score_sum_done(Graphps__Eval *sum) {
-    mem_free(sum->train_counts);
-    mem_free(sum->valid_counts);
-    mem_free(sum->test_counts);
-    graphps__eval__init(sum);
-}
-
-/* --- what they say --- */
-
-static double ratio(double sum, uint64_t count) {
-    return count ? sum / (double)count : 0;
-}
-
-static double micro(size_t n, const uint64_t *counts) {
-    return score_micro_f1(n / SCORE_CELLS, counts);
-}
-
-/* Unless the only row is of several classes. */
-static double macro(uint32_t classes, size_t n, const uint64_t *counts) {
-    return n / SCORE_CELLS == classes ? score_macro_f1(classes, counts) : -1;
-}
-
-void score_training(const Graphps__Eval *eval, Graphps__EpochStatus *ret) {
-    ret->train_loss = ratio(eval->train_loss_sum, eval->train_count);
-    ret->train_accuracy = ratio((double)eval->train_correct, eval->train_count);
-    ret->train_micro_f1 = micro(eval->n_train_counts, eval->train_counts);
-    ret->train_macro_f1 = macro(eval->classes, eval->n_train_counts, eval->train_counts);
-}
-
-void score_validation(const Graphps__Eval *eval, Graphps__EpochStatus *ret) {
-    ret->valid_loss = ratio(eval->valid_loss_sum, eval->valid_count);
-    ret->valid_accuracy = ratio((double)eval->valid_correct, eval->valid_count);
-    ret->valid_micro_f1 = micro(eval->n_valid_counts, eval->valid_counts);
-    ret->valid_macro_f1 = macro(eval->classes, eval->n_valid_counts, eval->valid_counts);
-    ret->test_accuracy =
-        eval->test_count ? ratio((double)eval->test_correct, eval->test_count) : -1;
-    ret->test_micro_f1 = micro(eval->n_test_counts, eval->test_counts);
-    ret->test_macro_f1 = macro(eval->classes, eval->n_test_counts, eval->test_counts);
-}
+/* --- where an epoch keeps them --- */
 
 double *score_field(Graphps__EpochStatus *epoch, enum score_set set, enum score score) {
     double *const fields[SCORES][SCORE_SETS] = {
-        {&epoch->train_accuracy, &epoch->valid_accuracy, &epoch->test_accuracy},
-        {&epoch->train_micro_f1, &epoch->valid_micro_f1, &epoch->test_micro_f1},
-        {&epoch->train_macro_f1, &epoch->valid_macro_f1, &epoch->test_macro_f1},
+        [SCORE_ACCURACY] = {&epoch->train_accuracy, &epoch->valid_accuracy, &epoch->test_accuracy},
+        [SCORE_MICRO_F1] = {&epoch->train_micro_f1, &epoch->valid_micro_f1, &epoch->test_micro_f1},
+        [SCORE_MACRO_F1] = {&epoch->train_macro_f1, &epoch->valid_macro_f1, &epoch->test_macro_f1},
+        [SCORE_ROC_AUC] = {NULL, &epoch->valid_roc_auc, &epoch->test_roc_auc},
+        [SCORE_AVERAGE_PRECISION] = {NULL, &epoch->valid_average_precision,
+                                     &epoch->test_average_precision},
+        [SCORE_RMSE] = {&epoch->train_rmse, &epoch->valid_rmse, &epoch->test_rmse},
+        [SCORE_MAE] = {&epoch->train_mae, &epoch->valid_mae, &epoch->test_mae},
+        [SCORE_MRR] = {NULL, &epoch->valid_mrr, &epoch->test_mrr},
+        [SCORE_HITS_AT_1] = {NULL, &epoch->valid_hits_at_1, &epoch->test_hits_at_1},
+        [SCORE_HITS_AT_3] = {NULL, &epoch->valid_hits_at_3, &epoch->test_hits_at_3},
+        [SCORE_HITS_AT_10] = {NULL, &epoch->valid_hits_at_10, &epoch->test_hits_at_10},
+        [SCORE_RECALL_AT_K] = {NULL, &epoch->valid_recall_at_k, &epoch->test_recall_at_k},
+        [SCORE_NDCG_AT_K] = {NULL, &epoch->valid_ndcg_at_k, &epoch->test_ndcg_at_k},
     };
     return fields[score][set];
 }
 
 double score_of(const Graphps__EpochStatus *epoch, enum score_set set, enum score score) {
     Graphps__EpochStatus copy = *epoch;
-    return *score_field(&copy, set, score);
+    const double *field = score_field(&copy, set, score);
+    return field ? *field : -1;
+}
+
+void score_forget(Graphps__EpochStatus *ret) {
+    for (enum score_set set = 0; set < SCORE_SETS; set++)
+        for (enum score score = 0; score < SCORES; score++)
+            if (score_field(ret, set, score))
+                *score_field(ret, set, score) = -1;
 }

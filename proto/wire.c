@@ -183,6 +183,8 @@ static size_t wire_entries_max(const char *field) {
         {"train_counts", SCORE_CELLS},
         {"valid_counts", SCORE_CLASSES_MAX * SCORE_CELLS},
         {"test_counts", SCORE_CLASSES_MAX * SCORE_CELLS},
+        {"valid_histogram", SCORE_HISTOGRAM_MAX},
+        {"test_histogram", SCORE_HISTOGRAM_MAX},
     };
     for (size_t i = 0; i < ARRAY_LEN(caps); i++)
         if (strcmp(caps[i].field, field) == 0)

@@ -62,6 +62,7 @@ void coordinator_status_done(Graphps__Status *status);
 /* What a checkpoint keeps, and back. An object whose keys others read (graphps export, predict):
  *
  *   "model": {"kind", "layers", "hidden", "normalize_features" (bool), "snapshot"}, of the config;
+ *   "task": what is learnt (score_task_name);
  *   "metric": the score that "best" is the best by (score_name);
  *   "best", "last": coordinator_epoch_json, epoch 0: none;
  *   "workers": [{"bytes_pushed", "bytes_pulled", "pushes", ...}], by rank, of the whole run;
@@ -70,8 +71,8 @@ void coordinator_status_done(Graphps__Status *status);
  * and what else the coordinator needs to go on. */
 json_t *coordinator_save(struct coordinator *c);
 /* {"epoch", "train_loss", "valid_loss", "valid_epoch", "workers", "valid_workers"} and every score
- * (score_key): "valid_accuracy", "test_micro_f1", ..., -1: not known. */
-json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch);
+ * of the task (score_key): "valid_accuracy", "test_micro_f1", ..., -1: not known. */
+json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch, Graphps__Task task);
 int coordinator_load(struct coordinator *c, const json_t *state, struct error *reterr);
 /* Is a state of the model that the job file describes? Other weights of the same shapes would be
  * taken for those of this one. ERR_CONFIG says what differs. */

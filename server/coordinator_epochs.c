@@ -16,6 +16,7 @@ static struct epoch *epoch_of(struct list *node) {
  * which are large: what a worker can make us keep stays bounded. In bsp nobody gets that far, in
  * async and ssp only the candidate's reports have such tables. */
 #define TABLES_AHEAD_MAX 64
+#define HISTOGRAMS_AHEAD_MAX 2 /* these are larger still */
 
 static struct epoch *epoch_new(const struct coordinator *c, uint32_t number) {
     struct epoch *epoch = mem_alloc(sizeof *epoch + c->worker_count * sizeof epoch->reported[0]);
@@ -55,31 +56,30 @@ static int eval_check(const struct coordinator *c, const Graphps__Eval *eval,
     if (eval->epoch == 0 || eval->epoch > c->config->train_epochs)
         return error_set(reterr, ERR_RANGE, "rank %u reports epoch %u; the job has 1 to %lld",
                          eval->rank, eval->epoch, (long long)c->config->train_epochs);
-    if (!isfinite(eval->train_loss_sum) || !isfinite(eval->valid_loss_sum))
-        return error_set(reterr, ERR_NOT_FINITE,
-                         "rank %u: the loss of epoch %u is not finite; a smaller optimizer.lr may "
-                         "help",
-                         eval->rank, eval->epoch);
+    int r = score_check(eval, reterr);
+    if (r < 0)
+        return r;
     /* Before the first report with classes nobody knows what they are. */
     if (eval->classes != 0 && c->classes != 0 &&
-        (eval->classes != c->classes || eval->multi_label != c->multi_label))
-        return error_set(reterr, ERR_RANGE, "rank %u reports of %u classes%s, others of %u%s",
-                         eval->rank, eval->classes, eval->multi_label ? ", several a node" : "",
-                         c->classes, c->multi_label ? ", several a node" : "");
-    return score_check(eval, reterr);
+        (eval->classes != c->classes || eval->task != c->task))
+        return error_set(reterr, ERR_RANGE, "rank %u reports of %u classes (%s), others of %u (%s)",
+                         eval->rank, eval->classes, score_task_name(eval->task), c->classes,
+                         score_task_name(c->task));
+    return 0;
 }
 
 static void epoch_add(struct coordinator *c, struct epoch *epoch, const Graphps__Eval *eval) {
     epoch->reported[eval->rank] = true;
     if (eval->classes != 0) {
         c->classes = eval->classes;
-        c->multi_label = eval->multi_label;
+        c->task = eval->task;
     }
-    score_sum_add(&epoch->sum, eval, epoch->epoch <= c->epoch_complete + TABLES_AHEAD_MAX);
+    score_sum_add(&epoch->sum, eval, epoch->epoch <= c->epoch_complete + TABLES_AHEAD_MAX,
+                  epoch->epoch <= c->epoch_complete + HISTOGRAMS_AHEAD_MAX);
 }
 
 enum score epochs_metric(const struct coordinator *c) {
-    return score_choose(c->config->train_metric, c->multi_label);
+    return score_choose(c->config->train_metric, c->task);
 }
 
 int coordinator_eval(struct coordinator *c, void *conn, const Graphps__Eval *eval, uint64_t now_ms,
@@ -145,9 +145,11 @@ bool epochs_settled(const struct coordinator *c, uint64_t clock) {
 static bool epoch_better(const struct coordinator *c, const Graphps__EpochStatus *a) {
     if (c->best.epoch == 0)
         return true;
-    double score = score_of(a, SCORE_VALID, epochs_metric(c));
-    double best = score_of(&c->best, SCORE_VALID, epochs_metric(c));
-    return score != best ? score > best : a->valid_loss < c->best.valid_loss;
+    enum score metric = epochs_metric(c);
+    double score = score_of(a, SCORE_VALID, metric), best = score_of(&c->best, SCORE_VALID, metric);
+    if (score < 0 || best < 0) /* not known: worse than any */
+        return score != best ? best < 0 : a->valid_loss < c->best.valid_loss;
+    return score != best ? score_better(metric, score, best) : a->valid_loss < c->best.valid_loss;
 }
 
 static uint32_t epoch_reports(const struct coordinator *c, const struct epoch *epoch) {
@@ -282,6 +284,28 @@ static void gauges_set(const struct coordinator *c) {
         {SCORE_TEST, SCORE_ACCURACY, METRIC_TEST_ACCURACY},
         {SCORE_TEST, SCORE_MICRO_F1, METRIC_TEST_MICRO_F1},
         {SCORE_TEST, SCORE_MACRO_F1, METRIC_TEST_MACRO_F1},
+        {SCORE_VALID, SCORE_ROC_AUC, METRIC_VALID_ROC_AUC},
+        {SCORE_TEST, SCORE_ROC_AUC, METRIC_TEST_ROC_AUC},
+        {SCORE_VALID, SCORE_AVERAGE_PRECISION, METRIC_VALID_AVERAGE_PRECISION},
+        {SCORE_TEST, SCORE_AVERAGE_PRECISION, METRIC_TEST_AVERAGE_PRECISION},
+        {SCORE_TRAIN, SCORE_RMSE, METRIC_TRAIN_RMSE},
+        {SCORE_VALID, SCORE_RMSE, METRIC_VALID_RMSE},
+        {SCORE_TEST, SCORE_RMSE, METRIC_TEST_RMSE},
+        {SCORE_TRAIN, SCORE_MAE, METRIC_TRAIN_MAE},
+        {SCORE_VALID, SCORE_MAE, METRIC_VALID_MAE},
+        {SCORE_TEST, SCORE_MAE, METRIC_TEST_MAE},
+        {SCORE_VALID, SCORE_MRR, METRIC_VALID_MRR},
+        {SCORE_TEST, SCORE_MRR, METRIC_TEST_MRR},
+        {SCORE_VALID, SCORE_HITS_AT_1, METRIC_VALID_HITS_AT_1},
+        {SCORE_VALID, SCORE_HITS_AT_3, METRIC_VALID_HITS_AT_3},
+        {SCORE_VALID, SCORE_HITS_AT_10, METRIC_VALID_HITS_AT_10},
+        {SCORE_TEST, SCORE_HITS_AT_1, METRIC_TEST_HITS_AT_1},
+        {SCORE_TEST, SCORE_HITS_AT_3, METRIC_TEST_HITS_AT_3},
+        {SCORE_TEST, SCORE_HITS_AT_10, METRIC_TEST_HITS_AT_10},
+        {SCORE_VALID, SCORE_RECALL_AT_K, METRIC_VALID_RECALL_AT_K},
+        {SCORE_TEST, SCORE_RECALL_AT_K, METRIC_TEST_RECALL_AT_K},
+        {SCORE_VALID, SCORE_NDCG_AT_K, METRIC_VALID_NDCG_AT_K},
+        {SCORE_TEST, SCORE_NDCG_AT_K, METRIC_TEST_NDCG_AT_K},
     };
     if (c->last.epoch)
         metric_set(METRIC_TRAIN_LOSS, c->last.train_loss);
@@ -289,7 +313,7 @@ static void gauges_set(const struct coordinator *c) {
         uint32_t known = rows[i].set == SCORE_TRAIN ? c->last.epoch : c->best.epoch;
         double value =
             score_of(rows[i].set == SCORE_TEST ? &c->best : &c->last, rows[i].set, rows[i].score);
-        if (known && value >= 0)
+        if (known && value >= 0 && score_of_task(rows[i].score, c->task))
             metric_set(rows[i].gauge, value);
     }
 }

@@ -11,14 +11,14 @@ static json_int_t as_json(uint64_t value) {
     return (json_int_t)value;
 }
 
-json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch) {
+json_t *coordinator_epoch_json(const Graphps__EpochStatus *epoch, Graphps__Task task) {
     json_t *json =
         json_pack("{s:I, s:f, s:f, s:I, s:I, s:I}", "epoch", (json_int_t)epoch->epoch, "train_loss",
                   epoch->train_loss, "valid_loss", epoch->valid_loss, "valid_epoch",
                   (json_int_t)epoch->valid_epoch, "workers", (json_int_t)epoch->workers,
                   "valid_workers", (json_int_t)epoch->valid_workers);
     for (enum score score = 0; score < SCORES; score++)
-        for (enum score_set set = 0; set < SCORE_SETS; set++)
+        for (enum score_set set = 0; score_of_task(score, task) && set < SCORE_SETS; set++)
             json_object_set_new(json, score_key(set, score),
                                 json_real(score_of(epoch, set, score)));
     return json;
@@ -57,12 +57,13 @@ json_t *coordinator_snapshot(const struct coordinator *c) {
     json_t *workers = json_array();
     for (size_t i = 0; i < c->worker_count; i++)
         json_array_append_new(workers, worker_save(&c->workers[i]));
-    return json_pack("{s:o, s:b, s:s, s:o, s:I, s:I, s:I, s:o, s:s, s:I, s:I, s:o}", "model",
-                     model_save(c->config), "multi_label", c->multi_label, "metric",
-                     score_name(epochs_metric(c)), "best", coordinator_epoch_json(&c->best),
-                     "best_valid_count", as_json(c->best_valid_count), "idle", (json_int_t)c->idle,
-                     "uncounted", (json_int_t)(c->uncounted - c->best_uncounted), "last",
-                     coordinator_epoch_json(&c->last), "stop_reason", c->stop_reason,
+    return json_pack("{s:o, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:s, s:I, s:I, s:o}", "model",
+                     model_save(c->config), "task", score_task_name(c->task), "metric",
+                     score_name(epochs_metric(c)), "best",
+                     coordinator_epoch_json(&c->best, c->task), "best_valid_count",
+                     as_json(c->best_valid_count), "idle", (json_int_t)c->idle, "uncounted",
+                     (json_int_t)(c->uncounted - c->best_uncounted), "last",
+                     coordinator_epoch_json(&c->last, c->task), "stop_reason", c->stop_reason,
                      "epoch_complete", (json_int_t)c->epoch_complete, "run_ms",
                      as_json(coordinator_run_ms(c, c->ticked_ms)), "workers", workers);
 }
@@ -83,9 +84,11 @@ static int epoch_load(const json_t *json, Graphps__EpochStatus *ret) {
         return -1;
     for (enum score score = 0; score < SCORES; score++)
         for (enum score_set set = 0; set < SCORE_SETS; set++)
-            if (json_unpack((json_t *)json, "{s:F}", score_key(set, score),
-                            score_field(ret, set, score)) < 0)
-                return -1;
+            if (score_field(ret, set, score)) {
+                const json_t *value = json_object_get(json, score_key(set, score));
+                *score_field(ret, set, score) =
+                    json_is_number(value) ? json_number_value(value) : -1;
+            }
     ret->epoch = (uint32_t)epoch;
     ret->valid_epoch = (uint32_t)valid_epoch;
     ret->workers = (uint32_t)workers;
@@ -152,12 +155,11 @@ int coordinator_load(struct coordinator *c, const json_t *state, struct error *r
     Graphps__EpochStatus best = GRAPHPS__EPOCH_STATUS__INIT, last = GRAPHPS__EPOCH_STATUS__INIT;
     json_t *saved;
     json_int_t complete, best_valid_count, idle = 0, uncounted = 0, run_ms = 0;
-    int multi_label;
-    if (!state ||
-        json_unpack((json_t *)state, "{s:I, s:b, s:I, s?I, s?I, s?I, s:o}", "epoch_complete",
-                    &complete, "multi_label", &multi_label, "best_valid_count", &best_valid_count,
-                    "idle", &idle, "uncounted", &uncounted, "run_ms", &run_ms, "workers",
-                    &saved) < 0 ||
+    Graphps__Task task;
+    if (!state || !score_task_find(json_string_value(json_object_get(state, "task")), &task) ||
+        json_unpack((json_t *)state, "{s:I, s:I, s?I, s?I, s?I, s:o}", "epoch_complete", &complete,
+                    "best_valid_count", &best_valid_count, "idle", &idle, "uncounted", &uncounted,
+                    "run_ms", &run_ms, "workers", &saved) < 0 ||
         epoch_load(json_object_get(state, "best"), &best) < 0 ||
         epoch_load(json_object_get(state, "last"), &last) < 0)
         return error_set(reterr, ERR_FORMAT, "the coordinator's state is not what it should be");
@@ -176,7 +178,7 @@ int coordinator_load(struct coordinator *c, const json_t *state, struct error *r
                              i);
     coordinator_lock(c);
     memcpy(c->workers, workers, c->worker_count * sizeof *workers);
-    c->multi_label = multi_label;
+    c->task = task;
     c->best = best;
     c->best_valid_count = (uint64_t)best_valid_count;
     c->last = last;

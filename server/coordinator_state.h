@@ -112,8 +112,8 @@ struct coordinator {
 
     struct list epochs; /* struct epoch, ascending */
     uint32_t epoch_complete;
-    uint32_t classes;                /* as the reports say; 0: none has, in this life */
-    bool multi_label;                /* several labels a node */
+    uint32_t classes; /* as the reports say; 0: none has, in this life */
+    Graphps__Task task;
     Graphps__EpochStatus last, best; /* epoch 0: none */
     uint64_t best_valid_count;       /* validation nodes behind best */
     /* Patience: epochs from the best to the newest evaluated on the same nodes. Those that fewer

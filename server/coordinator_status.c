@@ -176,6 +176,7 @@ void coordinator_status(struct coordinator *c, uint64_t now_ms, Graphps__Status 
     ret->stop_reason = mem_strdup(c->stop_reason);
     ret->generation = c->complete;
     ret->idle_epochs = c->idle;
+    ret->task = c->task;
     ret->metric = mem_strdup(score_name(epochs_metric(c)));
     ret->n_shards = c->shard_count;
     ret->shards = mem_array(c->shard_count, sizeof *ret->shards);

@@ -235,8 +235,8 @@ void server_abandon(struct server *server) {
 
 /* --- for /stats --- */
 
-static json_t *epoch_json(const Graphps__EpochStatus *epoch) {
-    return epoch ? coordinator_epoch_json(epoch) : json_null();
+static json_t *epoch_json(const Graphps__EpochStatus *epoch, Graphps__Task task) {
+    return epoch ? coordinator_epoch_json(epoch, task) : json_null();
 }
 
 static json_t *shard_json(const Graphps__ShardStatus *s) {
@@ -274,8 +274,8 @@ static json_t *job_json(struct server *server, uint64_t now_ms) {
     json_t *job = json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o}",
         "name", status.job, "state", status.state, "mode", status.mode, "metric", status.metric,
-        "last", epoch_json(status.last), "best", epoch_json(status.best), "epochs",
-        (json_int_t)status.epochs, "steps_per_epoch", (json_int_t)status.steps_per_epoch,
+        "last", epoch_json(status.last, status.task), "best", epoch_json(status.best, status.task),
+        "epochs", (json_int_t)status.epochs, "steps_per_epoch", (json_int_t)status.steps_per_epoch,
         "slowest_clock", (json_int_t)status.slowest_clock, "fastest_clock",
         (json_int_t)status.fastest_clock, "uptime_ms", (json_int_t)status.uptime_ms, "waiting_for",
         status.waiting_for, "stop_reason", status.stop_reason, "generation",

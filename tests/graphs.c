@@ -10,7 +10,7 @@
 #include "worker/graph/import.h"
 #include "worker/graph/partition.h"
 
-enum { STREAM_EDGES, STREAM_CENTRES, STREAM_NOISE, STREAM_SPLIT };
+enum { STREAM_EDGES, STREAM_CENTRES, STREAM_NOISE, STREAM_SPLIT, STREAM_MAP, STREAM_TARGETS };
 
 static FILE *open_csv(const char *dir, const char *name, const char *header) {
     FILE *file = fopen(test_path(dir, name), "w");
@@ -121,6 +121,50 @@ const char *graphs_multi_label(const char *root, const char *name, uint32_t n, u
     snprintf(source, sizeof source, "%s/%s-csv", root, name);
     graphs_make_multi_label(source, n, classes, degree, features, seed);
     return import_csv(source, root, name, true);
+}
+
+/* Line by line beside the features, whose digits are those that the importer reads. */
+static void write_targets(const char *dir, uint32_t n, uint32_t targets, uint32_t features,
+                          double noise, uint64_t seed) {
+    FILE *in = fopen(test_path(dir, "features.csv"), "r");
+    ck_assert_ptr_nonnull(in);
+    FILE *out = open_csv(dir, "targets.csv", "id,y");
+    for (uint32_t t = 1; t < targets; t++)
+        fprintf(out, ",y%u", t);
+    fputc('\n', out);
+    ck_assert_int_eq(fscanf(in, "%*[^\n]"), 0);
+    uint64_t map = rng_key(seed, STREAM_MAP), key = rng_key(seed, STREAM_TARGETS);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t node;
+        double sums[8] = {0};
+        ck_assert_int_eq(fscanf(in, " n%u", &node), 1);
+        for (uint32_t f = 0; f < features; f++) {
+            double value;
+            ck_assert_int_eq(fscanf(in, ",%lf", &value), 1);
+            for (uint32_t t = 0; t < targets; t++)
+                sums[t] += value * (2 * (double)rng_float(rng_at(map, t * features + f)) - 1);
+        }
+        fprintf(out, "n%u", node);
+        for (uint32_t t = 0; t < targets; t++)
+            fprintf(out, ",%.9g",
+                    3 + sums[t] +
+                        noise *
+                            (2 * (double)rng_float(rng_at(key, (uint64_t)i * targets + t)) - 1));
+        fputc('\n', out);
+    }
+    close_csv(in);
+    close_csv(out);
+}
+
+const char *graphs_regression(const char *root, const char *name, uint32_t n, uint32_t targets,
+                              uint32_t degree, uint32_t features, double noise, uint64_t seed) {
+    char source[300];
+    snprintf(source, sizeof source, "%s/%s-csv", root, name);
+    graphs_make_community(source, n, 3, degree, features, seed);
+    ck_assert_int_eq(remove(test_path(source, "labels.csv")), 0);
+    ck_assert_uint_le(targets, 8);
+    write_targets(source, n, targets, features, noise, seed);
+    return import_csv(source, root, name, false);
 }
 
 const char *graphs_partitioned(const char *root, const char *name, uint32_t n, uint32_t classes,

@@ -24,6 +24,11 @@ const char *graphs_multi_label(const char *root, const char *name, uint32_t n, u
 /* Writes such a graph's files, as graphs_make_community does. */
 void graphs_make_multi_label(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
                              uint32_t features, uint64_t seed);
+/* The same with `targets` target values a node, columns of numbers, in place of labels: a fixed
+ * linear map of the node's features as they are written, plus noise, even between -noise and noise.
+ */
+const char *graphs_regression(const char *root, const char *name, uint32_t n, uint32_t targets,
+                              uint32_t degree, uint32_t features, double noise, uint64_t seed);
 /* graphs_snapshot, and cut into parts. */
 const char *graphs_partitioned(const char *root, const char *name, uint32_t n, uint32_t classes,
                                uint32_t degree, uint32_t features, uint64_t seed, uint32_t parts,

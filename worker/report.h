@@ -9,11 +9,16 @@
 
 struct report {
     const struct store *store; /* borrowed */
-    size_t rows;               /* of a table */
+    size_t rows;               /* of a table; 0: there is none */
+    size_t histogram_rows;     /* of classes; 0: there is none */
     Graphps__Eval eval;        /* owns its tables; a report that has no validation hides them */
 };
 
-void report_init(struct report *report, const struct store *store);
+/* What there is to learn of the store's nodes. */
+Graphps__Task report_task(const struct store *store);
+/* histograms: ROC-AUC and average precision of classes are wanted (score_histogram_rows > 0). */
+void report_init(struct report *report, const struct store *store, Graphps__Task task,
+                 bool histograms);
 void report_done(struct report *report);
 /* Everything is 0 again. */
 void report_begin(struct report *report, uint32_t epoch);
@@ -23,6 +28,9 @@ void report_training(struct report *report, const struct batch *batch, const flo
 /* The validation and test nodes, of logits [owned, classes] for all of the store's own. */
 void report_validation(struct report *report, const float *logits,
                        const struct model_result *result);
+/* Links: validation and test begin anew. The caller adds the ranks and outputs of its links to what
+ * is returned (score_rank_add, score_query_add, score_auc_add), and their losses. */
+Graphps__Eval *report_links(struct report *report);
 void report_forget_validation(struct report *report);
 /* Of the validation alone, as the report of a candidate's epoch; its tables are the report's. */
 Graphps__Eval report_candidate(const struct report *report, uint32_t epoch);

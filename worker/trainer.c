@@ -62,21 +62,20 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
-    if (store->multi_labels && config->train_label_smoothing > 0)
+    if ((store->multi_labels || store->targets) && config->train_label_smoothing > 0)
         return error_set(reterr, ERR_CONFIG,
-                         "train.label_smoothing is for one label a node, but those of %s may have "
-                         "several; leave it out",
-                         store->snapshot_name);
+                         "train.label_smoothing is for one label a node, but those of %s %s; leave "
+                         "it out",
+                         store->snapshot_name,
+                         store->targets ? "have targets" : "may have several");
     int r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;
-    bool multi_label = store->multi_labels != NULL;
-    enum score metric = score_choose(config->train_metric, multi_label);
-    if (metric == SCORE_MACRO_F1 && store->classes > SCORE_CLASSES_MAX)
-        return error_set(reterr, ERR_CONFIG,
-                         "train.metric is macro_f1, which is reckoned for at most %u classes; "
-                         "snapshot %s has %u",
-                         SCORE_CLASSES_MAX, store->snapshot_name, store->classes);
+    Graphps__Task task = report_task(store);
+    enum score metric = score_choose(config->train_metric, task);
+    r = score_check_choice(metric, task, store->classes, store->snapshot_name, reterr);
+    if (r < 0)
+        return r;
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
@@ -104,8 +103,10 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
         trainer->full = full_batch_new(store, &spec.hops);
     trainer->weights = mem_array(layout->floats, sizeof(float));
     trainer->gradient = mem_array(layout->floats, sizeof(float));
-    report_init(&trainer->report, store);
+    report_init(&trainer->report, store, task,
+                metric == SCORE_ROC_AUC || metric == SCORE_AVERAGE_PRECISION);
     graphps__epoch_status__init(&trainer->last);
+    score_forget(&trainer->last);
     lock_init(&trainer->lock, LOCK_TRAINER, "trainer");
     *ret = trainer;
     return 0;
@@ -177,13 +178,13 @@ static void epoch_begin(struct trainer *trainer, uint64_t clock) {
     report_begin(&trainer->report, (uint32_t)(clock / trainer->steps_per_epoch) + 1);
 }
 
-struct score_text {
+struct logged {
     char text[16];
 };
 
-static struct score_text score_text(const struct trainer *trainer,
-                                    const Graphps__EpochStatus *epoch, enum score_set set) {
-    struct score_text ret = {"-"};
+static struct logged logged(const struct trainer *trainer, const Graphps__EpochStatus *epoch,
+                            enum score_set set) {
+    struct logged ret = {"-"};
     double score = score_of(epoch, set, trainer->metric);
     if (score >= 0)
         snprintf(ret.text, sizeof ret.text, "%.4f", score);
@@ -200,12 +201,12 @@ static void epoch_log(struct trainer *trainer, const Graphps__EpochStatus *epoch
     const char *metric = score_name(trainer->metric);
     if (eval->valid_count || eval->test_count)
         log_info("epoch ended", "epoch=%u loss=%.4f train=%s valid=%s test=%s metric=%s",
-                 eval->epoch, epoch->train_loss, score_text(trainer, epoch, SCORE_TRAIN).text,
-                 score_text(trainer, epoch, SCORE_VALID).text,
-                 score_text(trainer, epoch, SCORE_TEST).text, metric);
+                 eval->epoch, epoch->train_loss, logged(trainer, epoch, SCORE_TRAIN).text,
+                 logged(trainer, epoch, SCORE_VALID).text, logged(trainer, epoch, SCORE_TEST).text,
+                 metric);
     else
         log_info("epoch ended", "epoch=%u loss=%.4f train=%s metric=%s", eval->epoch,
-                 epoch->train_loss, score_text(trainer, epoch, SCORE_TRAIN).text, metric);
+                 epoch->train_loss, logged(trainer, epoch, SCORE_TRAIN).text, metric);
 }
 
 static void evaluate(struct trainer *trainer) {

@@ -252,7 +252,10 @@ char *imports_labels(const struct snapshot *s) {
             }
         if (several && labels[i] >= 0 && !any)
             add(&text, "none");
-        else if (!several && labels[i] >= 0)
+        const float *targets = s->targets.data;
+        for (uint64_t k = 0; targets && labels[i] >= 0 && k < s->classes; k++)
+            add(&text, "%s%g", k ? "/" : "", (double)targets[i * s->classes + k]);
+        if (!several && !targets && labels[i] >= 0)
             add_class(&text, s, (uint64_t)labels[i]);
     }
     return text.bytes;
@@ -328,9 +331,10 @@ void imports_check(const struct imports_case *wanted) {
     options.version = "1.0.0";
     if (!options.edges || options.source)
         options.source = options.source ? test_path(dir, options.source) : dir;
-    const char **paths[] = {&options.edges, &options.valid_edges, &options.test_edges,
-                            &options.nodes, &options.features,    &options.labels,
-                            &options.train, &options.valid,       &options.test};
+    const char **paths[] = {&options.edges,   &options.valid_edges, &options.test_edges,
+                            &options.nodes,   &options.features,    &options.labels,
+                            &options.targets, &options.train,       &options.valid,
+                            &options.test};
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
         if (*paths[i])
             *paths[i] = test_path(dir, *paths[i]);

@@ -35,6 +35,7 @@ struct snapshot *imports_good(const struct import_options *options, struct impor
 
 /* As text, free() it. nodes: "a b"; edges by target, in the order of the snapshot: "a>b", with
  * ":type" and "*weight" where there are some; labels: "red - 2" or, several, "red+2 - none";
+ * targets: "0.5 - 3", or "0.5/1 - 3/2";
  * splits: "tvx." for train, valid, test, none; features: "1,0;2,5"; types: "user item". */
 char *imports_nodes(const struct snapshot *snapshot);
 char *imports_edges(const struct snapshot *snapshot);

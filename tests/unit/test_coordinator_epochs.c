@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "proto/score.h"
 #include "tests/test.h"
 #include "tests/unit/coord.h"
 
@@ -401,7 +402,7 @@ static int table_eval(uint32_t rank, uint32_t epoch, bool multi_label, uint64_t 
     eval.train_count = eval.valid_count = 10;
     eval.valid_correct = correct;
     eval.classes = 2;
-    eval.multi_label = multi_label;
+    eval.task = multi_label ? GRAPHPS__TASK__MULTI_LABEL : GRAPHPS__TASK__SINGLE_LABEL;
     eval.n_valid_counts = 6;
     eval.valid_counts = copy;
     return coordinator_eval(coord.c, &coord.conns[rank], &eval, coord.now, reterr);
@@ -443,11 +444,9 @@ START_TEST(test_metric) {
         const char *name;
         uint32_t best;
     } rows[] = {
-        {TRAIN_METRIC_AUTO, false, "accuracy", 1},
-        {TRAIN_METRIC_AUTO, true, "micro_f1", 2},
-        {TRAIN_METRIC_ACCURACY, true, "accuracy", 1},
-        {TRAIN_METRIC_MACRO_F1, false, "macro_f1", 2},
-        {TRAIN_METRIC_MICRO_F1, false, "micro_f1", 2},
+        {TRAIN_METRIC_AUTO, false, "accuracy", 1},  {TRAIN_METRIC_AUTO, true, "micro_f1", 2},
+        {1 + SCORE_ACCURACY, true, "accuracy", 1},  {1 + SCORE_MACRO_F1, false, "macro_f1", 2},
+        {1 + SCORE_MICRO_F1, false, "micro_f1", 2},
     };
     coord_begin(CONSISTENCY_BSP);
     coord.config->train_metric = rows[_i].option;

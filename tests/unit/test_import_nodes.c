@@ -100,6 +100,49 @@ static const struct imports_case labels[] = {
      .message = "labels.csv:3:1: node \"a\" has a label already"},
 };
 
+static const struct imports_case targets[] = {
+    {.about = "a number a node, missing in every spelling; a file that names no new node",
+     .files = {{"edges.csv", "a,b\nc,d\n"},
+               {"features.csv", "id,x\na,1\nb,2\nc,3\nd,4\n"},
+               {"targets.csv", "id,y\nb,-1\na,0.25\nc,nan\nd,\n"}},
+     .labels = "0.25 -1 - -"},
+    {.about = "several, one of them missing; nodes numbered as they come",
+     .files = {{"edges.csv", "5,3\n"}, {"t.txt", "id x y\n3 1 2e3\n5 -4 nan\n"}},
+     .options = {.targets = "t.txt"},
+     .nodes = "3 5",
+     .labels = "1/2000 -"},
+    {.about = "a ratio of those that have them",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "a,0\nb,\n"}},
+     .options = {.ratio = {1, 0, 0}},
+     .labels = "0 -",
+     .splits = "t."},
+    {.about = "a word",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "id,y\na,1\nb,high\n"}},
+     .code = ERR_FORMAT,
+     .message = "targets.csv:3:3: \"high\" is not a number"},
+    {.about = "an infinite one",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "id,y\na,1e39\n"}},
+     .code = ERR_NOT_FINITE,
+     .message = "target 0 of node \"a\" is infinite"},
+    {.about = "a node twice",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "id,y\na,1\na,2\n"}},
+     .code = ERR_FORMAT,
+     .message = "targets.csv:3:1: node \"a\" has targets already"},
+    {.about = "ids alone",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "a\nb\n"}},
+     .code = ERR_FORMAT,
+     .message = "its rows should be a node's id and the values"},
+    {.about = "labels too",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "a,1\n"}, {"labels.csv", "a,1\n"}},
+     .code = ERR_USAGE,
+     .message = "nodes have labels or targets"},
+    {.about = "several labels",
+     .files = {{"edges.csv", "a,b\n"}, {"targets.csv", "a,1\n"}},
+     .options = {.multi_label = true},
+     .code = ERR_USAGE,
+     .message = "--multi-label is for labels"},
+};
+
 #define FOUR                                                                                       \
     {"edges.csv", "a,b\nc,d\n"}, {                                                                 \
         "labels.csv", "a,0\nb,0\nc,1\nd,1\n"                                                       \
@@ -148,6 +191,7 @@ static const struct imports_case splits[] = {
 CASES(nodes)
 CASES(features)
 CASES(labels)
+CASES(targets)
 CASES(splits)
 
 /* More than 256 types of nodes have no room in a byte. */
@@ -227,6 +271,7 @@ int main(void) {
     tcase_add_loop_test(tcase, test_nodes, 0, ARRAY_LEN(nodes));
     tcase_add_loop_test(tcase, test_features, 0, ARRAY_LEN(features));
     tcase_add_loop_test(tcase, test_labels, 0, ARRAY_LEN(labels));
+    tcase_add_loop_test(tcase, test_targets, 0, ARRAY_LEN(targets));
     tcase_add_loop_test(tcase, test_splits, 0, ARRAY_LEN(splits));
     tcase_add_test(tcase, test_many_types);
     tcase_add_test(tcase, test_ratio);

@@ -8,6 +8,7 @@
 #include "worker/graph/snapshot.h"
 #include "worker/model/loss.h"
 #include "worker/model/loss_multi.h"
+#include "worker/model/loss_square.h"
 
 /* Equal logits: log of the number of classes, whatever their size; sums go to the right split, and
  * nodes without a label to none. */
@@ -261,6 +262,59 @@ START_TEST(smoothed_labels) {
 }
 END_TEST
 
+/* Regression: the mean over targets of squared and absolute errors, summed by split over nodes that
+ * have targets; the gradient is the loss's derivative, by finite differences (exact of a parabola,
+ * but for rounding), and 0 in rows that do not train. */
+START_TEST(squared_errors) {
+    enum { N = 1500, T = 3 }; /* enough for threads */
+    float *outputs = mem_array(N * T, sizeof *outputs), *values = mem_array(N * T, sizeof *values);
+    float *slopes = mem_array(N * T, sizeof *slopes), *weights = mem_array(N, sizeof *weights);
+    int32_t labels[N];
+    uint8_t split[N];
+    uint32_t count = 0;
+    double squares[4] = {0}, sizes[4] = {0};
+    for (size_t i = 0; i < N; i++) {
+        labels[i] = rng_below(rng_at(3, i), 5) ? 0 : -1;
+        split[i] = (uint8_t)rng_below(rng_at(4, i), 4);
+        weights[i] = 0.5F + rng_float(rng_at(5, i));
+        count += labels[i] >= 0 && split[i] == SPLIT_TRAIN;
+        for (size_t k = i * T; k < (i + 1) * T; k++) {
+            outputs[k] = rng_float(rng_at(1, k)) * 6 - 3;
+            values[k] = rng_float(rng_at(2, k)) * 6 - 3;
+            slopes[k] = NAN;
+            double error = labels[i] >= 0 ? (double)outputs[k] - (double)values[k] : 0;
+            squares[split[i]] += error * error / T;
+            sizes[split[i]] += fabs(error) / T;
+        }
+    }
+    struct model_result result, above, below;
+    loss_square_forward(N, T, outputs, labels, values, split, &result);
+    for (int s = SPLIT_NONE; s <= SPLIT_TEST; s++) {
+        ck_assert_double_eq_tol(result.loss_sum[s], squares[s], 1e-9 * squares[s]);
+        ck_assert_double_eq_tol(result.absolute_sum[s], sizes[s], 1e-9 * sizes[s]);
+        ck_assert_uint_eq(result.correct[s], 0);
+    }
+    ck_assert_uint_eq(result.count[SPLIT_TRAIN], count);
+    loss_square_backward(N, T, outputs, labels, values, split, weights, count, slopes);
+    for (size_t k = 0; k < N * T; k += 7) {
+        float at = outputs[k];
+        outputs[k] = at + 0.25F;
+        loss_square_forward(N, T, outputs, labels, values, split, &above);
+        outputs[k] = at - 0.25F;
+        loss_square_forward(N, T, outputs, labels, values, split, &below);
+        outputs[k] = at;
+        double slope = (above.loss_sum[SPLIT_TRAIN] - below.loss_sum[SPLIT_TRAIN]) / 0.5;
+        ck_assert_double_eq_tol(slopes[k], slope * (double)weights[k / T] / count, 1e-6 / count);
+        if (labels[k / T] < 0 || split[k / T] != SPLIT_TRAIN)
+            ck_assert(slopes[k] == 0);
+    }
+    mem_free(outputs);
+    mem_free(values);
+    mem_free(slopes);
+    mem_free(weights);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("loss");
     TCase *tcase = tcase_create("loss");
@@ -271,6 +325,7 @@ int main(void) {
     tcase_add_test(tcase, large_logits_of_several_labels);
     tcase_add_test(tcase, many_classes);
     tcase_add_test(tcase, smoothed_labels);
+    tcase_add_test(tcase, squared_errors);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

@@ -1,4 +1,4 @@
-/* Features, labels, splits and edges from .npy and .npz files. */
+/* Features, labels, targets, splits and edges from .npy and .npz files. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -327,6 +327,36 @@ int array_labels(struct build *build, const char *path, struct error *reterr) {
             if (r == 0)
                 r = build_label(build, &place, i, missing, label, reterr);
         }
+    array_done(&array);
+    return r;
+}
+
+/* [n] or [n, targets] */
+int array_targets(struct build *build, const char *path, struct error *reterr) {
+    struct array array;
+    const char *name;
+    int r = array_open(build, path, &array, reterr);
+    if (r == 0 && array.npz)
+        r = npz_first(array.npz, 1, &array.npy, &name, NULL) < 0
+                ? npz_first(array.npz, 2, &array.npy, &name, reterr)
+                : 0;
+    if (r == 0)
+        r = array_expect(&array, array.npy.dims == 1 || array.npy.dims == 2,
+                         "a number for each node, or [nodes, targets]", reterr);
+    if (r == 0)
+        r = nodes_agree(build, &array, array.npy.shape[0], reterr);
+    struct place place = place_item(path, 0);
+    if (r == 0)
+        r = build_targets_begin(build, &place, array.npy.dims == 2 ? array.npy.shape[1] : 1,
+                                reterr);
+    uint32_t targets = build->classes;
+    _cleanup_(mem_free_p) float *row = r == 0 ? mem_array(targets, sizeof *row) : NULL;
+    for (uint64_t i = 0; r == 0 && i < build->nodes; i++) {
+        for (uint64_t k = 0; k < targets; k++)
+            row[k] = (float)npy_double(&array.npy, i * targets + k);
+        place.number = i;
+        r = build_target_row(build, &place, i, row, reterr);
+    }
     array_done(&array);
     return r;
 }

@@ -41,6 +41,7 @@ struct batch {
     const int32_t *labels; /* [n_output], -1: none */
     /* [n_output, classes] 0 or 1, where a node may have several labels, else NULL */
     const uint8_t *multi_labels;
+    const float *targets; /* [n_output, classes], of regression, else NULL; labels are 0 or -1 */
     const uint8_t *split; /* [n_output] enum split */
     /* [n_output] what each output's loss counts for, where the sampler does not take all training
      * nodes equally often; NULL: 1 */

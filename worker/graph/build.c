@@ -38,6 +38,7 @@ void build_done(struct build *build) {
     mem_free(build->split);
     mem_free(build->node_types);
     mem_free(build->label_pairs);
+    mem_free(build->targets);
     mem_free(build->valid_edges.items);
     mem_free(build->test_edges.items);
 }
@@ -86,6 +87,9 @@ int build_nodes(struct build *build, uint64_t nodes, struct error *reterr) {
         build->split = mem_resize(build->split, old, cap);
         if (build->node_types)
             build->node_types = mem_resize(build->node_types, old, cap);
+        size_t row = build->classes * sizeof *build->targets;
+        if (build->targets)
+            build->targets = mem_resize(build->targets, old * row, cap * row);
         for (uint64_t i = old; i < cap; i++)
             build->labels[i] = LABEL_UNSEEN;
         build->cap = cap;
@@ -242,6 +246,38 @@ int build_label_one_more(struct build *build, const struct place *place, uint64_
     build_labelled(build, node);
     if (label >= build->classes)
         build->classes = (uint32_t)label + 1;
+    return 0;
+}
+
+int build_targets_begin(struct build *build, const struct place *place, uint64_t targets,
+                        struct error *reterr) {
+    if (targets < 1 || targets > TARGETS_MAX)
+        return error_set(reterr, ERR_RANGE, "%s: %llu targets a node; there must be 1 to %u",
+                         place->path, (unsigned long long)targets, TARGETS_MAX);
+    build->classes = (uint32_t)targets;
+    build->targets = mem_array((build->cap + 1) * targets, sizeof *build->targets);
+    return 0;
+}
+
+int build_target_row(struct build *build, const struct place *place, uint64_t node,
+                     const float *values, struct error *reterr) {
+    char name[96];
+    if (build->labels[node] != LABEL_UNSEEN)
+        return build_reject(place, ERR_FORMAT, reterr, "node %s has targets already",
+                            build_name(build, node, name, sizeof name));
+    bool missing = false;
+    for (uint32_t k = 0; k < build->classes; k++) {
+        missing |= isnan(values[k]);
+        if (isinf(values[k]))
+            return build_reject(place, ERR_NOT_FINITE, reterr,
+                                "target %u of node %s is infinite; every target must be a finite "
+                                "number (32 bits: below 3.4e38), or nan or nothing where there is "
+                                "none",
+                                k, build_name(build, node, name, sizeof name));
+    }
+    build->labels[node] = missing ? -1 : 0;
+    if (!missing)
+        memcpy(build->targets + node * build->classes, values, build->classes * sizeof *values);
     return 0;
 }
 

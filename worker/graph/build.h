@@ -13,6 +13,7 @@
 
 #define LABEL_MAX (1 << 20)
 #define FEATURE_DIM_MAX (1u << 24)
+#define TARGETS_MAX 4096u
 
 /* Where in the user's files something stands: "path:line:column" of a text, whose rows may be left
  * out when they are wrong, or "path[row]" of an array. */
@@ -58,6 +59,7 @@ struct build {
     uint32_t feature_dim, classes;
     struct npy_writer *features;
     char **class_names;   /* [classes] or NULL */
+    float *targets;       /* [cap, classes]; NULL: labels are classes */
     int32_t *label_pairs; /* [label_pair_count, 2] node, class; several labels a node */
     uint64_t label_pair_count, label_pair_cap;
 
@@ -113,6 +115,12 @@ int build_label_one_more(struct build *build, const struct place *place, uint64_
 void build_labelled(struct build *build, uint64_t node);
 /* It has no labels after all: those beyond the first pairs were its. */
 void build_unlabelled(struct build *build, uint64_t node, uint64_t pairs);
+/* Regression: every node has so many target values, in place of labels. The nodes' rows follow, [n]
+ * values each; a nan among them: the node has none. */
+int build_targets_begin(struct build *build, const struct place *place, uint64_t targets,
+                        struct error *reterr);
+int build_target_row(struct build *build, const struct place *place, uint64_t node,
+                     const float *values, struct error *reterr);
 int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
                 struct error *reterr);
 /* Labelled nodes to train, valid, test by options->ratio. ERR_USAGE when there are none. */

@@ -47,8 +47,13 @@ static void renumber_columns(struct build *build, const int32_t *numbers) {
     int32_t *labels = mem_array(build->nodes + 1, sizeof *labels);
     uint8_t *split = mem_alloc(build->nodes + 1);
     uint8_t *types = build->node_types ? mem_alloc(build->nodes + 1) : NULL;
+    size_t row = build->targets ? build->classes : 0;
+    float *targets = build->targets ? mem_array((build->nodes + 1) * row, sizeof *targets) : NULL;
     for (uint64_t i = 0; i < build->nodes; i++) {
         labels[numbers[i]] = build->labels[i];
+        if (targets)
+            memcpy(targets + (uint64_t)numbers[i] * row, build->targets + i * row,
+                   row * sizeof *targets);
         split[numbers[i]] = build->split[i];
         if (types)
             types[numbers[i]] = build->node_types[i];
@@ -56,6 +61,8 @@ static void renumber_columns(struct build *build, const int32_t *numbers) {
     mem_free(build->labels);
     mem_free(build->split);
     mem_free(build->node_types);
+    mem_free(build->targets);
+    build->targets = targets;
     build->labels = labels;
     build->split = split;
     build->node_types = types;

@@ -222,6 +222,11 @@ static bool labels_differ(const struct sides *sides, uint64_t in_a, uint64_t in_
     int32_t label_b = ((const int32_t *)b->labels.data)[in_b];
     if (label_a < 0 || label_b < 0)
         return (label_a < 0) != (label_b < 0);
+    const float *targets_a = a->targets.data, *targets_b = b->targets.data;
+    if (targets_a || targets_b)
+        return !targets_a || !targets_b || a->classes != b->classes ||
+               memcmp(targets_a + in_a * a->classes, targets_b + in_b * b->classes,
+                      a->classes * sizeof *targets_a) != 0;
     if (!many_a && !many_b)
         return sides->class_of[label_a] != label_b;
     if (!many_a || !many_b)

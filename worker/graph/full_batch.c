@@ -123,6 +123,7 @@ struct full_batch *full_batch_new(const struct store *store, const struct hops *
     batch->features = full->features ? full->features : store->features;
     batch->labels = store->labels;
     batch->multi_labels = store->multi_labels;
+    batch->targets = store->targets;
     batch->split = store->split;
     batch->train_count = (uint32_t)store->train_nodes;
     return full;

@@ -105,6 +105,7 @@ static int write_arrays(struct build *build, struct error *reterr) {
         {"indptr", NPY_I8, build->nodes + 1, 0, build->csr.indptr},
         {"indices", NPY_I4, summary->edges, 0, build->csr.indices},
         {"labels", NPY_I4, build->nodes, 0, build->labels},
+        {"targets", NPY_F4, build->nodes, build->classes, build->targets},
         {"split", NPY_U1, build->nodes, 0, build->split},
         {"node_types", NPY_U1, build->nodes, 0, build->node_types},
         {"edge_types", NPY_I4, summary->edges, 0, build->csr.types},
@@ -157,6 +158,7 @@ static void summarize(struct build *build) {
     summary->nodes = build->nodes;
     summary->feature_dim = build->feature_dim;
     summary->classes = build->classes;
+    summary->regression = build->targets != NULL;
     summary->train = counts[SPLIT_TRAIN];
     summary->valid = counts[SPLIT_VALID];
     summary->test = counts[SPLIT_TEST];

@@ -23,7 +23,7 @@ struct import_options {
     const char *split;   /* OGB: folder below split/; NULL: the only one there is */
 
     /* Files instead of those that source has under the usual names; NULL: those. */
-    const char *edges, *valid_edges, *test_edges, *nodes, *features, *labels;
+    const char *edges, *valid_edges, *test_edges, *nodes, *features, *labels, *targets;
     const char *train, *valid, *test;
 
     /* Columns of the edges' text, by name or by number from 1; NULL: the usual ones. For OGB x of
@@ -51,11 +51,11 @@ struct import_summary {
     uint64_t valid_edges, test_edges;
     uint64_t set_aside; /* entries that left the graph, for those edges are set aside */
     uint32_t feature_dim, classes, node_types, edge_types;
-    bool weighted, multi_label, half;
-    uint64_t train, valid, test; /* labelled nodes of each */
-    uint64_t unlabelled;         /* of all nodes */
-    const char *ids;             /* "0 to n-1", "integers" or "texts" */
-    char types[256];             /* "29858 user, 40981 item", cut with ... when there are many */
+    bool weighted, multi_label, regression, half; /* regression: classes are target values */
+    uint64_t train, valid, test;                  /* labelled nodes of each */
+    uint64_t unlabelled;                          /* of all nodes */
+    const char *ids;                              /* "0 to n-1", "integers" or "texts" */
+    char types[256]; /* "29858 user, 40981 item", cut with ... when there are many */
     struct rejects rejects;
     char remarks[2048]; /* lines on files that are not quite as they should be */
     char dir[4096];

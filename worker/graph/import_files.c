@@ -12,7 +12,7 @@ enum { TEXTS = 1, ARRAYS = 2, MATRICES = 4 };
 
 /* Paths, to be mem_freed; NULL: there is none. */
 struct files {
-    char *edges, *valid_edges, *test_edges, *nodes, *features, *labels;
+    char *edges, *valid_edges, *test_edges, *nodes, *features, *labels, *targets;
     char *splits[4], *split; /* splits[SPLIT_TRAIN] .. */
 };
 
@@ -23,6 +23,7 @@ static void files_done(struct files *files) {
     mem_free(files->nodes);
     mem_free(files->features);
     mem_free(files->labels);
+    mem_free(files->targets);
     for (size_t i = 0; i < ARRAY_LEN(files->splits); i++)
         mem_free(files->splits[i]);
     mem_free(files->split);
@@ -110,6 +111,7 @@ static int find_in_directory(const struct import_options *options, struct files 
         {{"nodes"}, options->nodes, &files->nodes},
         {{"features"}, options->features, &files->features},
         {{"labels"}, options->labels, &files->labels},
+        {{"targets"}, options->targets, &files->targets},
         {{"train", "train_mask"}, options->train, &files->splits[SPLIT_TRAIN]},
         {{"valid", "val", "val_mask"}, options->valid, &files->splits[SPLIT_VALID]},
         {{"test", "test_mask"}, options->test, &files->splits[SPLIT_TEST]},
@@ -145,6 +147,7 @@ static int find_files(const struct import_options *options, struct files *files,
         {"nodes", options->nodes, &files->nodes},
         {"features", options->features, &files->features},
         {"labels", options->labels, &files->labels},
+        {"targets", options->targets, &files->targets},
         {"train", options->train, &files->splits[SPLIT_TRAIN]},
         {"valid", options->valid, &files->splits[SPLIT_VALID]},
         {"test", options->test, &files->splits[SPLIT_TEST]},
@@ -162,6 +165,13 @@ static int find_files(const struct import_options *options, struct files *files,
             "%s: there is no edges.csv (or .tsv, .txt, .npy, .npz, .mtx; texts also .gz), "
             "nor edge_index.npy; --edges names another file",
             options->source);
+    if (r == 0 && files->labels && files->targets)
+        r = error_set(reterr, ERR_USAGE,
+                      "both %s and %s are there; nodes have labels or targets: remove one",
+                      files->labels, files->targets);
+    if (r == 0 && files->targets && options->multi_label)
+        r = error_set(reterr, ERR_USAGE, "--multi-label is for labels, and there are targets: %s",
+                      files->targets);
     for (enum split s = SPLIT_TRAIN; r == 0 && files->split && s <= SPLIT_TEST; s++)
         if (files->splits[s])
             r = error_set(reterr, ERR_USAGE, "both %s and %s are there; remove one", files->split,
@@ -169,8 +179,8 @@ static int find_files(const struct import_options *options, struct files *files,
     return r;
 }
 
-/* Who says which nodes there are: a file of nodes, features, or labels without ids; else all that
- * edges and labels name are. */
+/* Who says which nodes there are: a file of nodes, features, or labels (or targets) without ids;
+ * else all that edges and labels name are. */
 static int read_nodes(struct build *build, const struct files *files, struct error *reterr) {
     int r = 0;
     bool text_ids = !is_array(files->edges) && !is_matrix(files->edges);
@@ -188,6 +198,8 @@ static int read_nodes(struct build *build, const struct files *files, struct err
         r = text_features(build, &rows, 0, 0, reterr);
     } else if (r == 0 && files->labels && is_array(files->labels) && build->open)
         return array_labels(build, files->labels, reterr);
+    else if (r == 0 && files->targets && is_array(files->targets) && build->open)
+        return array_targets(build, files->targets, reterr);
     if (r == 0 && build->open && text_ids)
         build->ids = ids_new();
     return r;
@@ -296,6 +308,11 @@ static int read_files(struct build *build, const struct files *files, struct err
         r = is_array(files->labels) ? array_labels(build, files->labels, reterr)
                                     : text_labels(build, &rows, reterr);
     }
+    bool targets_read =
+        files->targets && is_array(files->targets) && build->nodes_path == files->targets;
+    if (r == 0 && files->targets && !targets_read)
+        r = is_array(files->targets) ? array_targets(build, files->targets, reterr)
+                                     : text_targets(build, files->targets, reterr);
     /* A split names nodes that are there. */
     bool open = build->open;
     build->arrived = open;

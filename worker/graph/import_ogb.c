@@ -483,9 +483,10 @@ static void name_nodes(struct build *build, const struct ogb *ogb) {
 /* What the user's options mean for other formats only. */
 static int check_options(const struct import_options *options, struct error *reterr) {
     if (options->edges || options->valid_edges || options->test_edges || options->nodes ||
-        options->features || options->labels || options->train || options->valid || options->test ||
-        options->from || options->to || options->header != HEADER_AUTO || options->delimiter ||
-        options->bipartite || options->multi_label)
+        options->features || options->labels || options->targets || options->train ||
+        options->valid || options->test || options->from || options->to ||
+        options->header != HEADER_AUTO || options->delimiter || options->bipartite ||
+        options->multi_label)
         return error_set(reterr, ERR_USAGE,
                          "--format ogb: the layout says where everything is; options that name "
                          "files and columns do not go with it, but --weight X and --type X (of "

@@ -70,6 +70,8 @@ static uint64_t expect(const struct cut *cut, const struct desk *desk, uint32_t 
         node_bytes += s->feature_dim * npy_item_bytes(s->features.type);
     if (s->multi_labels.data)
         node_bytes += s->classes;
+    if (s->targets.data)
+        node_bytes += s->classes * sizeof(float);
     if (s->node_type.data)
         node_bytes += 1;
     uint64_t entry_bytes = 4 + (s->edge_weights.data ? 4 : 0) + (s->edge_type.data ? 4 : 0);
@@ -315,6 +317,7 @@ static int write_arrays(struct cut *cut, const struct desk *desk, struct part *p
         {"labels", &s->labels, 0},
         {"split", &s->split, 0},
         {"multi_labels", &s->multi_labels, s->classes},
+        {"targets", &s->targets, s->classes},
         {"node_types", &s->node_type, 0},
     };
     int r = write_rows(cut, desk, part, dir, reterr);

@@ -27,6 +27,7 @@
  *   and, where the snapshot has them, of the same type as there:
  *     features.npy      float32 or float16 [l, feature_dim]; absent when feature_dim is 0
  *     multi_labels.npy  uint8 [l, classes]
+ *     targets.npy       float32 [l, classes]
  *     node_types.npy    uint8 [l]
  *     edge_weights.npy  float32 [m]    in the order of indices
  *     edge_types.npy    int32 [m]      in the order of indices

@@ -25,6 +25,8 @@ int text_columns(struct build *build, const char *path, size_t *ret, struct erro
 /* One label a row; without ids several columns are 0 or 1 for each class. Words, with ids only, are
  * numbered in sorted order. */
 int text_labels(struct build *build, const struct part_rows *rows, struct error *reterr);
+/* An id and the node's target values, as many in each row. */
+int text_targets(struct build *build, const char *path, struct error *reterr);
 /* Ids, one a row, of one split. Integers without ids are those of limit nodes from first on; limit
  * 0: all. */
 int text_split(struct build *build, const char *path, enum split split, uint64_t first,
@@ -67,6 +69,7 @@ int text_types(struct build *build, const char *path, int32_t **ret, uint64_t *r
 /* The same from .npy and .npz files. Without ids of their own: row k is node k. */
 int array_features(struct build *build, const char *path, struct error *reterr);
 int array_labels(struct build *build, const char *path, struct error *reterr);
+int array_targets(struct build *build, const char *path, struct error *reterr);
 /* Numbers of nodes, or a mask of all. */
 int array_split(struct build *build, const char *path, enum split split, struct error *reterr);
 int array_split_column(struct build *build, const char *path, struct error *reterr);

@@ -137,11 +137,15 @@ static void gather(const struct store *store, struct slot *slot) {
         slot->labels.items[i] = store->labels[locals[i]];
         slot->split.items[i] = store->split[locals[i]];
     }
-    if (!store->multi_labels)
-        return;
     size_t classes = store->classes;
-    RESERVE(&slot->multi_labels, n_output * classes);
-    for (uint32_t i = 0; i < n_output; i++)
+    if (store->multi_labels)
+        RESERVE(&slot->multi_labels, n_output * classes);
+    if (store->targets)
+        RESERVE(&slot->targets, n_output * classes);
+    for (uint32_t i = 0; store->targets && i < n_output; i++)
+        memcpy(slot->targets.items + i * classes, store->targets + (size_t)locals[i] * classes,
+               classes * sizeof(float));
+    for (uint32_t i = 0; store->multi_labels && i < n_output; i++)
         memcpy(slot->multi_labels.items + i * classes,
                store->multi_labels + (size_t)locals[i] * classes, classes);
 }
@@ -158,6 +162,7 @@ static void make_batch(struct maker *maker, struct slot *slot, uint64_t step) {
     batch->features = slot->features.items;
     batch->labels = slot->labels.items;
     batch->multi_labels = sampler->store->multi_labels ? slot->multi_labels.items : NULL;
+    batch->targets = sampler->store->targets ? slot->targets.items : NULL;
     batch->split = slot->split.items;
 }
 
@@ -347,8 +352,8 @@ struct sampler *sampler_new_trial(const struct store *store, const struct config
 
 static size_t slot_bytes(const struct slot *slot) {
     size_t bytes = BYTES(slot->nodes) + BYTES(slot->locals) + BYTES(slot->features) +
-                   BYTES(slot->labels) + BYTES(slot->multi_labels) + BYTES(slot->split) +
-                   BYTES(slot->loss_weights);
+                   BYTES(slot->labels) + BYTES(slot->multi_labels) + BYTES(slot->targets) +
+                   BYTES(slot->split) + BYTES(slot->loss_weights);
     for (size_t l = 0; l < HOPS_MAX; l++) {
         const struct slot_layer *layer = &slot->layers[l];
         bytes += BYTES(layer->indptr) + BYTES(layer->indices) + BYTES(layer->weights) +
@@ -413,6 +418,7 @@ static void slot_done(struct slot *slot) {
     mem_free(slot->features.items);
     mem_free(slot->labels.items);
     mem_free(slot->multi_labels.items);
+    mem_free(slot->targets.items);
     mem_free(slot->split.items);
     mem_free(slot->loss_weights.items);
 }

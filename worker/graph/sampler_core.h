@@ -56,6 +56,7 @@ struct slot {
     GROWING(float) features;
     GROWING(int32_t) labels;
     GROWING(uint8_t) multi_labels; /* where the store has them */
+    GROWING(float) targets;        /* the same */
     GROWING(uint8_t) split;
     GROWING(float) loss_weights;
     uint64_t ready; /* the batch in it counts so many since first_step; 0: none (sampler's lock) */

@@ -7,6 +7,7 @@
 
 #include "common/file.h"
 #include "common/mem.h"
+#include "common/vec.h"
 #include "worker/graph/csr.h"
 #include "worker/graph/manifest.h"
 #include "worker/graph/version.h"
@@ -214,6 +215,8 @@ static int open_optional(struct snapshot *s, const json_t *manifest, struct erro
     int r = open_features(s, reterr);
     if (r == 0 && manifest_has_file(manifest, "multi_labels.npy"))
         r = open_array(s, "multi_labels", NPY_U1, s->nodes, s->classes, &s->multi_labels, reterr);
+    if (r == 0 && manifest_has_file(manifest, "targets.npy"))
+        r = open_array(s, "targets", NPY_F4, s->nodes, s->classes, &s->targets, reterr);
     if (r == 0 && s->node_types)
         r = open_array(s, "node_types", NPY_U1, s->nodes, 0, &s->node_type, reterr);
     if (r == 0 && s->edge_types)
@@ -240,6 +243,13 @@ static int check_nodes(const struct snapshot *s, struct error *reterr) {
             return error_set(reterr, ERR_FORMAT,
                              "%s: label %d, split %u or type of node %llu out of range", s->dir,
                              labels[i], split[i], (unsigned long long)i);
+    const float *targets = s->targets.data;
+    for (uint64_t i = 0; targets && i < s->nodes; i++)
+        if (labels[i] > 0 ||
+            (labels[i] == 0 && !vec()->finite(targets + i * s->classes, s->classes)))
+            return error_set(reterr, ERR_FORMAT,
+                             "%s/targets.npy: the targets of node %llu are wrong", s->dir,
+                             (unsigned long long)i);
     return 0;
 }
 
@@ -296,8 +306,8 @@ int snapshot_trainable(const struct snapshot *s, struct error *reterr) {
     if (s->classes == 0)
         return error_set(
             reterr, ERR_CONFIG,
-            "%s@%s has no labels, and models here learn the classes of nodes; import it "
-            "with --labels",
+            "%s@%s has no labels and no targets, and models here learn those of nodes; import it "
+            "with --labels or --targets",
             s->name, s->version);
     return 0;
 }
@@ -311,10 +321,10 @@ static void free_names(char **names, uint32_t count) {
 struct snapshot *snapshot_close(struct snapshot *s) {
     if (!s)
         return NULL;
-    struct npy *arrays[] = {&s->indptr,       &s->indices,      &s->labels,     &s->split,
-                            &s->features,     &s->multi_labels, &s->node_type,  &s->edge_type,
-                            &s->edge_weights, &s->valid_edges,  &s->test_edges, &s->ids,
-                            &s->id_offsets,   &s->id_bytes};
+    struct npy *arrays[] = {&s->indptr,    &s->indices,      &s->labels,      &s->split,
+                            &s->features,  &s->multi_labels, &s->targets,     &s->node_type,
+                            &s->edge_type, &s->edge_weights, &s->valid_edges, &s->test_edges,
+                            &s->ids,       &s->id_offsets,   &s->id_bytes};
     for (size_t i = 0; i < ARRAY_LEN(arrays); i++)
         npy_close(arrays[i]);
     free_names(s->class_names, s->classes);

@@ -17,6 +17,7 @@
  *   and, where the graph has them:
  *     features.npy      float32 or float16 [n, f]
  *     multi_labels.npy  uint8 [n, c]   0 or 1; for graphs with several labels a node
+ *     targets.npy       float32 [n, c] regression: c values a node; labels are 0, or -1: none
  *     node_types.npy    uint8 [n]      index of manifest's node_types
  *     edge_types.npy    int32 [m]      index of manifest's edge_types, in the order of indices
  *     edge_weights.npy  float32 [m]    in the order of indices
@@ -44,7 +45,7 @@ struct snapshot {
     char **node_type_names, **edge_type_names; /* [node_types], [edge_types] */
     struct npy indptr, indices, labels, split;
     /* data is NULL in those that are absent */
-    struct npy features, multi_labels, node_type, edge_type, edge_weights;
+    struct npy features, multi_labels, targets, node_type, edge_type, edge_weights;
     struct npy valid_edges, test_edges, ids, id_offsets, id_bytes;
 };
 

@@ -116,6 +116,7 @@ static int map_arrays(struct store *store, const json_t *manifest, const char *d
         {"split.npy", NPY_U1, store->local, 0, (const void **)&store->split},
         {"multi_labels.npy", NPY_U1, store->local, store->classes,
          (const void **)&store->multi_labels},
+        {"targets.npy", NPY_F4, store->local, store->classes, (const void **)&store->targets},
         {"node_types.npy", NPY_U1, store->local, 0, (const void **)&store->node_type},
         {"edge_types.npy", NPY_I4, edges, 0, (const void **)&store->edge_type},
         {"edge_weights.npy", NPY_F4, edges, 0, (const void **)&store->edge_weights},
@@ -217,9 +218,13 @@ static int check_arrays(const struct store *store, const char *dir, uint64_t edg
                           dir, (unsigned long long)l);
         else if (store->labels[l] < -1 ||
                  (store->labels[l] >= 0 && (uint32_t)store->labels[l] >= store->classes) ||
-                 store->split[l] > SPLIT_TEST)
+                 store->split[l] > SPLIT_TEST || (store->targets && store->labels[l] > 0))
             r = error_set(reterr, ERR_FORMAT, "%s: label or split of local node %llu is wrong", dir,
                           (unsigned long long)l);
+        else if (store->targets && store->labels[l] == 0 &&
+                 !vec()->finite(store->targets + l * store->classes, store->classes))
+            r = error_set(reterr, ERR_FORMAT, "%s: the targets of local node %llu are not finite",
+                          dir, (unsigned long long)l);
         train += l < store->owned && store->split[l] == SPLIT_TRAIN && store->labels[l] >= 0;
     }
     if (r == 0 && (train != store->train_nodes || train > store->train_nodes_max ||
@@ -383,6 +388,7 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
                             .edge_types = snapshot->edge_types,
                             .normalize = normalize,
                             .multi_labels = snapshot->multi_labels.data,
+                            .targets = snapshot->targets.data,
                             .node_type = snapshot->node_type.data,
                             .edge_type = snapshot->edge_type.data,
                             .edge_weights = snapshot->edge_weights.data,

@@ -36,6 +36,7 @@ struct store {
     const uint8_t *split;          /* [local] enum split */
     /* What not every graph has, else NULL. */
     const uint8_t *multi_labels; /* [local, classes] 0 or 1 */
+    const float *targets;        /* [local, classes]; labels are 0, or -1 where there are none */
     const uint8_t *node_type;    /* [local] below node_types */
     const int32_t *edge_type;    /* below edge_types, in the order of indices */
     const float *edge_weights;   /* in the order of indices */
@@ -47,7 +48,7 @@ struct store {
     uint64_t owned_edges_max;
     struct links links[4];   /* by enum split: validation and test */
     uint64_t links_total[4]; /* of the snapshot */
-    struct npy files[17];
+    struct npy files[18];
     void *made[8]; /* what store_from_snapshot made, else NULL */
 };
 

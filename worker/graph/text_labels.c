@@ -1,4 +1,5 @@
-/* Labels and splits from texts. */
+/* Labels, targets and splits from texts. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,8 @@ struct reading {
     struct ids *texts; /* as they came */
     uint64_t *lines;   /* [count of texts] where each was seen first */
     size_t lines_cap;
-    bool words; /* one of them is no integer */
+    bool words;    /* one of them is no integer */
+    float *values; /* targets: room for a row's */
     /* splits */
     enum split split;
     bool split_column;
@@ -393,6 +395,44 @@ int text_labels(struct build *build, const struct part_rows *rows, struct error 
                               .why = rows->why,
                               .use_row = use_bare_label};
     return run(&reading, rows->path, NULL, reterr);
+}
+
+static int use_target(struct reading *reading, const struct parsed *parsed, const struct item *item,
+                      int32_t node, struct error *reterr) {
+    struct place place = place_line(reading->rows, item->line, 1);
+    for (size_t i = 0; i < item->count; i++) {
+        const char *text = parsed->fields[item->first + i].text;
+        reading->values[i] = NAN;
+        if (*text && !text_float(text, &reading->values[i])) {
+            place.column = parsed->columns[item->first + i];
+            return build_reject(&place, ERR_FORMAT, reterr, "\"%.60s\" is not a number", text);
+        }
+    }
+    return build_target_row(reading->build, &place, (uint64_t)node, reading->values, reterr);
+}
+
+int text_targets(struct build *build, const char *path, struct error *reterr) {
+    static const char *const names[] = {"target", "y", "value", NULL};
+    struct place place = {.path = path};
+    size_t columns = 0;
+    int r = text_columns(build, path, &columns, reterr);
+    if (r == 0 && columns < 2)
+        r = error_set(reterr, ERR_FORMAT,
+                      "%s: its rows should be a node's id and the values of its targets", path);
+    if (r == 0)
+        r = build_targets_begin(build, &place, columns - 1, reterr);
+    if (r < 0)
+        return r;
+    struct reading reading = {.build = build,
+                              .what = "targets",
+                              .ids = true,
+                              .columns = columns,
+                              .count = UINT64_MAX,
+                              .use_row = use_target,
+                              .values = mem_array(columns, sizeof(float))};
+    r = run(&reading, path, names, reterr);
+    mem_free(reading.values);
+    return r;
 }
 
 static int use_split(struct reading *reading, const struct parsed *parsed, const struct item *item,

@@ -13,6 +13,7 @@
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
 #include "worker/model/loss_multi.h"
+#include "worker/model/loss_square.h"
 
 #define BLOCK_ROWS 16384u
 #define BLOCK_EDGES (1u << 20) /* about: a row is never cut */
@@ -318,6 +319,9 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
     if (result && store->multi_labels)
         loss_multi_forward(store->owned, spec->classes, x, store->labels, store->multi_labels,
                            store->split, result);
+    else if (result && store->targets)
+        loss_square_forward(store->owned, spec->classes, x, store->labels, store->targets,
+                            store->split, result);
     else if (result)
         loss_forward(store->owned, spec->classes, x, store->labels, store->split,
                      spec->label_smoothing, result);

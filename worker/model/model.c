@@ -14,6 +14,7 @@
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
 #include "worker/model/loss_multi.h"
+#include "worker/model/loss_square.h"
 
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
     struct tensor_spec *tensors =
@@ -347,6 +348,9 @@ const float *model_forward(struct model *model, const struct batch *batch, const
     if (result && batch->multi_labels)
         loss_multi_forward(batch->n_output, spec->classes, logits, batch->labels,
                            batch->multi_labels, batch->split, result);
+    else if (result && batch->targets)
+        loss_square_forward(batch->n_output, spec->classes, logits, batch->labels, batch->targets,
+                            batch->split, result);
     else if (result)
         loss_forward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
                      spec->label_smoothing, result);
@@ -384,6 +388,9 @@ void model_backward(struct model *model, const struct batch *batch, const float 
         loss_multi_backward(batch->n_output, spec->classes, logits, batch->labels,
                             batch->multi_labels, batch->split, batch->loss_weights,
                             batch->train_count, dy);
+    else if (batch->targets)
+        loss_square_backward(batch->n_output, spec->classes, logits, batch->labels, batch->targets,
+                             batch->split, batch->loss_weights, batch->train_count, dy);
     else
         loss_backward(batch->n_output, spec->classes, logits, batch->labels, batch->split,
                       batch->loss_weights, batch->train_count, spec->label_smoothing, dy);

@@ -26,8 +26,11 @@ size_t model_bytes(const struct model_spec *spec, const struct batch *batch, uin
 
 struct model_result {
     /* By enum split, over labelled outputs: the cross-entropy (of several labels a node: binary,
-     * mean over the classes), those that are right (in all classes), and how many there are. */
+     * mean over the classes; of targets: the squared error, mean over them), those that are right
+     * (in all classes), and how many there are. */
     double loss_sum[4];
+    double
+        absolute_sum[4]; /* of targets: |error|, the mean over a node's; the loss is its square */
     uint64_t correct[4], count[4];
 };
 
@@ -35,7 +38,7 @@ struct model_result {
  * [n_output, classes] stay valid until the next call. */
 const float *model_forward(struct model *model, const struct batch *batch, const float *weights,
                            bool train, struct model_result *result);
-/* After model_forward(train = true) on the same batch and weights: gradient = d(mean cross-entropy
+/* After model_forward(train = true) on the same batch and weights: gradient = d(mean loss
  * over training outputs)/d(weights), flat, overwritten. */
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient);
