@@ -245,9 +245,9 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
     if (r == 0)
         r = predict_read_spec(p, arguments->model, reterr);
     if (r == 0)
-        r = predict_place_weights(p, arguments->model, reterr);
-    if (r == 0)
         r = predict_find_rows(p, arguments->model, reterr);
+    if (r == 0)
+        r = predict_place_weights(p, arguments->model, reterr);
     if (r < 0)
         return r;
     bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;

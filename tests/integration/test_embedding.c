@@ -118,18 +118,60 @@ START_TEST(learned_and_predicted) {
 }
 END_TEST
 
-static const char *const exact_job =
-    "model: {kind: gcn, hidden: 16, dropout: 0.3, input_dropout: 0.2, embedding: 12}\n"
-    "train: {epochs: 60, threads: 1, eval_every: 3}\n"
-    "optimizer: {kind: momentum, lr: 0.5}\n"
-    "checkpoint: {every_s: 1}\n"
-    "consistency: {mode: bsp}\n";
+static void expect_refused(const struct cluster *cluster, const char *set, int code,
+                           const char *text) {
+    const char *const argv[] = {
+        child_program("graphps"), "train", cluster_job_path(cluster), "--set", set, NULL};
+    char *output;
+    ck_assert_int_eq(child_run(argv, 2 * CLUSTER_TIMEOUT_MS, &output), code);
+    ck_assert_msg(strstr(output, text), "%s: no \"%s\" in: %s", set, text, output);
+    free(output);
+}
+
+/* Promise: what cannot be is refused by the option's name: nothing to compute on, an encoding that
+ * is not for rows, a run that was begun with other rows, rows of another graph's nodes. */
+START_TEST(refused) {
+    struct cluster *cluster = new_job(1, 1,
+                                      "model: {kind: gcn, hidden: 16, embedding: 12}\n"
+                                      "train: {epochs: 2, threads: 1}\n");
+    expect_refused(cluster, "model.embedding=0", 78, "set model.embedding");
+    expect_refused(cluster, "push.encoding=topk", 78, "topk is not for the rows");
+    train(cluster);
+    const char *model = test_path(job_dir(cluster), "model.safetensors");
+    ck_assert_int_eq(unlink(test_path(job_dir(cluster), "result.json")), 0);
+    expect_refused(cluster, "model.embedding=13", 78, "begun with model.embedding 12");
+    graphs_snapshot(root, "other", NODES, CLASSES, DEGREE, 1, 6);
+    const char *const argv[] = {child_program("graphps"),
+                                "predict",
+                                "--model",
+                                model,
+                                "--config",
+                                cluster_job_path(cluster),
+                                "--set",
+                                "data.snapshot=other",
+                                "--out",
+                                test_path(root, "other.csv"),
+                                NULL};
+    char *output;
+    ck_assert_int_eq(child_run(argv, CLUSTER_TIMEOUT_MS, &output), 76);
+    ck_assert_msg(strstr(output, "has learned rows for the 600 nodes of plain"), "%s", output);
+    free(output);
+    cluster_free(cluster);
+}
+END_TEST
+
+#define EXACT_JOB(epochs)                                                                          \
+    "model: {kind: gcn, hidden: 16, dropout: 0.3, input_dropout: 0.2, embedding: 12}\n"            \
+    "train: {epochs: " epochs ", threads: 1, eval_every: 3}\n"                                     \
+    "optimizer: {kind: momentum, lr: 0.5}\n"                                                       \
+    "checkpoint: {every_s: 1}\n"                                                                   \
+    "consistency: {mode: bsp}\n"
 
 /* Promise (G11): P workers and their shards learn the rows that one of each learns, also those of
  * nodes that several of them compute on: within 1e-3 of themselves or of the rows' size. */
 START_TEST(parts_equal_one_process) {
     uint64_t floats, other_floats;
-    struct cluster *one = new_job(1, 1, exact_job), *two = new_job(3, 2, exact_job);
+    struct cluster *one = new_job(1, 1, EXACT_JOB("60")), *two = new_job(3, 2, EXACT_JOB("60"));
     train(one);
     train(two);
     float *rows = job_weights(job_dir(one), "last", &floats);
@@ -160,7 +202,7 @@ END_TEST
  * that was not, best and last: nothing of a row, of its optimizer's state or of what was kept of it
  * is lost with the processes. */
 START_TEST(resumed_to_the_bit) {
-    struct cluster *whole = new_job(2, 2, exact_job), *cut = new_job(2, 2, exact_job);
+    struct cluster *whole = new_job(2, 2, EXACT_JOB("300")), *cut = new_job(2, 2, EXACT_JOB("300"));
     struct child launcher;
     train(whole);
     train_start(&launcher, cut);
@@ -168,7 +210,7 @@ START_TEST(resumed_to_the_bit) {
     struct child view = launcher;
     snprintf(view.log_path, sizeof view.log_path, "%s/logs/worker-0.log", job_dir(cut));
     view.log_start = 0;
-    child_wait_log(&view, " sequence=40\n", CLUSTER_TIMEOUT_MS);
+    child_wait_log(&view, " sequence=8\n", CLUSTER_TIMEOUT_MS);
     child_signal(&launcher, SIGINT);
     child_expect(&launcher, 75, CLUSTER_TIMEOUT_MS);
     train(cut);
@@ -240,6 +282,7 @@ int main(void) {
     tcase_set_timeout(tests, 280);
     tcase_add_unchecked_fixture(tests, set_up, NULL);
     tcase_add_loop_test(tests, learned_and_predicted, 0, 3);
+    tcase_add_test(tests, refused);
     tcase_add_test(tests, parts_equal_one_process);
     tcase_add_test(tests, resumed_to_the_bit);
     tcase_add_test(tests, shard_killed);

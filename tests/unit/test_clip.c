@@ -23,6 +23,10 @@ START_TEST(by_hand) {
     float zero[3] = {0};
     ck_assert_double_eq(clip_gradient(zero, 3, NULL, 0, 1e-9), 0);
     ck_assert(zero[0] == 0 && zero[2] == 0);
+    float rows[2] = {-4, 0}, with[2] = {0, 3}; /* together (0, 3, -4, 0) */
+    ck_assert_double_eq(clip_gradient(with, 2, rows, 2, 2.5), 5);
+    ck_assert_float_eq(rows[0], -2);
+    ck_assert_float_eq(with[1], 1.5F);
     float huge[] = {3e38F, -3e38F}; /* squares are beyond any float */
     ck_assert_double_eq_tol(clip_gradient(huge, 2, NULL, 0, 1) / 3e38, sqrt(2), 1e-6);
     ck_assert_float_eq_tol(huge[0], sqrtf(0.5F), 1e-3F);

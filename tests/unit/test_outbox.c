@@ -47,8 +47,11 @@ static void script_reconnect(void *ctx, uint32_t shard, const struct error *why)
     script->why = *why;
 }
 
-/* Four tensors of one block each, of 16, 16, 5 and 3 floats: two shards, two blocks each. */
-static struct script *script_new(enum codec codec, uint32_t payload_max) {
+/* Four tensors of one block each, of 16, 16, 5 and 3 floats: two shards, two blocks each; and
+ * perhaps a table of rows of ROW_DIM floats. */
+enum { ROW_DIM = 2 };
+
+static struct script *script_make(enum codec codec, uint32_t payload_max, bool table) {
     static const struct outbox_ops ops = {.send = script_send, .reconnect = script_reconnect};
     struct tensor_spec tensors[] = {
         {"a", 4, 4, TENSOR_GLOROT_UNIFORM, true},
@@ -59,6 +62,9 @@ static struct script *script_new(enum codec codec, uint32_t payload_max) {
     struct script *script = mem_alloc(sizeof *script);
     struct error err;
     ck_assert_int_eq(layout_new(tensors, 4, 64, 2, &script->layout, &err), 0);
+    const struct layout_table rows = {"embedding", 1000, ROW_DIM, 0.5F};
+    if (table)
+        ck_assert_int_eq(layout_add_tables(script->layout, &rows, 1, &err), 0);
     for (int s = 0; s < 2; s++)
         ck_assert_uint_eq(script->layout->shard_starts[s + 1] - script->layout->shard_starts[s], 2);
     struct outbox_spec spec = {
@@ -72,11 +78,16 @@ static struct script *script_new(enum codec codec, uint32_t payload_max) {
         .layout = script->layout,
         .codec = codec,
         .payload_max_bytes = payload_max,
+        .frame_max_bytes = payload_max,
         .resend_ms = RESEND_MS,
     };
     script->outbox = outbox_new(&spec, &ops, script);
     script->now = 5000;
     return script;
+}
+
+static struct script *script_new(enum codec codec, uint32_t payload_max) {
+    return script_make(codec, payload_max, false);
 }
 
 static void script_free(struct script *script) {
@@ -671,6 +682,135 @@ START_TEST(reports_and_leaves) {
 }
 END_TEST
 
+/* The rows a shard is asked for, which must be its own: each is answered by its number. */
+static void answer_rows(struct script *script, uint32_t shard) {
+    const struct sent *sent = next_sent(script, shard, FRAME_PULL_ROWS);
+    const Graphps__PullRows *pull = (const Graphps__PullRows *)sent->message;
+    const uint64_t *rows = (const uint64_t *)(const void *)sent->frame.payload;
+    float values[64];
+    uint64_t versions[LAYOUT_STRIPES];
+    ck_assert_uint_eq(pull->table, 1);
+    ck_assert_uint_eq(sent->frame.payload_bytes, pull->rows * sizeof *rows);
+    for (uint32_t i = 0; i < pull->rows; i++) {
+        ck_assert_uint_eq(layout_row_shard(rows[i], 2), shard);
+        for (size_t k = 0; k < ROW_DIM; k++)
+            values[i * ROW_DIM + k] = (float)rows[i];
+    }
+    for (size_t s = 0; s < LAYOUT_STRIPES; s++)
+        versions[s] = 7;
+    Graphps__Rows answered = GRAPHPS__ROWS__INIT;
+    answered.id = pull->id;
+    answered.table = 1;
+    answered.rows = pull->rows;
+    answered.n_versions = LAYOUT_STRIPES;
+    answered.versions = versions;
+    answer(script, shard, FRAME_ROWS, &answered, values, pull->rows * ROW_DIM);
+}
+
+/* Rows are asked for where they live, again on a new connection, and come where they belong. Their
+ * gradients are a push of the step like any other: it is finished when they are acknowledged too,
+ * and a shard that was born anew gets them again under the same sequence. */
+START_TEST(rows_travel) {
+    static const int64_t nodes[] = {5, 900, 17, 3, 44, 128, 77, 501};
+    enum { COUNT = ARRAY_LEN(nodes) };
+    struct script *script = script_make(CODEC_FP32, 1 << 16, true);
+    struct row_plan plan = {0};
+    struct error err;
+    float rows[COUNT * ROW_DIM], gradient[COUNT * ROW_DIM];
+    join(script);
+    row_plan_make(&plan, nodes, COUNT, 2);
+    outbox_pull_rows(script->outbox, &plan, 0, rows, script->now);
+    answer_rows(script, 0);
+    ck_assert(!outbox_rows_held(script->outbox));
+    next_sent(script, 1, FRAME_PULL_ROWS); /* and the connection is lost */
+    outbox_closed(script->outbox, 1, script->now);
+    outbox_opened(script->outbox, 1, script->now);
+    answer_welcome(script, 1, NEXT(script, 1, HELLO, Hello)->id, 101, 0);
+    answer_rows(script, 1);
+    ck_assert(outbox_rows_held(script->outbox));
+    for (size_t i = 0; i < COUNT * ROW_DIM; i++) {
+        ck_assert_float_eq(rows[i], (float)nodes[i / ROW_DIM]);
+        gradient[i] = rows[i] + (float)(i % ROW_DIM);
+    }
+
+    ck_assert_int_eq(outbox_push_rows(script->outbox, &plan, gradient, 0, 1, script->now, &err), 0);
+    nothing_sent(script, 0);
+    push(script, 0, 1);
+    uint64_t sequences[2];
+    for (uint32_t shard = 0; shard < 2; shard++) {
+        const struct sent *sent = next_sent(script, shard, FRAME_PUSH);
+        const Graphps__Push *of_rows = (const Graphps__Push *)sent->message;
+        const uint64_t *numbers = (const uint64_t *)(const void *)sent->frame.payload;
+        const float *values = (const float *)(const void *)(numbers + of_rows->rows);
+        ck_assert_uint_eq(of_rows->table, 1);
+        ck_assert_uint_eq(of_rows->stripes, LAYOUT_STRIPES);
+        ck_assert_uint_eq(of_rows->versions[3], 7);
+        for (uint32_t i = 0; i < of_rows->rows; i++)
+            for (size_t k = 0; k < ROW_DIM; k++)
+                ck_assert_float_eq(values[i * ROW_DIM + k], (float)(numbers[i] + k));
+        sequences[shard] = of_rows->sequence;
+        answer_pushed(script, shard, NEXT(script, shard, PUSH, Push)); /* of blocks */
+        if (shard == 0)
+            answer_pushed(script, shard, of_rows);
+    }
+    ck_assert_uint_eq(outbox_finished(script->outbox), 0);
+    outbox_closed(script->outbox, 1, script->now);
+    outbox_opened(script->outbox, 1, script->now);
+    answer_welcome(script, 1, NEXT(script, 1, HELLO, Hello)->id, 102, 0); /* another process */
+    const Graphps__Push *again = NEXT(script, 1, PUSH, Push);
+    ck_assert_uint_eq(again->table, 1);
+    ck_assert_uint_eq(again->sequence, sequences[1]);
+    answer_pushed(script, 1, NEXT(script, 1, PUSH, Push));
+    ck_assert_uint_eq(outbox_finished(script->outbox), 0);
+    answer_pushed(script, 1, again);
+    ck_assert_uint_eq(outbox_finished(script->outbox), 1);
+    row_plan_done(&plan);
+    script_free(script);
+}
+END_TEST
+
+/* A step without rows says so to every shard; one whose rows no frame can hold is refused by the
+ * names of the options that help, and leaves nothing behind. */
+START_TEST(rows_have_limits) {
+    static int64_t nodes[1000];
+    static float gradient[1000 * ROW_DIM];
+    struct script *script = script_make(CODEC_FP32, 256, true); /* 16 rows */
+    struct row_plan plan = {0};
+    struct error err;
+    join(script);
+    for (size_t i = 0; i < 1000; i++)
+        nodes[i] = (int64_t)i;
+    row_plan_make(&plan, nodes, 1000, 2);
+    ck_assert_int_eq(outbox_push_rows(script->outbox, &plan, gradient, 0, 1, script->now, &err),
+                     ERR_CONFIG);
+    ck_assert_ptr_nonnull(strstr(err.text, "net.max_frame_bytes is 256"));
+    row_plan_make(&plan, NULL, 0, 2);
+    ck_assert_int_eq(outbox_push_rows(script->outbox, &plan, NULL, 0, 0, script->now, &err), 0);
+    push(script, 0, 0);
+    for (uint32_t shard = 0; shard < 2; shard++) {
+        const Graphps__Push *none = NEXT(script, shard, PUSH, Push);
+        ck_assert_uint_eq(none->sequence, 1);
+        ck_assert_uint_eq(none->table, 1);
+        ck_assert_uint_eq(none->rows, 0);
+    }
+    row_plan_make(&plan, nodes, 200, 2); /* of 100 on a shard, 7 in a stripe or so */
+    ck_assert_int_eq(outbox_push_rows(script->outbox, &plan, gradient, 1, 1, script->now, &err), 0);
+    push(script, 1, 1);
+    uint32_t covered = 0, pushes = 0;
+    next_sent(script, 0, FRAME_PUSH); /* the blocks of before */
+    for (; covered < LAYOUT_STRIPES; pushes++) {
+        const struct sent *sent = next_sent(script, 0, FRAME_PUSH);
+        const Graphps__Push *some = (const Graphps__Push *)sent->message;
+        ck_assert_uint_eq(some->stripe, covered);
+        ck_assert_uint_le(sent->frame.payload_bytes, 256);
+        covered += some->stripes;
+    }
+    ck_assert_uint_gt(pushes, 1);
+    row_plan_done(&plan);
+    script_free(script);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("outbox");
     TCase *tcase = tcase_create("outbox");
@@ -692,6 +832,8 @@ int main(void) {
     tcase_add_test(tcase, heartbeats);
     tcase_add_test(tcase, jumps_to_a_later_start_clock);
     tcase_add_test(tcase, reports_and_leaves);
+    tcase_add_test(tcase, rows_travel);
+    tcase_add_test(tcase, rows_have_limits);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }
