@@ -24,7 +24,7 @@ static const struct {
 #undef LAYER
 };
 static const char *const activations[] = {"relu", "elu", "gelu", "none"};
-static const char *const norms[] = {"none", "layer"};
+static const char *const norms[] = {"none", "layer", "batch"};
 
 const char *layer_kind_name(int kind) {
     return kinds[kind].name;
@@ -87,7 +87,7 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         wanted = found < 0 ? "relu, elu, gelu or none" : NULL;
     } else if (strcmp(key, "norm") == 0) {
         found = layer->norm = choice_of(norms, ARRAY_LEN(norms), value);
-        wanted = found < 0 ? "layer or none" : NULL;
+        wanted = found < 0 ? "layer, batch or none" : NULL;
     } else if (strcmp(key, "residual") == 0) {
         layer->residual = strcmp(value, "true") == 0;
         wanted = layer->residual || strcmp(value, "false") == 0 ? NULL : "true or false";

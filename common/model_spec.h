@@ -42,7 +42,7 @@ enum layer_kind {
 /* What a layer multiplies first, the graph or the weights; either: what takes less time. */
 enum layer_order { ORDER_WEIGHTS, ORDER_GRAPH, ORDER_EITHER };
 enum activation { ACTIVATION_RELU, ACTIVATION_ELU, ACTIVATION_GELU, ACTIVATION_NONE };
-enum layer_norm { NORM_NONE, NORM_LAYER };
+enum layer_norm { NORM_NONE, NORM_LAYER, NORM_BATCH };
 
 struct layer_spec {
     int kind;       /* enum layer_kind */

@@ -166,7 +166,8 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
     if (trainer->config->optimizer_clip_norm > 0)
-        clip_gradient(trainer->gradient, floats, trainer->config->optimizer_clip_norm);
+        clip_gradient(trainer->gradient, trainer->layout->trained,
+                      trainer->config->optimizer_clip_norm);
     client_push(client, trainer->gradient, clock, batch.train_count);
     return 0;
 }

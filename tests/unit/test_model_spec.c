@@ -106,7 +106,7 @@ START_TEST(faults_are_named) {
         {"linear; ppr alpha=2", "alpha=2 is not a number from 0 to 1"},
         {"linear; ppr alpha=nan", "alpha=nan is not a number from 0 to 1"},
         {"gcn activation=tanh", "activation=tanh is not relu, elu, gelu or none"},
-        {"gcn norm=batches", "norm=batches is not layer or none"},
+        {"gcn norm=batches", "norm=batches is not layer, batch or none"},
         {"gcn residual=yes", "residual=yes is not true or false"},
         {"gcn dropout=1", "dropout=1 is not a number from 0 to 0.99"},
         {"linear; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; "

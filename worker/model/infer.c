@@ -240,7 +240,7 @@ static struct matrix input_rows(struct infer *infer, const float *x, size_t in, 
 
 /* The block of a layer: x [sources, in] or NULL, y [rows of the block, out]. */
 static void block_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      float *y) {
+                      const float *statistics, float *y) {
     const struct layer_spec *spec = &infer->spec.layers[l];
     const struct layer *kind = layer_of(spec->kind);
     const struct block *block = &infer->block;
@@ -274,6 +274,7 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
         .n = block->rows,
         .x_dst = &own,
         .weights = weights + layer_weights(spec),
+        .statistics = statistics,
         .scratch = infer->arrays[SCRATCH],
     };
     kind->forward(&pass, y);
@@ -281,7 +282,7 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
 }
 
 static void layer_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      float *y) {
+                      const float *statistics, float *y) {
     const struct layer_spec *spec = &infer->spec.layers[l];
     const struct layer *kind = layer_of(spec->kind);
     uint64_t rows = layer_rows(infer, l), sources = layer_sources(infer, l);
@@ -300,7 +301,7 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     }
     for (uint64_t i = 0; i < rows; i += infer->block.rows) {
         block_take(infer, spec, i, rows);
-        block_run(infer, l, x, weights, y + i * spec->out);
+        block_run(infer, l, x, weights, statistics, y + i * spec->out);
     }
 }
 
@@ -308,11 +309,17 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
     const struct model_spec *spec = &infer->spec;
     const struct store *store = infer->store;
     const float *x = store_features_plain(store) ? store->features : NULL;
+    const float *statistics = weights;
+    for (size_t l = 0; l < spec->count; l++) {
+        size_t own = layer_weights(&spec->layers[l]);
+        statistics += own + finish_weights(&spec->layers[l], own > 0);
+    }
     for (size_t l = 0; l < spec->count; l++) {
         size_t own = layer_weights(&spec->layers[l]);
         float *y = infer->arrays[outputs_of(infer, l)];
-        layer_run(infer, l, x, weights, y);
+        layer_run(infer, l, x, weights, statistics, y);
         weights += own + finish_weights(&spec->layers[l], own > 0);
+        statistics += finish_statistics_floats(&spec->layers[l]);
         x = y;
     }
     if (result && store->multi_labels)

@@ -17,7 +17,8 @@
 
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
     struct tensor_spec *tensors =
-        mem_array(spec->count * (LAYER_TENSORS_MAX + FINISH_TENSORS_MAX), sizeof *tensors);
+        mem_array(spec->count * (LAYER_TENSORS_MAX + FINISH_TENSORS_MAX + FINISH_STATISTICS_MAX),
+                  sizeof *tensors);
     size_t count = 0;
     for (size_t l = 0; l < spec->count; l++) {
         const struct layer_spec *layer = &spec->layers[l];
@@ -31,6 +32,15 @@ size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
             *tensor = some[t];
             snprintf(tensor->name, sizeof tensor->name, "layer%zu.%.20s", l, some[t].name);
             tensor->decay = some[t].decay && (spec->decay_layers == DECAY_ALL || first);
+        }
+    }
+    for (size_t l = 0; l < spec->count; l++) {
+        struct tensor_spec some[FINISH_STATISTICS_MAX];
+        size_t all = finish_statistics(&spec->layers[l], some);
+        for (size_t t = 0; t < all; t++) {
+            tensors[count] = some[t];
+            snprintf(tensors[count].name, sizeof some->name, "layer%zu.%.20s", l, some[t].name);
+            count++;
         }
     }
     *ret = tensors;
@@ -67,7 +77,8 @@ static size_t slot_of(size_t l, int slot) {
 
 struct model {
     struct model_spec spec;
-    size_t offsets[STACK_MAX], finish_offsets[STACK_MAX]; /* of weights in the flat arrays */
+    /* In the flat arrays, of weights and of statistics. */
+    size_t offsets[STACK_MAX], finish_offsets[STACK_MAX], statistics_offsets[STACK_MAX];
     size_t first_weighted;                                /* layer that has weights */
     /* The first so many layers compute the same for features that stay the same. */
     size_t fixed;
@@ -98,6 +109,10 @@ static void model_init(struct model *model, const struct model_spec *spec) {
         model->offsets[l] = offset;
         model->finish_offsets[l] = offset + own;
         offset += own + finish_weights(&spec->layers[l], own > 0);
+    }
+    for (size_t l = 0; l < spec->count; l++) {
+        model->statistics_offsets[l] = offset;
+        offset += finish_statistics_floats(&spec->layers[l]);
     }
 }
 
@@ -294,6 +309,7 @@ static struct finish_pass finish_pass(const struct model *model, const struct ba
         .n = rows_out(model, batch, l),
         .x_dst = &model->inputs[l],
         .weights = weights + model->finish_offsets[l],
+        .statistics = train ? NULL : weights + model->statistics_offsets[l],
         .p = train ? layer->dropout : 0,
         .key = dropout_key(model, batch, l + 1),
         .nodes = batch->nodes,
@@ -395,6 +411,7 @@ void model_backward(struct model *model, const struct batch *batch, const float 
         float *finish_gradient = gradient + model->finish_offsets[l];
         start_add(model, batch, l, dy);
         finish_backward(&finish, dy, finish_gradient);
+        finish_measured(&finish, gradient + model->statistics_offsets[l]);
         layer_of(spec->layers[l].kind)
             ->backward(&pass, dy, gradient + model->offsets[l], wanted,
                        start_gradient(model, batch, l));
