@@ -48,13 +48,13 @@ static void script_reconnect(void *ctx, uint32_t shard, const struct error *why)
 }
 
 /* Four tensors of one block each, of 16, 16, 5 and 3 floats: two shards, two blocks each. */
-static struct script *script_new(enum codec codec, uint32_t payload_max) {
+static struct script *script_new_of(enum codec codec, uint32_t payload_max, bool statistic) {
     static const struct outbox_ops ops = {.send = script_send, .reconnect = script_reconnect};
     struct tensor_spec tensors[] = {
         {"a", 4, 4, TENSOR_GLOROT_UNIFORM, true},
         {"b", 4, 4, TENSOR_GLOROT_UNIFORM, true},
         {"c", 1, 5, TENSOR_ZEROS, false},
-        {"d", 1, 3, TENSOR_ZEROS, false},
+        {"d", 1, 3, TENSOR_ZEROS, .statistic = statistic},
     };
     struct script *script = mem_alloc(sizeof *script);
     struct error err;
@@ -71,12 +71,17 @@ static struct script *script_new(enum codec codec, uint32_t payload_max) {
         .steps_per_epoch = 1,
         .layout = script->layout,
         .codec = codec,
+        .topk_ratio = 0.1f,
         .payload_max_bytes = payload_max,
         .resend_ms = RESEND_MS,
     };
     script->outbox = outbox_new(&spec, &ops, script);
     script->now = 5000;
     return script;
+}
+
+static struct script *script_new(enum codec codec, uint32_t payload_max) {
+    return script_new_of(codec, payload_max, false);
 }
 
 static void script_free(struct script *script) {
@@ -520,6 +525,36 @@ START_TEST(refuses_the_wrong_shard) {
 }
 END_TEST
 
+/* Statistics travel as they are, in a push of their own, however gradients do. */
+START_TEST(statistics_are_not_compressed) {
+    static const enum codec codecs[] = {CODEC_INT8, CODEC_FP16, CODEC_TOPK};
+    for (size_t c = 0; c < ARRAY_LEN(codecs); c++) {
+        struct script *script = script_new_of(codecs[c], 1 << 16, true);
+        join(script);
+        push(script, 0, 0.01f);
+        bool seen = false;
+        for (uint32_t s = 0; s < 2; s++)
+            while (script->read[s] < script->sent_count[s]) {
+                const struct sent *sent = next_sent(script, s, FRAME_PUSH);
+                const Graphps__Push *message = (const Graphps__Push *)sent->message;
+                const struct layout_block *block = &script->layout->blocks[message->blocks[0]];
+                bool statistic = block->tensor == 3;
+                ck_assert_int_eq(message->encoding, statistic ? CODEC_FP32 : (int)codecs[c]);
+                if (!statistic)
+                    continue;
+                seen = true;
+                ck_assert_uint_eq(message->n_blocks, 1);
+                for (uint32_t i = 0; i < 3; i++) {
+                    float value = 0.01f * (float)(block->offset + i + 1);
+                    ck_assert_mem_eq(sent->frame.payload + i * sizeof value, &value, sizeof value);
+                }
+            }
+        ck_assert(seen);
+        script_free(script);
+    }
+}
+END_TEST
+
 /* int8: what rounding lost in one push is in the next, so the sum of many is right. */
 START_TEST(int8_keeps_the_residual) {
     struct script *script = script_new(CODEC_INT8, 1 << 16);
@@ -687,6 +722,7 @@ int main(void) {
     tcase_add_test(tcase, push_names_the_versions_copied);
     tcase_add_test(tcase, refuses_nonsense);
     tcase_add_test(tcase, refuses_the_wrong_shard);
+    tcase_add_test(tcase, statistics_are_not_compressed);
     tcase_add_test(tcase, int8_keeps_the_residual);
     tcase_add_test(tcase, splits_and_keeps_to_the_window);
     tcase_add_test(tcase, heartbeats);
