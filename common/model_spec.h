@@ -39,6 +39,9 @@ enum layer_kind {
     LAYER_KINDS
 };
 
+/* How jumping knowledge joins the outputs of layers. */
+enum jump { JUMP_NONE, JUMP_CONCAT, JUMP_MAX };
+
 /* What a layer multiplies first, the graph or the weights; either: what takes less time. */
 enum layer_order { ORDER_WEIGHTS, ORDER_GRAPH, ORDER_EITHER };
 enum activation { ACTIVATION_RELU, ACTIVATION_ELU, ACTIVATION_GELU, ACTIVATION_NONE };
@@ -53,6 +56,7 @@ struct layer_spec {
     float dropout;
     bool residual; /* what goes in is added before the activation, by a matrix if widths differ */
     float alpha;   /* ppr: share of the start */
+    int mode;      /* jump: enum jump */
     /* Attention: width is a head's, out that of all together or, when they are averaged, a head's.
      */
     uint32_t heads;
@@ -63,7 +67,7 @@ struct layer_spec {
     int graph;    /* enum graph_norm */
     int order;    /* enum layer_order */
     size_t hop;   /* number among the propagating layers; of others the next one's */
-    size_t start; /* ppr: the layer whose output it starts from */
+    size_t start; /* ppr: the layer whose output it starts from; jump: its own number */
 };
 
 struct model_spec {
@@ -77,8 +81,11 @@ struct model_spec {
     uint64_t seed;    /* of dropout */
 };
 
-/* Are the model's options sound? ERR_CONFIG says which line of model.stack is not, and why. */
-int model_spec_check(const struct config *config, struct error *reterr);
+/* A fault: of which entry of model.stack, or MODEL_FAULT_LIST, of the list as a whole. */
+#define MODEL_FAULT_LIST SIZE_MAX
+typedef void model_fault(void *ctx, size_t entry, const char *text);
+/* Are the model's options sound? Tells every fault; returns how many there are. */
+size_t model_spec_check(const struct config *config, model_fault *tell, void *ctx);
 /* From options that are sound and a graph's dimensions. */
 void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t classes,
                      struct model_spec *ret);

@@ -14,7 +14,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/model.h"
 
-enum { NODES_MAX = 16, WIDTH_MAX = 12 };
+enum { NODES_MAX = 16, WIDTH_MAX = 24 };
 
 /* A batch made by hand, with all its arrays. */
 struct example {
@@ -298,7 +298,8 @@ static void ref_finish(const struct model_spec *spec, size_t l, const struct bat
                        const double **statistics, double **measured, double *y) {
     const struct layer_spec *layer = &spec->layers[l];
     size_t out = layer->out;
-    bool weightless = layer->kind == LAYER_propagate || layer->kind == LAYER_ppr;
+    bool weightless =
+        layer->kind == LAYER_propagate || layer->kind == LAYER_ppr || layer->kind == LAYER_jump;
     for (size_t i = 0; i < n * out && !weightless; i++)
         y[i] += (*weights)[i % out];
     *weights += weightless ? 0 : out;
@@ -344,11 +345,31 @@ static size_t count_weights(const struct model_spec *spec, size_t *ret_statistic
 /* What a pass measured for batch normalisation, by the last ref_loss. */
 static double ref_measured[8 * WIDTH_MAX];
 
+/* Jumping knowledge over the outputs of the layers before layer l. */
+static void ref_jump(const struct model_spec *spec, size_t l, size_t n,
+                     double outputs[][NODES_MAX * WIDTH_MAX], double *y) {
+    const struct layer_spec *jump = &spec->layers[l];
+    size_t column = 0;
+    for (size_t k = 0; k < l; k++) {
+        size_t d = spec->layers[k].out;
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < d; j++) {
+                double x = outputs[k][i * d + j];
+                if (jump->mode == JUMP_CONCAT)
+                    y[i * jump->out + column + j] = x;
+                else
+                    y[i * d + j] = k == 0 ? x : fmax(x, y[i * d + j]);
+            }
+        column += d;
+    }
+}
+
 /* The mean cross-entropy over training outputs, and the logits (may be NULL). */
 static double ref_loss(const struct model_spec *spec, const struct batch *batch,
                        const double *weights, bool train, double *ret_logits) {
     double x[NODES_MAX * WIDTH_MAX], y[NODES_MAX * WIDTH_MAX], ax[NODES_MAX * WIDTH_MAX];
     double start[NODES_MAX * WIDTH_MAX];
+    static double outputs[STACK_MAX][NODES_MAX * WIDTH_MAX];
     size_t n = batch->n_input, statistics_count;
     const double *statistics = weights + count_weights(spec, &statistics_count);
     double *measured = ref_measured;
@@ -374,9 +395,13 @@ static double ref_loss(const struct model_spec *spec, const struct batch *batch,
             memcpy(start, x, sizeof start);
         const struct ref_pass pass = {layer, batch, graph,
                                       rng_key(dropout_key(spec, batch, l + 1), 0x617474), train};
-        ref_layer(&pass, n, x, ax, start, &weights, y);
+        if (layer->kind == LAYER_jump)
+            ref_jump(spec, l, n, outputs, y);
+        else
+            ref_layer(&pass, n, x, ax, start, &weights, y);
         ref_finish(spec, l, batch, train, n, x, &weights, &statistics, &measured, y);
         memcpy(x, y, sizeof y);
+        memcpy(outputs[l], y, sizeof y);
     }
     double loss = 0;
     for (size_t i = 0; i < batch->n_output; i++) {
@@ -521,6 +546,13 @@ static const char *const stacks[] = {
     "width=5 norm=layer; ppr alpha=0.5; linear",
     "gcn width=6 norm=batch activation=relu dropout=0.3; sage width=6 norm=batch residual=true "
     "activation=elu; linear width=5 residual=true norm=batch; gcn",
+    "gcn width=5 activation=relu; sage width=4 activation=elu; jump dropout=0.3; linear",
+    "linear width=6; gin width=6 activation=relu; gcn width=6 norm=batch; jump mode=max "
+    "norm=layer; "
+    "gcn",
+    "propagate; jump; linear",
+    "propagate; gcn width=5 dropout=0.3; jump; sage",
+    "gcn width=5; jump mode=max; ppr; ppr; linear",
 };
 
 /* Loss, logits and gradients are those of the formulas. */

@@ -30,6 +30,7 @@ enum {
     OUTPUTS_0, /* outputs of a layer and of the one before, taking turns */
     OUTPUTS_1,
     START,    /* outputs that ppr layers start from */
+    JUMP,     /* outputs of a jump, which fill while the layers before it are computed */
     PRODUCT,  /* projections of all sources */
     SAVED,    /* [BLOCK_ROWS, in] A x, where the graph comes first */
     OWN,      /* the layer's */
@@ -81,6 +82,8 @@ static bool graph_first(const struct infer *infer, size_t l) {
 /* Which array a layer's outputs go to. */
 static int outputs_of(const struct infer *infer, size_t l) {
     const struct layer_spec *layer = &infer->spec.layers[l];
+    if (layer->kind == LAYER_jump)
+        return JUMP;
     bool starts =
         l + 1 < infer->spec.count && layer[1].kind == LAYER_ppr && layer->kind != LAYER_ppr;
     return starts ? START : l % 2 == 0 ? OUTPUTS_0 : OUTPUTS_1;
@@ -259,7 +262,9 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
         .n_dst = block->rows,
         .x = &all,
         .x_dst = &own,
-        .start = infer->arrays[START] + block->first * spec->out,
+        .start = spec->kind == LAYER_ppr
+                     ? infer->arrays[outputs_of(infer, spec->start)] + block->first * spec->out
+                     : NULL,
         .graph_first = graph_first(infer, l),
         .weights = weights,
         .z = infer->arrays[PRODUCT],
@@ -305,6 +310,28 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     }
 }
 
+/* All is in y but what follows a layer. */
+static void jump_run(struct infer *infer, size_t l, const float *weights, const float *statistics,
+                     float *y) {
+    const struct layer_spec *spec = &infer->spec.layers[l];
+    const struct finish_pass finish = {
+        .spec = spec,
+        .n = layer_rows(infer, l),
+        .weights = weights,
+        .statistics = statistics,
+        .scratch = infer->arrays[SCRATCH],
+    };
+    finish_forward(&finish, y);
+}
+
+/* The rows of a layer's outputs that a jump further on wants. */
+static void jump_take(struct infer *infer, size_t l, const float *y) {
+    const struct layer_spec *layers = infer->spec.layers;
+    for (size_t k = l + 1; k < infer->spec.count; k++)
+        if (layers[k].kind == LAYER_jump)
+            jump_put(&layers[k], l, layer_rows(infer, k), y, infer->arrays[JUMP]);
+}
+
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result) {
     const struct model_spec *spec = &infer->spec;
     const struct store *store = infer->store;
@@ -317,7 +344,11 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
     for (size_t l = 0; l < spec->count; l++) {
         size_t own = layer_weights(&spec->layers[l]);
         float *y = infer->arrays[outputs_of(infer, l)];
-        layer_run(infer, l, x, weights, statistics, y);
+        if (spec->layers[l].kind == LAYER_jump)
+            jump_run(infer, l, weights, statistics, y);
+        else
+            layer_run(infer, l, x, weights, statistics, y);
+        jump_take(infer, l, y);
         weights += own + finish_weights(&spec->layers[l], own > 0);
         statistics += finish_statistics_floats(&spec->layers[l]);
         x = y;

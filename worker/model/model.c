@@ -68,6 +68,7 @@ enum {
     SLOT_GRADIENT,                 /* two, taking turns: of a layer's outputs, of its inputs */
     SLOT_KEPT = SLOT_GRADIENT + 2, /* finish.h */
     SLOT_START,                    /* gradient of what ppr starts from */
+    SLOT_JUMP,                     /* gradient of a jump's outputs */
     SLOTS
 };
 
@@ -79,7 +80,8 @@ struct model {
     struct model_spec spec;
     /* In the flat arrays, of weights and of statistics. */
     size_t offsets[STACK_MAX], finish_offsets[STACK_MAX], statistics_offsets[STACK_MAX];
-    size_t first_weighted;                                /* layer that has weights */
+    size_t first_weighted; /* layer that has weights */
+    size_t jump;           /* layer that joins those before it; 0: none does */
     /* The first so many layers compute the same for features that stay the same. */
     size_t fixed;
 
@@ -87,6 +89,7 @@ struct model {
     void *slots[SLOTS];
     struct arena *arena;
 
+    const float *outputs[STACK_MAX]; /* of each layer, in its slot */
     struct features *features;
     struct matrix inputs[STACK_MAX]; /* what each layer multiplied in the last forward pass */
     bool graph_first[STACK_MAX];
@@ -98,9 +101,12 @@ static void model_init(struct model *model, const struct model_spec *spec) {
     size_t offset = 0;
     model->spec = *spec;
     model->first_weighted = spec->count;
-    for (size_t l = spec->count; l-- > 0;)
+    for (size_t l = spec->count; l-- > 0;) {
         if (layer_of(spec->layers[l].kind)->tensors)
             model->first_weighted = l;
+        if (spec->layers[l].kind == LAYER_jump)
+            model->jump = l;
+    }
     while (model->fixed < model->first_weighted && spec->layers[model->fixed].dropout == 0 &&
            !spec->layers[model->fixed].residual && spec->layers[model->fixed].norm == NORM_NONE)
         model->fixed++;
@@ -217,6 +223,8 @@ static void plan_layer(const struct model *model, const struct batch *batch, siz
         raise_to(&need[SLOT_GRADIENT + 1], n_dst * layer->out);
         if (layer->kind == LAYER_ppr)
             raise_to(&need[SLOT_START], rows_out(model, batch, layer->start) * layer->out);
+        if (layer->kind == LAYER_jump)
+            raise_to(&need[SLOT_JUMP], n_dst * layer->out);
     }
 }
 
@@ -241,6 +249,8 @@ static void model_plan(struct model *model, const struct batch *batch, bool trai
     model->arena = arena_new(total);
     for (size_t s = 0; s < SLOTS; s++)
         model->slots[s] = model->planned[s] ? arena_take(model->arena, model->planned[s]) : NULL;
+    for (size_t l = 0; l < model->spec.count; l++)
+        model->outputs[l] = model->slots[slot_of(l, SLOT_Y)];
     model->saved_version = 0;
 }
 
@@ -286,6 +296,7 @@ static struct layer_pass layer_pass(const struct model *model, const struct batc
         .x = &model->inputs[l],
         .x_dst = &model->inputs[l],
         .start = layer->kind == LAYER_ppr ? model->slots[slot_of(layer->start, SLOT_Y)] : NULL,
+        .outputs = model->outputs,
         .graph_first = model->graph_first[l],
         .weights = weights + model->offsets[l],
         .z = model->slots[slot_of(l, SLOT_Z)] ? model->slots[slot_of(l, SLOT_Z)]
@@ -370,9 +381,12 @@ const float *model_forward(struct model *model, const struct batch *batch, const
 }
 
 /* Where the gradient of what a ppr layer starts from is gathered; NULL where nobody needs it. The
- * last of a row of such layers comes first and clears it. */
+ * last of a row of such layers comes first and clears it. Of a jump: its outputs' own. */
 static float *start_gradient(const struct model *model, const struct batch *batch, size_t l) {
     const struct layer_spec *layer = &model->spec.layers[l];
+    if (layer->kind == LAYER_jump)
+        return memset(model->slots[SLOT_JUMP], 0,
+                      rows_out(model, batch, l) * layer->out * sizeof(float));
     if (layer->kind != LAYER_ppr || layer->start < model->first_weighted)
         return NULL;
     float *gradient = model->slots[SLOT_START];
@@ -389,6 +403,15 @@ static void start_add(const struct model *model, const struct batch *batch, size
         return;
     for (size_t i = 0; i < rows_out(model, batch, l) * layer->out; i++)
         dy[i] += gradient[i];
+}
+
+/* Adds what comes from a jump to the gradient of a layer before it. */
+static void jump_add(const struct model *model, const struct batch *batch, const float *weights,
+                     size_t l, float *dy) {
+    if (l >= model->jump)
+        return;
+    struct layer_pass pass = layer_pass(model, batch, weights, model->jump, true);
+    jump_back(&pass, l, model->slots[SLOT_JUMP], dy);
 }
 
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
@@ -410,6 +433,7 @@ void model_backward(struct model *model, const struct batch *batch, const float 
         float *wanted = l > model->first_weighted ? dx : NULL;
         float *finish_gradient = gradient + model->finish_offsets[l];
         start_add(model, batch, l, dy);
+        jump_add(model, batch, weights, l, dy);
         finish_backward(&finish, dy, finish_gradient);
         finish_measured(&finish, gradient + model->statistics_offsets[l]);
         layer_of(spec->layers[l].kind)
