@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "common/mem.h"
 #include "proto/score.h"
+#include "worker/graph/mfg.h"
 #include "worker/graph/store.h"
 #include "worker/model/confusion.h"
 #include "worker/model/infer.h"
@@ -163,6 +164,9 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
         return r;
     bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;
     p->store = store_from_snapshot(p->snapshot, normalize);
+    r = mfg_check(p->store, &p->spec, reterr);
+    if (r < 0)
+        return r;
     p->infer = infer_new(&p->spec, p->store);
     return 0;
 }

@@ -244,6 +244,10 @@ static const struct {
     {"alpha", 1u << MODEL_APPNP, "appnp goes back to the start"},
     {"jump", (1u << MODEL_KINDS) - 1 - (1u << MODEL_SGC) - (1u << MODEL_APPNP),
      "models other than sgc and appnp join their layers (model.stack can)"},
+    {"edge_weights",
+     (1u << MODEL_KINDS) - 1 - (1u << MODEL_GAT) - (1u << MODEL_GATV2) - (1u << MODEL_SAGE_MAX) -
+         (1u << MODEL_MLP),
+     "gcn, sage, sage_gcn, gin, sgc and appnp have a place for edge weights"},
 };
 
 /* What was given and would do nothing. A kind from the command line is not the file's, which stays
@@ -254,7 +258,8 @@ static void check_kind(struct finisher *finisher) {
     bool kind_set = place_of(config, "model", "kind").line == CONFIG_PLACE_SET;
     for (size_t i = 0; i < ARRAY_LEN(of_kinds); i++) {
         int line = place_of(config, "model", of_kinds[i].name).line;
-        bool none = strcmp(of_kinds[i].name, "jump") == 0 && config->model_jump == JUMP_NONE;
+        bool none = (strcmp(of_kinds[i].name, "jump") == 0 && config->model_jump == JUMP_NONE) ||
+                    (strcmp(of_kinds[i].name, "edge_weights") == 0 && !config->model_edge_weights);
         if (line == 0 || none || of_kinds[i].kinds >> config->model_kind & 1)
             continue;
         if (line > 0 && kind_set)
@@ -292,9 +297,9 @@ static void tell_stack_fault(void *ctx, size_t entry, const char *text) {
 /* The long form of the model says all that the short one says. */
 static void check_model(struct finisher *finisher) {
     static const char *const names[] = {
-        "kind",    "layers",   "hidden", "heads", "output_heads", "attention_dropout",
-        "dropout", "residual", "norm",   "hops",  "alpha",        "activation",
-        "jump"};
+        "kind",    "layers",      "hidden", "heads", "output_heads", "attention_dropout",
+        "dropout", "residual",    "norm",   "hops",  "alpha",        "activation",
+        "jump",    "edge_weights"};
     if (finisher->config->model_stack.count == 0) {
         check_kind(finisher);
         return;
@@ -333,6 +338,18 @@ static void check_sampler(struct finisher *finisher) {
             fault_of(finisher, "train", draws[i].name,
                      "true needs train.sampler neighbor, which is %s",
                      config_choice(config, "train.sampler"));
+        else if (draws[i].given && config->train_mode != TRAIN_SAMPLED)
+            fault_of(finisher, "train", draws[i].name,
+                     "true needs train.mode sampled: in full mode nothing is drawn");
+    if (config->train_mode == TRAIN_SAMPLED && config->train_sampler != SAMPLER_NEIGHBOR) {
+        struct model_spec spec;
+        model_spec_from(config, 1, 1, &spec);
+        if (model_spec_weighted(&spec))
+            fault_of(finisher, "train", "sampler",
+                     "%s makes graphs without edge weights, which the model uses "
+                     "(edge_weights: true); choose neighbor",
+                     config_choice(config, "train.sampler"));
+    }
     if (config->train_sampler == SAMPLER_CLUSTER &&
         config->train_clusters_per_batch > config->train_clusters)
         fault_of(finisher, "train", "clusters_per_batch", "%lld is more than train.clusters = %lld",

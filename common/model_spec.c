@@ -12,7 +12,7 @@
 #include "common/config.h"
 #include "common/mem.h"
 
-enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2, TAKES_HEADS = 4, TAKES_MODE = 8 };
+enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2, TAKES_HEADS = 4, TAKES_MODE = 8, TAKES_EDGES = 16 };
 
 #define HEADS_MAX 32
 
@@ -83,6 +83,9 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
     } else if (strcmp(key, "mode") == 0 && takes & TAKES_MODE) {
         found = layer->mode = choice_of(jumps, ARRAY_LEN(jumps), value);
         wanted = found <= JUMP_NONE ? "concat or max" : NULL;
+    } else if (strcmp(key, "edge_weights") == 0 && takes & TAKES_EDGES) {
+        layer->edge_weights = strcmp(value, "true") == 0;
+        wanted = layer->edge_weights || strcmp(value, "false") == 0 ? NULL : "true or false";
     } else if (strcmp(key, "dropout") == 0) {
         if (!number_of(value, 0, 0.99, false, &number))
             wanted = "a number from 0 to 0.99";
@@ -97,12 +100,13 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         layer->residual = strcmp(value, "true") == 0;
         wanted = layer->residual || strcmp(value, "false") == 0 ? NULL : "true or false";
     } else {
-        return error_set(reterr, ERR_CONFIG, "\"%s\": %s takes%s%s%s%s activation, norm%s, not %s",
-                         line, kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
-                         takes & TAKES_ALPHA ? " alpha," : "",
-                         takes & TAKES_HEADS ? " heads, average, attention_dropout, slope," : "",
-                         takes & TAKES_MODE ? " mode," : "",
-                         takes & TAKES_MODE ? " and dropout" : ", dropout and residual", key);
+        return error_set(
+            reterr, ERR_CONFIG, "\"%s\": %s takes%s%s%s%s%s activation, norm%s, not %s", line,
+            kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
+            takes & TAKES_ALPHA ? " alpha," : "",
+            takes & TAKES_HEADS ? " heads, average, attention_dropout, slope," : "",
+            takes & TAKES_MODE ? " mode," : "", takes & TAKES_EDGES ? " edge_weights," : "",
+            takes & TAKES_MODE ? " and dropout" : ", dropout and residual", key);
     }
     return wanted
                ? error_set(reterr, ERR_CONFIG, "\"%s\": %s=%s is not %s", line, key, value, wanted)
@@ -268,7 +272,7 @@ static void stack_resolve(struct model_spec *spec, uint32_t input_dim, uint32_t 
                                                               : layer->in;
         if (kinds[layer->kind].takes & TAKES_HEADS && !layer->average)
             layer->out *= layer->heads;
-        layer->graph = kinds[layer->kind].graph;
+        layer->graph = kinds[layer->kind].graph + (layer->edge_weights ? GRAPH_SYM_WEIGHTED : 0);
         layer->order = kinds[layer->kind].order;
         layer->hop = spec->hops.count;
         if (layer->graph != GRAPH_NONE)
@@ -307,6 +311,13 @@ int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
     return 0;
 }
 
+bool model_spec_weighted(const struct model_spec *spec) {
+    bool weighted = false;
+    for (size_t l = 0; l < spec->count; l++)
+        weighted = weighted || spec->layers[l].edge_weights;
+    return weighted;
+}
+
 bool model_spec_first_transpose(const struct model_spec *spec) {
     const struct layer_spec *first = &spec->layers[0];
     if (first->graph == GRAPH_NONE || first->order == ORDER_WEIGHTS)
@@ -342,6 +353,8 @@ void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes
         }
         if (kinds[layer->kind].takes & TAKES_MODE)
             ADD(" mode=%s", jumps[layer->mode]);
+        if (layer->edge_weights)
+            ADD(" edge_weights=true");
         if (layer->residual)
             ADD(" residual=true");
         if (layer->norm != NORM_NONE)
@@ -411,6 +424,9 @@ static void expand(const struct config *config, struct model_spec *spec) {
     add_hidden(config, spec, of[config->model_kind]);
     for (int64_t k = 0; config->model_kind == MODEL_APPNP && k < config->model_hops; k++)
         add(spec, LAYER_ppr, 0)->alpha = (float)config->model_alpha;
+    for (size_t l = 0; l < spec->count; l++)
+        spec->layers[l].edge_weights =
+            config->model_edge_weights && kinds[spec->layers[l].kind].takes & TAKES_EDGES;
 }
 
 /* The layers, and what is wrong with them. */

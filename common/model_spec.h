@@ -16,15 +16,29 @@ struct config;
 #define LAYER_TEXT_MAX 160
 #define STACK_TEXT_MAX (STACK_MAX * LAYER_TEXT_MAX)
 
-/* How a layer's edges are weighed; d: degree of a node in the whole graph without itself. */
+/* How a layer's edges are weighed; d: degree of a node in the whole graph without itself. With edge
+ * weights w an edge counts for its w: in d (a sum of weights then), in the mean, in the sum; the
+ * node itself counts 1. */
 enum graph_norm {
-    GRAPH_SYM,  /* 1 / sqrt((d_i + 1)(d_j + 1)), the node itself 1 / (d_i + 1) */
-    GRAPH_MEAN, /* 1 / (neighbours present), the node itself not at all */
-    GRAPH_WALK, /* 1 / (d_i + 1), also the node itself */
-    GRAPH_SUM,  /* 1, also the node itself */
+    GRAPH_SYM,          /* w / sqrt((d_i + 1)(d_j + 1)), the node itself 1 / (d_i + 1) */
+    GRAPH_MEAN,         /* w / (sum of w of neighbours present), the node itself not at all */
+    GRAPH_WALK,         /* w / (d_i + 1), also the node itself (w 1) */
+    GRAPH_SUM,          /* w, the node itself 1 */
+    GRAPH_SYM_WEIGHTED, /* the same with w from the graph; above w is 1 */
+    GRAPH_MEAN_WEIGHTED,
+    GRAPH_WALK_WEIGHTED,
+    GRAPH_SUM_WEIGHTED,
     GRAPH_BARE, /* not at all: the layer weighs or chooses them */
     GRAPH_NONE, /* no edges */
 };
+
+static inline bool graph_is_weighted(int graph) {
+    return graph >= GRAPH_SYM_WEIGHTED && graph <= GRAPH_SUM_WEIGHTED;
+}
+/* The norm without the weights. */
+static inline int graph_plain(int graph) {
+    return graph_is_weighted(graph) ? graph - GRAPH_SYM_WEIGHTED : graph;
+}
 
 /* The layers that propagate, the nearest to the input first. */
 struct hops {
@@ -57,6 +71,7 @@ struct layer_spec {
     bool residual; /* what goes in is added before the activation, by a matrix if widths differ */
     float alpha;   /* ppr: share of the start */
     int mode;      /* jump: enum jump */
+    bool edge_weights; /* the graph's count */
     /* Attention: width is a head's, out that of all together or, when they are averaged, a head's.
      */
     uint32_t heads;
@@ -91,6 +106,8 @@ void model_spec_from(const struct config *config, uint32_t input_dim, uint32_t c
                      struct model_spec *ret);
 /* How many layers propagate: what does not depend on a graph. */
 size_t model_spec_hops(const struct config *config);
+/* Does a layer use the graph's edge weights? */
+bool model_spec_weighted(const struct model_spec *spec);
 /* Is the transpose of the first layer's graph of use, which is the largest of all, when features
  * need no gradient? Not where it propagates features that are narrower than its output. */
 bool model_spec_first_transpose(const struct model_spec *spec);

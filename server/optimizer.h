@@ -37,8 +37,8 @@ size_t optimizer_state_floats(const struct optimizer *optimizer);
  * from 1; decay: does weight_decay apply to this block? next and weights do not overlap. */
 void optimizer_step(const struct optimizer *optimizer, size_t n, const float *weights,
                     const float *gradient, float *state, uint64_t step, bool decay, float *next);
-/* next[n] = weights[n] moved towards the statistics of a batch by optimizer->average of the way: the
- * exponential running mean of Ioffe & Szegedy, ICML 2015, whatever kind and rate are. next and
+/* next[n] = weights[n] moved towards the statistics of a batch by optimizer->average of the way:
+ * the exponential running mean of Ioffe & Szegedy, ICML 2015, whatever kind and rate are. next and
  * weights do not overlap. */
 void optimizer_average(const struct optimizer *optimizer, size_t n, const float *weights,
                        const float *statistics, float *next);

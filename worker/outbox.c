@@ -471,8 +471,8 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
                 const struct layout_block *block = &layout->blocks[ids[i]];
                 bool exact = chunk->codec == CODEC_FP32;
                 at += codec_encode(chunk->codec, outbox->spec.topk_ratio, gradient + block->offset,
-                                   block->floats,
-                                   exact ? NULL : outbox->residual + block->offset, at);
+                                   block->floats, exact ? NULL : outbox->residual + block->offset,
+                                   at);
                 parcel->versions[i] = versions[ids[i]];
             }
             outbox_ask(outbox, &parcel->request, now_ms, now_ms);

@@ -18,6 +18,7 @@
 #include "common/metrics.h"
 #include "common/vec.h"
 #include "worker/clip.h"
+#include "worker/graph/mfg.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
@@ -79,6 +80,9 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
                          SCORE_CLASSES_MAX, store->snapshot_name, store->classes);
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
+    r = mfg_check(store, &spec, reterr);
+    if (r < 0)
+        return r;
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     size_t count = model_tensors(&spec, &tensors);
     struct layout *layout;

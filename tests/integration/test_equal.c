@@ -42,8 +42,8 @@ static struct cluster *new_job(int shards, int workers, int epochs) {
 /* --- one process ------------------------------------------------------------------------------ */
 
 /* What one process without servers makes of a job over so many parts of the graph: each part's
- * gradient, their mean by training nodes, a step; of statistics, a step's share of the running ones.
- * 1 part: the whole graph. */
+ * gradient, their mean by training nodes, a step; of statistics, a step's share of the running
+ * ones. 1 part: the whole graph. */
 struct alone {
     struct config *config;
     struct snapshot *snapshot;

@@ -229,6 +229,20 @@ START_TEST(parts_of_a_generated_graph_equal_one_process) {
 }
 END_TEST
 
+/* Edge weights count, also those that a halo's outermost nodes have elsewhere. */
+START_TEST(parts_of_a_weighted_graph_equal_one_process) {
+    kernels_set_threads(1);
+    const char *dir = graphs_weighted(test_tmpdir(), "weighted", 400, 5, 4, 20, 7);
+    static const char *const models[] = {
+        "gcn width=8 edge_weights=true activation=relu dropout=0.5; gcn edge_weights=true",
+        "sage width=8 edge_weights=true activation=relu; sage_gcn edge_weights=true",
+        "propagate edge_weights=true; gin width=8 edge_weights=true activation=relu; gcn",
+        "linear width=8 activation=relu; linear; ppr edge_weights=true; ppr edge_weights=true",
+    };
+    check_equality(dir, models[_i], 0);
+}
+END_TEST
+
 /* Several labels a node: binary cross-entropy, and F1 of all classes and of each. */
 START_TEST(parts_of_several_labels_equal_one_process) {
     kernels_set_threads(1);
@@ -276,6 +290,7 @@ int main(void) {
     tcase_set_timeout(tcase, 110);
     tcase_add_loop_test(tcase, parts_of_a_generated_graph_equal_one_process, 0,
                         (int)ARRAY_LEN(stacks));
+    tcase_add_loop_test(tcase, parts_of_a_weighted_graph_equal_one_process, 0, 4);
     tcase_add_loop_test(tcase, parts_of_several_labels_equal_one_process, 0, 3);
     tcase_add_loop_test(tcase, parts_of_cora_equal_one_process, 0, 2);
     suite_add_tcase(suite, tcase);

@@ -28,8 +28,9 @@
  *     multi_labels.npy  uint8 [l, classes]
  *     node_types.npy    uint8 [l]
  *     edge_weights.npy  float32 [m]    in the order of indices
- *     edge_types.npy    int32 [m]      in the order of indices
- *   Names of classes and types are in the snapshot's manifest alone.
+ *     weighted_degree.npy float32 [l]  sum of the weights of its row in the whole graph, where
+ * edges have weights edge_types.npy    int32 [m]      in the order of indices Names of classes and
+ * types are in the snapshot's manifest alone.
  */
 #pragma once
 

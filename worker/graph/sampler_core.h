@@ -77,6 +77,7 @@ struct maker {
     GROWING(float) scales;      /* by number: 1 / sqrt(degree + 1) */
     GROWING(int64_t) positions; /* of the store's indices */
     GROWING(int32_t) found;     /* what is there */
+    GROWING(int64_t) edges;     /* of a layer, where in the store each lies, if it has weights */
     uint64_t *taken; /* a bit for each of a row's neighbours: drawn already? All 0 between
                         two draws; as many as the longest row has */
 };
@@ -103,6 +104,7 @@ struct sampler {
     struct clusters *clusters; /* the methods' own tables; NULL in the others */
     struct walks *walks;
     float *scales;  /* [store->local] 1 / sqrt(degree + 1) */
+    double *totals; /* [store->rows] sums of edge weights, where a weighted mean needs them */
     size_t row_max; /* entries of the longest row */
     size_t maker_count, slot_count;
     struct maker *makers;

@@ -111,6 +111,7 @@ static int map_arrays(struct store *store, const json_t *manifest, const char *d
         {"node_types.npy", NPY_U1, store->local, 0, (const void **)&store->node_type},
         {"edge_types.npy", NPY_I4, edges, 0, (const void **)&store->edge_type},
         {"edge_weights.npy", NPY_F4, edges, 0, (const void **)&store->edge_weights},
+        {"weighted_degree.npy", NPY_F4, store->local, 0, (const void **)&store->weighted_degree},
     };
     const size_t needed = 6; /* the others are there if the graph has them */
     _Static_assert(ARRAY_LEN(arrays) < ARRAY_LEN(store->files), "struct store has too few files");
@@ -342,6 +343,12 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
         store->train_nodes += store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0;
     }
     store->train_nodes_max = store->train_nodes_total = store->train_nodes;
+    if (store->edge_weights) {
+        float *weighted = store->made[2] = mem_array(snapshot->nodes, sizeof *weighted);
+        store->weighted_degree = weighted;
+        for (uint64_t i = 0; i < snapshot->nodes; i++)
+            weighted[i] = snapshot_weighted_degree(snapshot, (int64_t)i);
+    }
     return store;
 }
 
@@ -352,6 +359,7 @@ struct store *store_close(struct store *store) {
         npy_close(&store->files[i]);
     mem_free(store->made[0]);
     mem_free(store->made[1]);
+    mem_free(store->made[2]);
     mem_free(store);
     return NULL;
 }

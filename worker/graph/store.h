@@ -32,11 +32,14 @@ struct store {
     const uint8_t *node_type;    /* [local] below node_types */
     const int32_t *edge_type;    /* below edge_types, in the order of indices */
     const float *edge_weights;   /* in the order of indices */
-    uint64_t train_nodes;        /* of the owned ones; labelled */
-    uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
-    uint64_t train_nodes_total;  /* of the snapshot */
-    struct npy files[11];
-    void *made[2]; /* nodes and degree of store_from_snapshot, else NULL */
+    /* [local] sums of the weights of the edges into each in the whole graph */
+    const float *weighted_degree;
+    uint64_t train_nodes;       /* of the owned ones; labelled */
+    uint64_t train_nodes_max;   /* of the part that has most: the same on all workers */
+    uint64_t train_nodes_total; /* of the snapshot */
+    struct npy files[12];
+    /* nodes, degree and weighted_degree of store_from_snapshot, else NULL */
+    void *made[3];
 };
 
 /* Maps a part's arrays: its pages are shared by all processes that have it open. What is in them is

@@ -65,10 +65,10 @@ size_t finish_weights(const struct layer_spec *spec, bool has_weights) {
 size_t finish_statistics(const struct layer_spec *spec, struct tensor_spec *ret) {
     if (spec->norm != NORM_BATCH)
         return 0;
-    ret[0] = (struct tensor_spec){
-        "norm_mean", 1, spec->out, TENSOR_ZEROS, .decay = false, .statistic = true};
-    ret[1] = (struct tensor_spec){
-        "norm_var", 1, spec->out, TENSOR_ONES, .decay = false, .statistic = true};
+    ret[0] = (struct tensor_spec){"norm_mean",      1, spec->out, TENSOR_ZEROS, .decay = false,
+                                  .statistic = true};
+    ret[1] = (struct tensor_spec){"norm_var",       1, spec->out, TENSOR_ONES, .decay = false,
+                                  .statistic = true};
     return 2;
 }
 
@@ -204,9 +204,9 @@ static void batch_norm_backward(const struct finish_pass *pass, float *dy, const
 #pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < d; j++)
-            dy[i * d + j] = scale[j] * pass->inverse[j] *
-                            (dy[i * d + j] -
-                             (dshift[j] + pass->normed[i * d + j] * dscale[j]) / (float)n);
+            dy[i * d + j] =
+                scale[j] * pass->inverse[j] *
+                (dy[i * d + j] - (dshift[j] + pass->normed[i * d + j] * dscale[j]) / (float)n);
 }
 
 /* With g = dy scale and h the normalised row:  dx = (g - mean(g) - h mean(g h)) / deviation */

@@ -3,8 +3,9 @@
  *     Y = dropout(activation(norm(layer(X) + bias) + residual))
  * norm: Ba, Kiros & Hinton, "Layer Normalization", 2016, with a learnt scale and shift; or Ioffe &
  * Szegedy, "Batch Normalization", ICML 2015, the same over a column: while training over the rows
- * of the pass, halo nodes included (each worker by its own, as in data-parallel training elsewhere),
- * else by running statistics, which shards keep of all workers' (proto/layout.h). residual: X_dst, or X_dst W where widths differ (He et al., "Deep Residual Learning", CVPR 2016).
+ * of the pass, halo nodes included (each worker by its own, as in data-parallel training
+ * elsewhere), else by running statistics, which shards keep of all workers' (proto/layout.h).
+ * residual: X_dst, or X_dst W where widths differ (He et al., "Deep Residual Learning", CVPR 2016).
  * activation: relu; elu (Clevert, Unterthiner & Hochreiter, ICLR 2016, alpha 1); gelu (Hendrycks &
  * Gimpel 2016, with the error function). Dropout keeps an element with probability 1 - p and scales
  * it by 1 / (1 - p). Inside worker/model only. */
@@ -22,7 +23,8 @@ size_t finish_tensors(const struct layer_spec *spec, bool has_weights, struct te
 /* Floats of all of them. */
 size_t finish_weights(const struct layer_spec *spec, bool has_weights);
 
-/* The statistics: "norm_mean" and "norm_var" [1, out], the variance without bias (over rows - 1). */
+/* The statistics: "norm_mean" and "norm_var" [1, out], the variance without bias (over rows - 1).
+ */
 #define FINISH_STATISTICS_MAX 2
 size_t finish_statistics(const struct layer_spec *spec, struct tensor_spec *ret);
 /* Floats of both. */

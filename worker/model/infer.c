@@ -217,15 +217,18 @@ static void block_take(struct infer *infer, const struct layer_spec *layer, uint
         uint64_t i = first + k;
         int64_t at = block->indptr[k], begin = row_edge(store, i),
                 degree = row_edge(store, i + 1) - begin;
-        for (int64_t e = 0; e < degree; e++, at++) {
-            int32_t source = store->indices[begin + e];
+        double whole = mfg_degree(store, layer->graph, i);
+        double total = mfg_total(store, layer->graph, begin, begin + degree);
+        for (int64_t e = begin; e < begin + degree; e++, at++) {
+            int32_t source = store->indices[e];
             block->indices[at] = source;
             block->weights[at] =
-                mfg_weight(layer->graph, store->degree[i], store->degree[source], degree);
+                mfg_weight(store, layer->graph, e, whole,
+                           mfg_degree(store, layer->graph, (uint64_t)source), total);
         }
         if (self) {
             block->indices[at] = (int32_t)i;
-            block->weights[at] = mfg_self(layer->graph, store->degree[i]);
+            block->weights[at] = mfg_self(layer->graph, whole);
         }
     }
 }
