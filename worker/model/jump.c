@@ -1,10 +1,12 @@
 /* Jumping knowledge. Xu et al., "Representation Learning on Graphs with Jumping Knowledge
- * Networks", ICML 2018: with X_k the outputs of the layers 0 .. K-1 before it, rows of its own
- * nodes, concat: Y = [X_0 | X_1 | ... | X_K-1]        max: Y = max_k X_k, element by element
+ * Networks", ICML 2018. X_k: the outputs of layer k of the K before it, rows of its own nodes.
+ *     concat: Y = [X_0 | X_1 | ... | X_(K-1)]
+ *     max:    Y = max over k of X_k, element by element
  * backward:
- *     concat: dX_k += its columns of dY            max: dX_k += dY where X_k is the first maximum
+ *     concat: dX_k += its columns of dY
+ *     max:    dX_k += dY where X_k is the first of the largest
  * What goes to X_k is added when the backward pass comes to layer k: until then dY is kept, as the
- * gradient of a start is. Nothing else is kept, the maximum is found again. */
+ * gradient of a start is. Nothing else is kept: the largest is found again. */
 #include <string.h>
 
 #include "worker/model/layer.h"
