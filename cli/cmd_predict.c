@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/mem.h"
 #include "proto/score.h"
+#include "worker/graph/mfg.h"
 #include "worker/graph/store.h"
 #include "worker/model/confusion.h"
 #include "worker/model/infer.h"
@@ -252,6 +253,9 @@ static int predict_open(struct predict *p, const struct arguments *arguments,
         return r;
     bool normalize = strcmp(metadata_text(p, "normalize_features"), "true") == 0;
     p->store = store_from_snapshot(p->snapshot, normalize);
+    r = mfg_check(p->store, &p->spec, reterr);
+    if (r < 0)
+        return r;
     p->infer = infer_new(&p->spec, p->store);
     infer_set_rows(p->infer, predict_take_rows, p);
     return 0;
@@ -326,18 +330,15 @@ static int predict_nodes(struct predict *p, const char *path, FILE *summary, str
 
 static int predict_links(struct predict *p, const struct arguments *arguments, FILE *summary,
                          struct error *reterr) {
-    _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
-    size_t count = model_tensors(&p->spec, &tensors), floats = 0, pairs = 0;
-    for (size_t i = 0; i < count; i++)
-        floats += (size_t)tensors[i].rows * tensors[i].cols;
+    size_t pairs = 0;
     const struct predict_links links = {
         .config = p->config,
         .snapshot = p->snapshot,
         .store = p->store,
         .decoder = p->head.decoder,
         .dim = p->head.dim,
-        .outputs = infer_run(p->infer, p->weights, NULL),
-        .weights = p->weights + floats, /* they follow the model's */
+        .outputs = infer_run(p->infer, p->weights + link_head_floats(&p->head), NULL),
+        .weights = p->weights, /* they come before the model's */
     };
     const char *path = arguments->out;
     int r = 0;

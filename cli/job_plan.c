@@ -8,6 +8,7 @@
 #include "proto/codec.h"
 #include "proto/layout.h"
 #include "server/optimizer.h"
+#include "worker/graph/mfg.h"
 #include "worker/graph/sampler.h"
 #include "worker/model/link_head.h"
 #include "worker/model/model.h"
@@ -39,9 +40,11 @@ static void plan_shards(const struct config *config, const struct layout *layout
     plan_shard(config, most, state_floats, &ret->shard);
     ret->parameters = layout->floats;
     ret->pull_bytes = layout->floats * sizeof(float);
-    for (size_t b = 0; b < layout->block_count; b++)
-        ret->push_bytes += codec_bytes((enum codec)config->push_encoding, config->push_topk_ratio,
-                                       layout->blocks[b].floats);
+    for (size_t b = 0; b < layout->block_count; b++) {
+        bool statistic = layout->tensors[layout->blocks[b].tensor].statistic;
+        ret->push_bytes += codec_bytes(statistic ? CODEC_FP32 : (enum codec)config->push_encoding,
+                                       config->push_topk_ratio, layout->blocks[b].floats);
+    }
     /* Weights, the best ones, and the optimizer's numbers. */
     ret->checkpoint_bytes = layout->floats * sizeof(float) * (2 + state_floats);
 }
@@ -65,6 +68,13 @@ static void plan_rows(const struct config *config, uint64_t nodes, struct job_pl
     ret->checkpoint_bytes += nodes * (16 + (2 + state_floats) * dim * sizeof(float));
 }
 
+static int check_weights(const struct config *config, const struct store *store,
+                         struct error *reterr) {
+    struct model_spec spec;
+    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    return mfg_check(store, &spec, reterr);
+}
+
 int job_plan_make(const struct config *config, const char *snapshot_dir, struct job_plan *ret,
                   struct error *reterr) {
     *ret = (struct job_plan){.available_bytes = plan_available_bytes()};
@@ -78,6 +88,8 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
                            config->data_normalize_features, &store, reterr);
         if (r == 0)
             r = sampler_check(store, config, reterr);
+        if (r == 0)
+            r = check_weights(config, store, reterr);
         if (r == 0 && part == 0)
             r = make_layout(config, store, &layout, reterr);
         if (r == 0 && part == 0)

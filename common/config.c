@@ -216,6 +216,10 @@ static bool scalar_null(const yaml_event_t *event) {
            (text[0] == 0 || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
 }
 
+static struct config_place place_at(yaml_mark_t mark) {
+    return (struct config_place){.line = (int)mark.line + 1, .column = (int)mark.column + 1};
+}
+
 static void read_list(struct reader *reader, const struct config_option *option) {
     yaml_mark_t start = reader->event.start_mark;
     size_t faults_before = reader->sink->count;
@@ -231,6 +235,8 @@ static void read_list(struct reader *reader, const struct config_option *option)
                                      event->data.scalar.length, scalar_quoted(event), &err))
                 fault_at_mark(reader->sink, event->start_mark, "%s.%s: %s", option->section,
                               option->name, err.text);
+            else if (option->kind == OPTION_STRINGS)
+                config_option_place(option, reader->config, place_at(event->start_mark));
         } else if (event->type != YAML_ALIAS_EVENT) {
             fault_at_mark(reader->sink, event->start_mark, "%s.%s: expected %s, found %s inside it",
                           option->section, option->name, config_option_expected(option),
@@ -288,8 +294,7 @@ static void read_value(struct reader *reader, const struct config_option *option
         break;
     }
     if (reader->sink->count == faults_before)
-        reader->config->places[option - config_options] =
-            (struct config_place){.line = (int)mark.line + 1, .column = (int)mark.column + 1};
+        reader->config->places[option - config_options] = place_at(mark);
 }
 
 /* Reads a key into name (cut when it is too long for any right one). False, with key and value

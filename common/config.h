@@ -9,16 +9,17 @@
 
 #include "common/error.h"
 
+struct config_place;
+
 struct string_list {
     size_t count;
     char **items;
+    struct config_place *places; /* where each was written; config.c's own */
 };
 struct int_list {
     size_t count;
     int64_t items[16];
 };
-
-struct config_place;
 
 struct config {
     struct config_place *places; /* per option, where its value came from; config.c's own */

@@ -30,6 +30,17 @@ static struct config_place place_of(const struct config *config, const char *sec
     return config->places[config_option_find(section, name) - config_options];
 }
 
+/* "path:line:column: section.name: what", or without a place in the file. */
+static char *placed_text(const struct finisher *finisher, struct config_place place,
+                         const char *section, const char *name, const char *what) {
+    const char *path = finisher->sink.path;
+    if (place.line > 0)
+        return mem_printf("%s:%d:%d: %s.%s: %s", path, place.line, place.column, section, name,
+                          what);
+    return mem_printf("%s: %s.%s%s: %s", path, section, name,
+                      place.line == CONFIG_PLACE_SET ? " (from --set)" : "", what);
+}
+
 /* A fault of an option: at its place in the file, when it has one. */
 __attribute__((format(printf, 4, 5))) static void fault_of(struct finisher *finisher,
                                                            const char *section, const char *name,
@@ -39,17 +50,25 @@ __attribute__((format(printf, 4, 5))) static void fault_of(struct finisher *fini
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-
     struct config_place place = place_of(finisher->config, section, name);
-    if (place.line > 0) {
-        config_sink_add_at(&finisher->sink, (size_t)place.line, (size_t)place.column, "%s.%s: %s",
-                           section, name, what);
-        return;
-    }
-    _cleanup_(mem_free_p) char *text =
-        mem_printf("%s: %s.%s%s: %s", finisher->sink.path, section, name,
-                   place.line == CONFIG_PLACE_SET ? " (from --set)" : "", what);
+    _cleanup_(mem_free_p) char *text = placed_text(finisher, place, section, name, what);
     config_sink_add(&finisher->sink, text);
+}
+
+/* The same of something that may stay: it is said and no fault. */
+__attribute__((format(printf, 4, 5))) static void warning_of(struct finisher *finisher,
+                                                             const char *section, const char *name,
+                                                             const char *format, ...) {
+    char what[480];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    struct config_place place = place_of(finisher->config, section, name);
+    _cleanup_(mem_free_p) char *text = placed_text(finisher, place, section, name, what);
+    _cleanup_(mem_free_p) char *warning = mem_printf("warning: %s", text);
+    if (finisher->sink.list)
+        config_faults_add(finisher->sink.list, warning);
 }
 
 /* "host:port", with an IPv6 host in brackets; port 0 is one the system chooses. */
@@ -212,20 +231,84 @@ static void check_http_ports(struct finisher *finisher) {
             return; /* said once is enough */
 }
 
+/* Options that some kinds of model use and others do not. */
+static const struct {
+    const char *name;
+    unsigned kinds; /* a bit for each */
+    const char *whose;
+} of_kinds[] = {
+    {"heads", 1u << MODEL_GAT | 1u << MODEL_GATV2, "gat and gatv2 have heads"},
+    {"output_heads", 1u << MODEL_GAT | 1u << MODEL_GATV2, "gat and gatv2 have heads"},
+    {"attention_dropout", 1u << MODEL_GAT | 1u << MODEL_GATV2, "gat and gatv2 have attention"},
+    {"hops", 1u << MODEL_SGC | 1u << MODEL_APPNP, "sgc and appnp have steps of propagation"},
+    {"alpha", 1u << MODEL_APPNP, "appnp goes back to the start"},
+    {"jump", (1u << MODEL_KINDS) - 1 - (1u << MODEL_SGC) - (1u << MODEL_APPNP),
+     "models other than sgc and appnp join their layers (model.stack can)"},
+    {"edge_weights",
+     (1u << MODEL_KINDS) - 1 - (1u << MODEL_GAT) - (1u << MODEL_GATV2) - (1u << MODEL_SAGE_MAX) -
+         (1u << MODEL_MLP),
+     "gcn, sage, sage_gcn, gin, sgc and appnp have a place for edge weights"},
+};
+
+/* What was given and would do nothing. A kind from the command line is not the file's, which stays
+ * usable. */
+static void check_kind(struct finisher *finisher) {
+    const struct config *config = finisher->config;
+    const char *kind = config_choice(config, "model.kind");
+    bool kind_set = place_of(config, "model", "kind").line == CONFIG_PLACE_SET;
+    for (size_t i = 0; i < ARRAY_LEN(of_kinds); i++) {
+        int line = place_of(config, "model", of_kinds[i].name).line;
+        bool none = (strcmp(of_kinds[i].name, "jump") == 0 && config->model_jump == JUMP_NONE) ||
+                    (strcmp(of_kinds[i].name, "edge_weights") == 0 && !config->model_edge_weights);
+        if (line == 0 || none || of_kinds[i].kinds >> config->model_kind & 1)
+            continue;
+        if (line > 0 && kind_set)
+            warning_of(finisher, "model", of_kinds[i].name,
+                       "not used: only %s, and model.kind is %s (from --set)", of_kinds[i].whose,
+                       kind);
+        else
+            fault_of(finisher, "model", of_kinds[i].name,
+                     "only %s, and model.kind is %s; leave this out", of_kinds[i].whose, kind);
+    }
+    if (config->model_jump != JUMP_NONE && place_of(config, "model", "output_heads").line != 0)
+        fault_of(finisher, "model", "output_heads",
+                 "with model.jump the last layer is linear and has no heads; leave this out");
+    if (config->model_norm != NORM_BATCH && place_of(config, "model", "norm_momentum").line != 0)
+        fault_of(finisher, "model", "norm_momentum",
+                 "model.norm is %s, and only batch has running statistics; leave this out",
+                 config_choice(config, "model.norm"));
+}
+
+/* A fault of one entry of model.stack, at its own place. */
+static void tell_stack_fault(void *ctx, size_t entry, const char *text) {
+    struct finisher *finisher = ctx;
+    const struct string_list *stack = &finisher->config->model_stack;
+    if (entry < stack->count && stack->places[entry].line > 0) {
+        _cleanup_(mem_free_p) char *placed =
+            placed_text(finisher, stack->places[entry], "model", "stack", text);
+        config_sink_add(&finisher->sink, placed);
+    } else if (entry < stack->count) {
+        fault_of(finisher, "model", "stack", "entry %zu: %s", entry + 1, text);
+    } else {
+        fault_of(finisher, "model", "stack", "%s", text);
+    }
+}
+
 /* The long form of the model says all that the short one says. */
 static void check_model(struct finisher *finisher) {
     static const char *const names[] = {
-        "kind",    "layers",   "hidden", "heads", "output_heads", "attention_dropout",
-        "dropout", "residual", "norm",   "hops",  "alpha",        "activation"};
-    struct error cause = {0};
-    if (finisher->config->model_stack.count == 0)
+        "kind",    "layers",      "hidden", "heads", "output_heads", "attention_dropout",
+        "dropout", "residual",    "norm",   "hops",  "alpha",        "activation",
+        "jump",    "edge_weights"};
+    if (finisher->config->model_stack.count == 0) {
+        check_kind(finisher);
         return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (place_of(finisher->config, "model", names[i]).line != 0)
             fault_of(finisher, "model", names[i],
                      "model.stack lists the layers with all that belongs to them; leave this out");
-    if (model_spec_check(finisher->config, &cause) < 0)
-        fault_of(finisher, "model", "stack", "%s", cause.text);
+    model_spec_check(finisher->config, tell_stack_fault, finisher);
 }
 
 static void finish_fanout(struct finisher *finisher, struct config *config, size_t hops) {
@@ -255,6 +338,18 @@ static void check_sampler(struct finisher *finisher) {
             fault_of(finisher, "train", draws[i].name,
                      "true needs train.sampler neighbor, which is %s",
                      config_choice(config, "train.sampler"));
+        else if (draws[i].given && config->train_mode != TRAIN_SAMPLED)
+            fault_of(finisher, "train", draws[i].name,
+                     "true needs train.mode sampled: in full mode nothing is drawn");
+    if (config->train_mode == TRAIN_SAMPLED && config->train_sampler != SAMPLER_NEIGHBOR) {
+        struct model_spec spec;
+        model_spec_from(config, 1, 1, &spec);
+        if (model_spec_weighted(&spec))
+            fault_of(finisher, "train", "sampler",
+                     "%s makes graphs without edge weights, which the model uses "
+                     "(edge_weights: true); choose neighbor",
+                     config_choice(config, "train.sampler"));
+    }
     if (config->train_sampler == SAMPLER_CLUSTER &&
         config->train_clusters_per_batch > config->train_clusters)
         fault_of(finisher, "train", "clusters_per_batch", "%lld is more than train.clusters = %lld",

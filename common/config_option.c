@@ -322,10 +322,19 @@ int config_option_append(const struct config_option *option, struct config *conf
         if (r == 0) {
             strings->items =
                 mem_resize(strings->items, count * sizeof(char *), (count + 1) * sizeof(char *));
+            strings->places = mem_resize(strings->places, count * sizeof *strings->places,
+                                         (count + 1) * sizeof *strings->places);
+            strings->places[count] = (struct config_place){0};
             strings->items[strings->count++] = mem_strdup(text);
         }
     }
     return r;
+}
+
+void config_option_place(const struct config_option *option, struct config *config,
+                         struct config_place place) {
+    struct string_list *strings = field(option, config);
+    strings->places[strings->count - 1] = place;
 }
 
 /* "[a, b]" or "a, b" without the brackets and the spaces around it; *ret_len its length. */
@@ -397,6 +406,7 @@ void config_option_clear(const struct config_option *option, struct config *conf
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->items[i]);
         mem_free(list->items);
+        mem_free(list->places);
         *list = (struct string_list){0};
     } else if (option->kind == OPTION_INTS) {
         *(struct int_list *)to = (struct int_list){0};

@@ -57,6 +57,9 @@ int config_option_assign(const struct config_option *option, struct config *conf
 /* The same for one more entry of a list option; after an error the entries before it are there. */
 int config_option_append(const struct config_option *option, struct config *config,
                          const char *text, size_t len, bool quoted, struct error *reterr);
+/* Of a list of texts: where the last entry was written. */
+void config_option_place(const struct config_option *option, struct config *config,
+                         struct config_place place);
 /* The whole of a list from "a, b, c", or a scalar. */
 int config_option_assign_text(const struct config_option *option, struct config *config,
                               const char *text, struct error *reterr);

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "common/config.h"
 #include "common/mem.h"
 
-enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2, TAKES_HEADS = 4 };
+enum { TAKES_WIDTH = 1, TAKES_ALPHA = 2, TAKES_HEADS = 4, TAKES_MODE = 8, TAKES_EDGES = 16 };
 
 #define HEADS_MAX 32
 
@@ -24,7 +25,8 @@ static const struct {
 #undef LAYER
 };
 static const char *const activations[] = {"relu", "elu", "gelu", "none"};
-static const char *const norms[] = {"none", "layer"};
+static const char *const jumps[] = {"none", "concat", "max"};
+static const char *const norms[] = {"none", "layer", "batch"};
 
 const char *layer_kind_name(int kind) {
     return kinds[kind].name;
@@ -78,6 +80,12 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         if (!number_of(value, 0, 1, false, &number))
             wanted = "a number from 0 to 1";
         layer->slope = (float)number;
+    } else if (strcmp(key, "mode") == 0 && takes & TAKES_MODE) {
+        found = layer->mode = choice_of(jumps, ARRAY_LEN(jumps), value);
+        wanted = found <= JUMP_NONE ? "concat or max" : NULL;
+    } else if (strcmp(key, "edge_weights") == 0 && takes & TAKES_EDGES) {
+        layer->edge_weights = strcmp(value, "true") == 0;
+        wanted = layer->edge_weights || strcmp(value, "false") == 0 ? NULL : "true or false";
     } else if (strcmp(key, "dropout") == 0) {
         if (!number_of(value, 0, 0.99, false, &number))
             wanted = "a number from 0 to 0.99";
@@ -87,17 +95,18 @@ static int parameter_parse(struct layer_spec *layer, const char *line, const cha
         wanted = found < 0 ? "relu, elu, gelu or none" : NULL;
     } else if (strcmp(key, "norm") == 0) {
         found = layer->norm = choice_of(norms, ARRAY_LEN(norms), value);
-        wanted = found < 0 ? "layer or none" : NULL;
-    } else if (strcmp(key, "residual") == 0) {
+        wanted = found < 0 ? "layer, batch or none" : NULL;
+    } else if (strcmp(key, "residual") == 0 && !(takes & TAKES_MODE)) {
         layer->residual = strcmp(value, "true") == 0;
         wanted = layer->residual || strcmp(value, "false") == 0 ? NULL : "true or false";
     } else {
-        return error_set(reterr, ERR_CONFIG,
-                         "\"%s\": %s takes%s%s%s activation, norm, dropout and residual, not %s",
-                         line, kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
-                         takes & TAKES_ALPHA ? " alpha," : "",
-                         takes & TAKES_HEADS ? " heads, average, attention_dropout, slope," : "",
-                         key);
+        return error_set(
+            reterr, ERR_CONFIG, "\"%s\": %s takes%s%s%s%s%s activation, norm%s, not %s", line,
+            kinds[layer->kind].name, takes & TAKES_WIDTH ? " width," : "",
+            takes & TAKES_ALPHA ? " alpha," : "",
+            takes & TAKES_HEADS ? " heads, average, attention_dropout, slope," : "",
+            takes & TAKES_MODE ? " mode," : "", takes & TAKES_EDGES ? " edge_weights," : "",
+            takes & TAKES_MODE ? " and dropout" : ", dropout and residual", key);
     }
     return wanted
                ? error_set(reterr, ERR_CONFIG, "\"%s\": %s=%s is not %s", line, key, value, wanted)
@@ -110,8 +119,12 @@ static int layer_parse(const char *line, struct layer_spec *ret, struct error *r
         return error_set(reterr, ERR_CONFIG, "a layer of more than %zu characters",
                          sizeof words - 1);
     snprintf(words, sizeof words, "%s", line);
-    *ret = (struct layer_spec){
-        .kind = -1, .activation = ACTIVATION_NONE, .alpha = 0.1F, .heads = 1, .slope = 0.2F};
+    *ret = (struct layer_spec){.kind = -1,
+                               .activation = ACTIVATION_NONE,
+                               .alpha = 0.1F,
+                               .mode = JUMP_CONCAT,
+                               .heads = 1,
+                               .slope = 0.2F};
     const char *keys[LAYER_TEXT_MAX / 2];
     size_t count = 0;
     for (char *word; (word = strtok_r(rest, " \t", &rest));) {
@@ -148,38 +161,103 @@ static int layer_parse(const char *line, struct layer_spec *ret, struct error *r
 
 /* --- what follows from the list --- */
 
-static int stack_check(const struct model_spec *spec, struct error *reterr) {
-    size_t hops = 0, last = spec->count;
+/* Who is told of faults. */
+struct listener {
+    model_fault *tell;
+    void *ctx;
+    size_t count;
+};
+
+__attribute__((format(printf, 3, 4))) static void fault(struct listener *listener, size_t entry,
+                                                        const char *format, ...) {
+    char text[480];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    listener->count++;
+    listener->tell(listener->ctx, entry, text);
+}
+
+/* What can be known of a layer's width before the graph: 0 is that of the features. */
+static uint64_t width_of(const struct model_spec *spec, size_t l, const uint64_t *widths) {
+    const struct layer_spec *layer = &spec->layers[l];
+    uint64_t width = layer->width, sum = 0;
+    for (size_t k = 0; k < l && layer->kind == LAYER_jump && layer->mode == JUMP_CONCAT; k++)
+        sum += widths[k];
+    if (sum > 0)
+        return sum;
+    if (!width)
+        return l > 0 ? widths[l - 1] : 0;
+    return kinds[layer->kind].takes & TAKES_HEADS && !layer->average ? width * layer->heads : width;
+}
+
+static void check_jump(const struct model_spec *spec, size_t l, size_t last, bool again,
+                       const uint64_t *widths, struct listener *listener) {
+    const struct layer_spec *layer = &spec->layers[l];
+    if (l == 0)
+        fault(listener, l, "layer %zu: jump needs layers before it", l);
+    else if (l > last)
+        fault(listener, l, "layer %zu: jump needs a layer with weights after it", l);
+    if (again)
+        fault(listener, l, "layer %zu: a second jump; a model may have one", l);
+    for (size_t k = 1; k < l && layer->mode == JUMP_MAX; k++)
+        if (widths[k] != widths[0]) {
+            fault(listener, l,
+                  "layer %zu: jump mode=max needs layers of one width, but layers 0 and %zu differ",
+                  l, k);
+            break;
+        }
+}
+
+static void check_width(const struct model_spec *spec, size_t l, size_t last,
+                        struct listener *listener) {
+    const struct layer_spec *layer = &spec->layers[l];
+    if (l == last && layer->width)
+        fault(listener, l,
+              "layer %zu: the last layer with weights is as wide as there are classes; leave its "
+              "width out",
+              l);
+    if (l == last && layer->heads > 1 && !layer->average)
+        fault(listener, l,
+              "layer %zu: the last layer with weights gives one number for each class; its heads "
+              "need average=true",
+              l);
+    if (l != last && kinds[layer->kind].takes & TAKES_WIDTH && !layer->width)
+        fault(listener, l, "layer %zu, %s, needs a width", l, kinds[layer->kind].name);
+}
+
+/* Faults of layers that are each well written. */
+static void stack_check(const struct model_spec *spec, struct listener *listener) {
+    uint64_t widths[STACK_MAX];
+    size_t hops = 0, last = spec->count, jumps_seen = 0;
     for (size_t l = 0; l < spec->count; l++) {
-        const struct layer_spec *layer = &spec->layers[l];
-        hops += kinds[layer->kind].graph != GRAPH_NONE;
-        if (kinds[layer->kind].takes & TAKES_WIDTH)
+        hops += kinds[spec->layers[l].kind].graph != GRAPH_NONE;
+        if (kinds[spec->layers[l].kind].takes & TAKES_WIDTH)
             last = l;
-        if (layer->kind == LAYER_ppr && (l == 0 || spec->layers[0].kind == LAYER_ppr))
-            return error_set(reterr, ERR_CONFIG, "layer %zu: ppr needs a layer to start from", l);
+        widths[l] = width_of(spec, l, widths);
     }
-    if (last == spec->count)
-        return error_set(reterr, ERR_CONFIG, "no layer has weights: there is nothing to learn");
+    if (last == spec->count) {
+        fault(listener, MODEL_FAULT_LIST, "no layer has weights: there is nothing to learn");
+        return;
+    }
     if (hops > HOPS_MAX)
-        return error_set(reterr, ERR_CONFIG, "%zu layers propagate; at most %d may", hops,
-                         HOPS_MAX);
+        fault(listener, MODEL_FAULT_LIST, "%zu layers propagate; at most %d may", hops, HOPS_MAX);
     for (size_t l = 0; l < spec->count; l++) {
-        const struct layer_spec *layer = &spec->layers[l];
-        if (l == last && layer->width)
-            return error_set(reterr, ERR_CONFIG,
-                             "layer %zu: the last layer with weights is as wide as there are "
-                             "classes; leave its width out",
-                             l);
-        if (l == last && layer->heads > 1 && !layer->average)
-            return error_set(reterr, ERR_CONFIG,
-                             "layer %zu: the last layer with weights gives one number for each "
-                             "class; its heads need average=true",
-                             l);
-        if (l != last && kinds[layer->kind].takes & TAKES_WIDTH && !layer->width)
-            return error_set(reterr, ERR_CONFIG, "layer %zu, %s, needs a width", l,
-                             kinds[layer->kind].name);
+        if (spec->layers[l].kind == LAYER_ppr && (l == 0 || spec->layers[0].kind == LAYER_ppr))
+            fault(listener, l, "layer %zu: ppr needs a layer to start from", l);
+        if (spec->layers[l].kind == LAYER_jump)
+            check_jump(spec, l, last, jumps_seen++ > 0, widths, listener);
+        check_width(spec, l, last, listener);
     }
-    return 0;
+}
+
+/* Keeps the first fault. */
+static void tell_error(void *ctx, size_t entry, const char *text) {
+    struct error *err = ctx;
+    (void)entry;
+    if (!err->code)
+        error_set(err, ERR_CONFIG, "%s", text);
 }
 
 static void stack_resolve(struct model_spec *spec, uint32_t input_dim, uint32_t classes) {
@@ -194,13 +272,18 @@ static void stack_resolve(struct model_spec *spec, uint32_t input_dim, uint32_t 
                                                               : layer->in;
         if (kinds[layer->kind].takes & TAKES_HEADS && !layer->average)
             layer->out *= layer->heads;
-        layer->graph = kinds[layer->kind].graph;
+        layer->graph = kinds[layer->kind].graph + (layer->edge_weights ? GRAPH_SYM_WEIGHTED : 0);
         layer->order = kinds[layer->kind].order;
         layer->hop = spec->hops.count;
         if (layer->graph != GRAPH_NONE)
             spec->hops.graph[spec->hops.count++] = layer->graph;
         if (layer->kind == LAYER_ppr)
             layer->start = layer[-1].kind == LAYER_ppr ? layer[-1].start : l - 1;
+        if (layer->kind != LAYER_jump)
+            continue;
+        layer->start = l;
+        for (size_t k = 0; k + 1 < l && layer->mode == JUMP_CONCAT; k++)
+            layer->out += spec->layers[k].out;
     }
 }
 
@@ -220,11 +303,19 @@ int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
         if (r < 0)
             return r;
     }
-    int r = stack_check(spec, reterr);
-    if (r < 0)
-        return r;
+    struct error first = {0};
+    stack_check(spec, &(struct listener){tell_error, &first, 0});
+    if (first.code)
+        return error_set(reterr, ERR_CONFIG, "%s", first.text);
     stack_resolve(spec, input_dim, classes);
     return 0;
+}
+
+bool model_spec_weighted(const struct model_spec *spec) {
+    bool weighted = false;
+    for (size_t l = 0; l < spec->count; l++)
+        weighted = weighted || spec->layers[l].edge_weights;
+    return weighted;
 }
 
 bool model_spec_first_transpose(const struct model_spec *spec) {
@@ -262,6 +353,10 @@ void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes
             if (layer->slope != 0.2F)
                 ADD(" slope=%.9g", (double)layer->slope);
         }
+        if (kinds[layer->kind].takes & TAKES_MODE)
+            ADD(" mode=%s", jumps[layer->mode]);
+        if (layer->edge_weights)
+            ADD(" edge_weights=true");
         if (layer->residual)
             ADD(" residual=true");
         if (layer->norm != NORM_NONE)
@@ -295,10 +390,11 @@ static struct layer_spec *add(struct model_spec *spec, int kind, uint32_t width)
     return layer;
 }
 
-/* model.layers layers of a kind; all but the last are followed by what the options say. */
+/* model.layers layers of a kind; all but the last are followed by what the options say. With
+ * jumping knowledge all are, and join before a linear layer. */
 static void add_hidden(const struct config *config, struct model_spec *spec, int kind) {
     for (int64_t l = 0; l < config->model_layers; l++) {
-        bool last = l + 1 == config->model_layers;
+        bool last = l + 1 == config->model_layers && config->model_jump == JUMP_NONE;
         struct layer_spec *layer = add(spec, kind, last ? 0 : (uint32_t)config->model_hidden);
         if (kinds[kind].takes & TAKES_HEADS) {
             layer->heads = (uint32_t)(last ? config->model_output_heads : config->model_heads);
@@ -312,6 +408,10 @@ static void add_hidden(const struct config *config, struct model_spec *spec, int
         layer->dropout = (float)config->model_dropout;
         layer->residual = config->model_residual;
     }
+    if (config->model_jump == JUMP_NONE)
+        return;
+    add(spec, LAYER_jump, 0)->mode = config->model_jump;
+    add(spec, LAYER_linear, 0);
 }
 
 static void expand(const struct config *config, struct model_spec *spec) {
@@ -326,27 +426,32 @@ static void expand(const struct config *config, struct model_spec *spec) {
     add_hidden(config, spec, of[config->model_kind]);
     for (int64_t k = 0; config->model_kind == MODEL_APPNP && k < config->model_hops; k++)
         add(spec, LAYER_ppr, 0)->alpha = (float)config->model_alpha;
+    for (size_t l = 0; l < spec->count; l++)
+        spec->layers[l].edge_weights =
+            config->model_edge_weights && kinds[spec->layers[l].kind].takes & TAKES_EDGES;
 }
 
-static int read_stack(const struct config *config, struct model_spec *ret, struct error *reterr) {
+/* The layers, and what is wrong with them. */
+static void read_stack(const struct config *config, struct model_spec *ret,
+                       struct listener *listener) {
     const struct string_list *stack = &config->model_stack;
-    struct error cause = {0};
-    ret->count = 0;
-    if (stack->count == 0) {
+    ret->count = stack->count;
+    if (stack->count == 0)
         expand(config, ret);
-        return 0;
-    }
     for (size_t i = 0; i < stack->count; i++) {
-        int r = layer_parse(stack->items[i], &ret->layers[ret->count++], &cause);
-        if (r < 0)
-            return error_set(reterr, r, "entry %zu: %s", i, cause.text);
+        struct error cause;
+        if (layer_parse(stack->items[i], &ret->layers[i], &cause) < 0)
+            fault(listener, i, "%s", cause.text);
     }
-    return stack_check(ret, reterr);
+    if (listener->count == 0)
+        stack_check(ret, listener);
 }
 
-int model_spec_check(const struct config *config, struct error *reterr) {
+size_t model_spec_check(const struct config *config, model_fault *tell, void *ctx) {
     struct model_spec spec;
-    return read_stack(config, &spec, reterr);
+    struct listener listener = {tell, ctx, 0};
+    read_stack(config, &spec, &listener);
+    return listener.count;
 }
 
 void model_spec_from(const struct config *config, uint32_t feature_dim, uint32_t classes,
@@ -358,9 +463,9 @@ void model_spec_from(const struct config *config, uint32_t feature_dim, uint32_t
         .decay_layers = config->optimizer_decay_layers,
         .seed = (uint64_t)config->job_seed,
     };
-    int r = read_stack(config, ret, NULL);
-    assert(r == 0);
-    (void)r;
+    struct error first = {0};
+    read_stack(config, ret, &(struct listener){tell_error, &first, 0});
+    assert(first.code == 0);
     bool links = config->train_task == TASK_LINKS;
     stack_resolve(ret, feature_dim + ret->embedding, links ? (uint32_t)config->link_dim : classes);
     ret->hops.outer = links ? 1 : 0;

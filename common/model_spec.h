@@ -16,15 +16,29 @@ struct config;
 #define LAYER_TEXT_MAX 160
 #define STACK_TEXT_MAX (STACK_MAX * LAYER_TEXT_MAX)
 
-/* How a layer's edges are weighed; d: degree of a node in the whole graph without itself. */
+/* How a layer's edges are weighed; d: degree of a node in the whole graph without itself. With edge
+ * weights w an edge counts for its w: in d (a sum of weights then), in the mean, in the sum; the
+ * node itself counts 1. */
 enum graph_norm {
-    GRAPH_SYM,  /* 1 / sqrt((d_i + 1)(d_j + 1)), the node itself 1 / (d_i + 1) */
-    GRAPH_MEAN, /* 1 / (neighbours present), the node itself not at all */
-    GRAPH_WALK, /* 1 / (d_i + 1), also the node itself */
-    GRAPH_SUM,  /* 1, also the node itself */
+    GRAPH_SYM,          /* w / sqrt((d_i + 1)(d_j + 1)), the node itself 1 / (d_i + 1) */
+    GRAPH_MEAN,         /* w / (sum of w of neighbours present), the node itself not at all */
+    GRAPH_WALK,         /* w / (d_i + 1), also the node itself (w 1) */
+    GRAPH_SUM,          /* w, the node itself 1 */
+    GRAPH_SYM_WEIGHTED, /* the same with w from the graph; above w is 1 */
+    GRAPH_MEAN_WEIGHTED,
+    GRAPH_WALK_WEIGHTED,
+    GRAPH_SUM_WEIGHTED,
     GRAPH_BARE, /* not at all: the layer weighs or chooses them */
     GRAPH_NONE, /* no edges */
 };
+
+static inline bool graph_is_weighted(int graph) {
+    return graph >= GRAPH_SYM_WEIGHTED && graph <= GRAPH_SUM_WEIGHTED;
+}
+/* The norm without the weights. */
+static inline int graph_plain(int graph) {
+    return graph_is_weighted(graph) ? graph - GRAPH_SYM_WEIGHTED : graph;
+}
 
 /* The layers that propagate, the nearest to the input first. */
 struct hops {
@@ -42,10 +56,13 @@ enum layer_kind {
     LAYER_KINDS
 };
 
+/* How jumping knowledge joins the outputs of layers. */
+enum jump { JUMP_NONE, JUMP_CONCAT, JUMP_MAX };
+
 /* What a layer multiplies first, the graph or the weights; either: what takes less time. */
 enum layer_order { ORDER_WEIGHTS, ORDER_GRAPH, ORDER_EITHER };
 enum activation { ACTIVATION_RELU, ACTIVATION_ELU, ACTIVATION_GELU, ACTIVATION_NONE };
-enum layer_norm { NORM_NONE, NORM_LAYER };
+enum layer_norm { NORM_NONE, NORM_LAYER, NORM_BATCH };
 
 struct layer_spec {
     int kind;       /* enum layer_kind */
@@ -56,6 +73,8 @@ struct layer_spec {
     float dropout;
     bool residual; /* what goes in is added before the activation, by a matrix if widths differ */
     float alpha;   /* ppr: share of the start */
+    int mode;      /* jump: enum jump */
+    bool edge_weights; /* the graph's count */
     /* Attention: width is a head's, out that of all together or, when they are averaged, a head's.
      */
     uint32_t heads;
@@ -66,7 +85,7 @@ struct layer_spec {
     int graph;    /* enum graph_norm */
     int order;    /* enum layer_order */
     size_t hop;   /* number among the propagating layers; of others the next one's */
-    size_t start; /* ppr: the layer whose output it starts from */
+    size_t start; /* ppr: the layer whose output it starts from; jump: its own number */
 };
 
 struct model_spec {
@@ -81,8 +100,11 @@ struct model_spec {
     uint64_t seed;    /* of dropout */
 };
 
-/* Are the model's options sound? ERR_CONFIG says which line of model.stack is not, and why. */
-int model_spec_check(const struct config *config, struct error *reterr);
+/* A fault: of which entry of model.stack, or MODEL_FAULT_LIST, of the list as a whole. */
+#define MODEL_FAULT_LIST SIZE_MAX
+typedef void model_fault(void *ctx, size_t entry, const char *text);
+/* Are the model's options sound? Tells every fault; returns how many there are. */
+size_t model_spec_check(const struct config *config, model_fault *tell, void *ctx);
 /* From options that are sound and a graph's dimensions; input_dim becomes feature_dim and what
  * model.embedding puts behind. With train.task links the model puts out embeddings of link.dim
  * numbers in place of classes. */
@@ -90,6 +112,8 @@ void model_spec_from(const struct config *config, uint32_t feature_dim, uint32_t
                      struct model_spec *ret);
 /* How many layers propagate: what does not depend on a graph. */
 size_t model_spec_hops(const struct config *config);
+/* Does a layer use the graph's edge weights? */
+bool model_spec_weighted(const struct model_spec *spec);
 /* Is the transpose of the first layer's graph of use, which is the largest of all? When no input
  * needs a gradient, not where it propagates features that are narrower than its output. */
 bool model_spec_first_transpose(const struct model_spec *spec);

@@ -65,7 +65,7 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
         return error_set(reterr, ERR_LIMIT, "%zu tensors; 1 to %d are possible", tensor_count,
                          LAYOUT_TENSORS_MAX);
 
-    uint64_t floats = 0, blocks = 0;
+    uint64_t floats = 0, trained = 0, blocks = 0;
     for (size_t i = 0; i < tensor_count; i++) {
         const struct tensor_spec *tensor = &tensors[i];
         if (tensor->rows == 0 || tensor->cols == 0)
@@ -74,11 +74,16 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
         if ((unsigned)tensor->init > TENSOR_ONES)
             return error_set(reterr, ERR_RANGE, "tensor %zu has the unknown initialisation %d", i,
                              (int)tensor->init);
+        if (tensor->statistic && tensor->decay)
+            return error_set(reterr, ERR_RANGE, "tensor %zu is a statistic that decays", i);
+        if (!tensor->statistic && i > 0 && tensor[-1].statistic)
+            return error_set(reterr, ERR_RANGE, "tensor %zu comes after a statistic", i);
         uint64_t size = (uint64_t)tensor->rows * tensor->cols;
         if (size > LAYOUT_FLOATS_MAX - floats)
             return error_set(reterr, ERR_LIMIT, "more than %llu parameters",
                              (unsigned long long)LAYOUT_FLOATS_MAX);
         floats += size;
+        trained += tensor->statistic ? 0 : size;
     }
     uint32_t per_block = block_floats(floats, block_bytes, shard_count);
     for (size_t i = 0; i < tensor_count; i++)
@@ -89,6 +94,7 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
                          (unsigned long long)blocks, LAYOUT_BLOCKS_MAX);
     *ret = (struct layout){.tensor_count = tensor_count,
                            .floats = floats,
+                           .trained = trained,
                            .block_floats = per_block,
                            .block_count = blocks,
                            .shard_count = shard_count};
@@ -107,7 +113,7 @@ static uint64_t layout_hash(const struct tensor_spec *tensors, size_t count, uin
         memcpy(at + 64, &tensors[i].rows, 4);
         memcpy(at + 68, &tensors[i].cols, 4);
         at[72] = (uint8_t)tensors[i].init;
-        at[73] = tensors[i].decay;
+        at[73] = (uint8_t)(tensors[i].decay | tensors[i].statistic << 1);
     }
     uint32_t shards = (uint32_t)shard_count;
     memcpy(at, &block_bytes, 4);

@@ -29,6 +29,7 @@ struct tensor_spec {
     uint32_t rows, cols;
     enum tensor_init init;
     bool decay;
+    bool statistic; /* what is pushed is no gradient: a running mean of it is kept; never decays */
 };
 
 /* A sparse parameter: rows are placed one by one (layout_row_shard). */
@@ -54,6 +55,7 @@ struct layout {
     struct tensor_spec *tensors;
     uint64_t *tensor_offsets; /* [tensor_count + 1]: first float of each within the flat model */
     uint64_t floats;          /* of the whole model */
+    uint64_t trained;         /* of them before the statistics, which come last */
     uint32_t block_floats;    /* of a block that is not the end of its tensor */
     size_t block_count;
     struct layout_block *blocks;

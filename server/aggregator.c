@@ -185,11 +185,11 @@ static uint32_t batch_refuse(const struct block_rule *rule, uint64_t version, st
     return count;
 }
 
-/* A part's share of the mean, of weights that sum up to total. */
-static float part_factor(const struct block_rule *rule, const struct pending *part,
-                         uint64_t version, double total) {
+/* A part's share of the mean, of weights that sum up to total. A damped statistic would shrink. */
+static float part_factor(const struct block_rule *rule, const struct block *block,
+                         const struct pending *part, uint64_t version, double total) {
     double factor = part->push->weight / total;
-    if (rule->damped && !rule->bsp)
+    if (rule->damped && !rule->bsp && !block->statistic)
         factor /= 1 + (double)part_staleness(part, version);
     return (float)factor;
 }
@@ -205,7 +205,7 @@ static const float *batch_merge(const struct block_rule *rule, const struct bloc
         return NULL;
     const struct pending *first = part_of(batch->next);
     if (first->node.next == batch && first->push->codec == CODEC_FP32 &&
-        part_factor(rule, first, version, total) == 1) {
+        part_factor(rule, block, first, version, total) == 1) {
         metric_record(METRIC_STALENESS, part_staleness(first, version));
         return (const float *)(const void *)first->bytes;
     }
@@ -215,7 +215,7 @@ static const float *batch_merge(const struct block_rule *rule, const struct bloc
         if (part->push->weight == 0)
             continue;
         codec_add(part->push->codec, part->bytes, block->floats,
-                  part_factor(rule, part, version, total), sum);
+                  part_factor(rule, block, part, version, total), sum);
         metric_record(METRIC_STALENESS, part_staleness(part, version));
     }
     return sum;
@@ -239,6 +239,12 @@ static struct buf *batch_step(struct aggregator *aggregator, struct block *block
     struct optimizer optimizer = *aggregator->optimizer;
     optimizer.lr = lr;
     struct buf *next = buf_new(block->floats * sizeof(float));
+    if (block->statistic) {
+        block->steps++;
+        optimizer_average(&optimizer, block->floats, (const float *)(const void *)weights->data,
+                          gradient, (float *)(void *)next->data);
+        return next;
+    }
     if (block->state)
         block->state = buf_own(block->state);
     optimizer_step(&optimizer, block->floats, (const float *)(const void *)weights->data, gradient,
@@ -267,7 +273,7 @@ static bool stripe_step(struct aggregator *aggregator, struct block *block, uint
             .values = rows->values,
             .order = rows->order + start,
             .count = rows->starts[block->stripe + 1] - start,
-            .weight = part_factor(aggregator->rule, part, version, 1),
+            .weight = part_factor(aggregator->rule, block, part, version, 1),
         };
         if (part->push->weight > 0)
             metric_record(METRIC_STALENESS, part_staleness(part, version));

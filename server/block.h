@@ -62,6 +62,7 @@ struct block {
     uint32_t id; /* in the layout */
     uint32_t floats;
     bool decay;
+    bool statistic;      /* pushes are averaged, not stepped along; its state stays unused */
     struct table *table; /* a stripe of it: floats 0, no weights; NULL for a tensor's block */
     uint32_t stripe;
     struct lock

@@ -105,6 +105,10 @@ static void read_tensors(struct reader *reader, const json_t *array, struct chec
         if (!json_is_boolean(decay))
             fault(reader, "decay", "true or false is wanted");
         tensor->decay = json_is_true(decay);
+        const json_t *statistic = json_object_get(object, "statistic"); /* absent: none */
+        if (statistic && !json_is_boolean(statistic))
+            fault(reader, "statistic", "true or false is wanted");
+        tensor->statistic = json_is_true(statistic);
     }
 }
 

@@ -32,6 +32,8 @@ static json_t *tensors_json(const struct checkpoint *c) {
         json_object_set_new(object, "cols", number(tensor->cols));
         json_object_set_new(object, "init", number(tensor->init));
         json_object_set_new(object, "decay", json_boolean(tensor->decay));
+        if (tensor->statistic)
+            json_object_set_new(object, "statistic", json_true());
         json_array_append_new(array, object);
     }
     return array;

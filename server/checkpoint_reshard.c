@@ -11,7 +11,7 @@ static bool same_tensors(const struct checkpoint *a, const struct checkpoint *b)
     for (size_t i = 0; i < a->tensor_count; i++) {
         const struct tensor_spec *x = &a->tensors[i], *y = &b->tensors[i];
         if (strcmp(x->name, y->name) != 0 || x->rows != y->rows || x->cols != y->cols ||
-            x->init != y->init || x->decay != y->decay)
+            x->init != y->init || x->decay != y->decay || x->statistic != y->statistic)
             return false;
     }
     return true;

@@ -18,6 +18,7 @@ void optimizer_init(struct optimizer *optimizer, const struct config *config) {
         .eps = (float)config->optimizer_eps,
         .weight_decay = (float)config->optimizer_weight_decay,
         .nesterov = config->optimizer_nesterov,
+        .average = (float)config->model_norm_momentum,
     };
 }
 
@@ -71,6 +72,12 @@ void optimizer_step(const struct optimizer *optimizer, size_t n, const float *we
                     const float *gradient, float *state, uint64_t step, bool decay, float *next) {
     update(optimizer, n, weights, gradient, 1, state, step, decay ? optimizer->weight_decay : 0,
            next);
+}
+
+void optimizer_average(const struct optimizer *optimizer, size_t n, const float *weights,
+                       const float *statistics, float *next) {
+    for (size_t i = 0; i < n; i++)
+        next[i] = weights[i] + optimizer->average * (statistics[i] - weights[i]);
 }
 
 void optimizer_row(const struct optimizer *optimizer, size_t dim, float *weights,

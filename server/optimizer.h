@@ -27,6 +27,7 @@ struct optimizer {
     int kind; /* OPTIMIZER_... */
     float lr, momentum, beta1, beta2, eps, weight_decay;
     bool nesterov;
+    float average; /* share of the new in a running mean */
 };
 
 void optimizer_init(struct optimizer *optimizer, const struct config *config);
@@ -36,6 +37,11 @@ size_t optimizer_state_floats(const struct optimizer *optimizer);
  * from 1; decay: does weight_decay apply to this block? next and weights do not overlap. */
 void optimizer_step(const struct optimizer *optimizer, size_t n, const float *weights,
                     const float *gradient, float *state, uint64_t step, bool decay, float *next);
+/* next[n] = weights[n] moved towards the statistics of a batch by optimizer->average of the way:
+ * the exponential running mean of Ioffe & Szegedy, ICML 2015, whatever kind and rate are. next and
+ * weights do not overlap. */
+void optimizer_average(const struct optimizer *optimizer, size_t n, const float *weights,
+                       const float *statistics, float *next);
 /* One row of a table in which only the rows that are met are updated: weights [dim] and state
  * [state_floats * dim] in place, with gradient[dim] * factor. step counts the row's own updates,
  * from 1. Nothing decays: a row's decay would depend on how often it is met. */

@@ -29,6 +29,7 @@ static void build_block(const struct server *server, const struct server_built *
     }
     block_init(block, placed->id, placed->floats, layout->tensors[placed->tensor].decay, weights,
                state_floats);
+    block->statistic = layout->tensors[placed->tensor].statistic;
     if (!checkpoint)
         return;
     block->version = checkpoint->versions[i];
@@ -148,6 +149,7 @@ static int hello_tensors(const Graphps__Hello *hello, struct tensor_spec *tensor
         tensors[i].cols = spec->cols;
         tensors[i].init = (enum tensor_init)spec->init; /* layout_new refuses what is none */
         tensors[i].decay = spec->decay;
+        tensors[i].statistic = spec->statistic;
     }
     return 0;
 }
@@ -204,10 +206,11 @@ static int layout_difference(const struct server *server, const Graphps__Hello *
             return error_set(reterr, ERR_WRONG_LAYOUT,
                              "rank %u: tensor '%s' is %u x %u, the run has %u x %u", hello->rank,
                              ours->name, theirs->rows, theirs->cols, ours->rows, ours->cols);
-        if ((int)ours->init != (int)theirs->init || ours->decay != theirs->decay)
+        if ((int)ours->init != (int)theirs->init || ours->decay != theirs->decay ||
+            ours->statistic != theirs->statistic)
             return error_set(reterr, ERR_WRONG_LAYOUT,
-                             "rank %u: tensor '%s' has another initialisation or decay than the "
-                             "run",
+                             "rank %u: tensor '%s' has another initialisation, decay or update "
+                             "than the run",
                              hello->rank, ours->name);
     }
     if (layout->tensor_count != hello->n_tensors)

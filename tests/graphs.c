@@ -10,7 +10,15 @@
 #include "worker/graph/import.h"
 #include "worker/graph/partition.h"
 
-enum { STREAM_EDGES, STREAM_CENTRES, STREAM_NOISE, STREAM_SPLIT, STREAM_MAP, STREAM_TARGETS };
+enum {
+    STREAM_EDGES,
+    STREAM_CENTRES,
+    STREAM_NOISE,
+    STREAM_SPLIT,
+    STREAM_MAP,
+    STREAM_TARGETS,
+    STREAM_WEIGHTS
+};
 
 static FILE *open_csv(const char *dir, const char *name, const char *header) {
     FILE *file = fopen(test_path(dir, name), "w");
@@ -24,9 +32,10 @@ static void close_csv(FILE *file) {
 }
 
 static void write_edges(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
-                        uint64_t seed) {
-    FILE *file = open_csv(dir, "edges.csv", "source,target\n");
-    uint64_t key = rng_key(seed, STREAM_EDGES), at = 0;
+                        bool weighted, uint64_t seed) {
+    FILE *file =
+        open_csv(dir, "edges.csv", weighted ? "source,target,weight\n" : "source,target\n");
+    uint64_t key = rng_key(seed, STREAM_EDGES), at = 0, weights = rng_key(seed, STREAM_WEIGHTS);
     /* Each node draws half of its degree; the other half comes from those that draw it. */
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t d = 0; d < (degree + 1) / 2; d++) {
@@ -38,7 +47,11 @@ static void write_edges(const char *dir, uint32_t n, uint32_t classes, uint32_t 
                 if (other >= n)
                     other = i % classes;
             }
-            fprintf(file, "n%u,n%u\n", i, (uint32_t)other);
+            fprintf(file, "n%u,n%u", i, (uint32_t)other);
+            if (weighted) /* some are 0 */
+                fprintf(file, ",%.6g",
+                        at % 7 == 0 ? 0.0 : 3 * (double)rng_float(rng_at(weights, at)));
+            fputc('\n', file);
         }
     close_csv(file);
 }
@@ -62,11 +75,11 @@ static void write_features(const char *dir, uint32_t n, uint32_t classes, uint32
     close_csv(file);
 }
 
-void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
-                           uint32_t features, uint64_t seed) {
+static void make_community(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                           uint32_t features, bool weighted, uint64_t seed) {
     struct error err;
     ck_assert_msg(dir_make(dir, &err) == 0, "%s", err.text);
-    write_edges(dir, n, classes, degree, seed);
+    write_edges(dir, n, classes, degree, weighted, seed);
     write_features(dir, n, classes, features, seed);
     FILE *labels = open_csv(dir, "labels.csv", "id,label\n");
     FILE *split[] = {open_csv(dir, "train.csv", "id\n"), open_csv(dir, "valid.csv", "id\n"),
@@ -80,6 +93,11 @@ void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32
     close_csv(labels);
     for (int k = 0; k < 3; k++)
         close_csv(split[k]);
+}
+
+void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
+                           uint32_t features, uint64_t seed) {
+    make_community(dir, n, classes, degree, features, false, seed);
 }
 
 void graphs_make_multi_label(const char *dir, uint32_t n, uint32_t classes, uint32_t degree,
@@ -112,6 +130,14 @@ const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint
     char source[300];
     snprintf(source, sizeof source, "%s/%s-csv", root, name);
     graphs_make_community(source, n, classes, degree, features, seed);
+    return import_csv(source, root, name, false);
+}
+
+const char *graphs_weighted(const char *root, const char *name, uint32_t n, uint32_t classes,
+                            uint32_t degree, uint32_t features, uint64_t seed) {
+    char source[300];
+    snprintf(source, sizeof source, "%s/%s-csv", root, name);
+    make_community(source, n, classes, degree, features, true, seed);
     return import_csv(source, root, name, false);
 }
 

@@ -17,6 +17,9 @@ void graphs_make_community(const char *dir, uint32_t n, uint32_t classes, uint32
  * snapshot's directory; static storage. */
 const char *graphs_snapshot(const char *root, const char *name, uint32_t n, uint32_t classes,
                             uint32_t degree, uint32_t features, uint64_t seed);
+/* The same with weights of edges from 0 to 3, some of them 0. */
+const char *graphs_weighted(const char *root, const char *name, uint32_t n, uint32_t classes,
+                            uint32_t degree, uint32_t features, uint64_t seed);
 /* The same with several labels a node: those of community k have the labels "c<k>" and
  * "c<(k + 1) % classes>", and those of community 0 also "c2". */
 const char *graphs_multi_label(const char *root, const char *name, uint32_t n, uint32_t classes,

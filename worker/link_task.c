@@ -10,7 +10,7 @@ struct link_task {
     struct full_links *full; /* full mode, else NULL */
     struct link_head *head;
     struct link_rank *rank;
-    size_t head_at; /* where the decoder's weights begin */
+    size_t model_at; /* where the model's weights begin, behind the decoder's */
 };
 
 int link_task_check(const struct config *config, const struct store *store, struct error *reterr) {
@@ -33,8 +33,8 @@ size_t link_task_tensors(const struct config *config, const struct store *store,
     return link_head_tensors(&head, spec, ret);
 }
 
-int link_task_new(const struct config *config, const struct store *store, uint64_t floats,
-                  struct link_task **ret, struct error *reterr) {
+int link_task_new(const struct config *config, const struct store *store, struct link_task **ret,
+                  struct error *reterr) {
     struct full_links *full = NULL;
     if (config->train_mode == TRAIN_FULL) {
         int r = full_links_new(store, config, &full, reterr);
@@ -47,7 +47,7 @@ int link_task_new(const struct config *config, const struct store *store, uint64
     task->full = full;
     task->head = link_head_new(&head);
     task->rank = link_rank_new(&rank, store);
-    task->head_at = floats - link_head_floats(&head);
+    task->model_at = link_head_floats(&head);
     *ret = task;
     return 0;
 }
@@ -71,18 +71,21 @@ void link_task_fill(struct link_task *task, struct batch *batch) {
 
 void link_task_step(struct link_task *task, struct model *model, const struct batch *batch,
                     const float *weights, float *gradient, struct report *report) {
-    const float *own = weights + task->head_at;
-    const float *y = model_forward(model, batch, weights, true, NULL);
+    const float *y = model_forward(model, batch, weights + task->model_at, true, NULL);
     struct model_result result = {0};
-    result.loss_sum[SPLIT_TRAIN] = link_head_forward(task->head, &batch->links, y, own);
+    result.loss_sum[SPLIT_TRAIN] = link_head_forward(task->head, &batch->links, y, weights);
     result.count[SPLIT_TRAIN] = batch->links.count;
     report_training(report, batch, y, &result);
-    link_head_backward(task->head, &batch->links, batch->n_output, y, own,
-                       model_output_gradient(model), gradient + task->head_at);
-    model_backward_outputs(model, batch, weights, gradient);
+    link_head_backward(task->head, &batch->links, batch->n_output, y, weights,
+                       model_output_gradient(model), gradient);
+    model_backward_outputs(model, batch, weights + task->model_at, gradient + task->model_at);
 }
 
 void link_task_evaluate(struct link_task *task, const float *outputs, const float *weights,
                         struct report *report) {
-    link_rank_run(task->rank, outputs, weights + task->head_at, report_links(report));
+    link_rank_run(task->rank, outputs, weights, report_links(report));
+}
+
+size_t link_task_model_at(const struct link_task *task) {
+    return task->model_at;
 }

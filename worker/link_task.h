@@ -1,5 +1,6 @@
 /* train.task links: what the trainer does otherwise than for nodes. The model's outputs are
- * embeddings; the decoder's weights follow the model's own. */
+ * embeddings; the decoder's weights
+ * come before the model's own. */
 #pragma once
 
 #include "common/config.h"
@@ -10,13 +11,14 @@
 struct link_task;
 /* Is there something to learn from? ERR_CONFIG. */
 int link_task_check(const struct config *config, const struct store *store, struct error *reterr);
-/* The job's tensors: the model's and the decoder's. *ret: mem_free it. */
+/* The job's tensors: the decoder's and the model's. *ret: mem_free it. */
 size_t link_task_tensors(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct tensor_spec **ret);
-/* floats: of all weights. config and store are borrowed. ERR_CONFIG: too many links for full mode.
- */
-int link_task_new(const struct config *config, const struct store *store, uint64_t floats,
-                  struct link_task **ret, struct error *reterr);
+/* config and store are borrowed. ERR_CONFIG: too many links for full mode. */
+int link_task_new(const struct config *config, const struct store *store, struct link_task **ret,
+                  struct error *reterr);
+/* Where the model's own weights begin in those of the job. */
+size_t link_task_model_at(const struct link_task *task);
 struct link_task *link_task_free(struct link_task *task); /* takes NULL */
 /* Puts the step's links into full mode's batch; a sampled one has its own. */
 void link_task_fill(struct link_task *task, struct batch *batch);

@@ -16,13 +16,17 @@
 #define SILENCE_RESENDS 4
 #define TICK_MAX_MS 1000
 
+static bool is_statistic(const struct layout *layout, uint32_t block) {
+    return layout->tensors[layout->blocks[block].tensor].statistic;
+}
+
 static size_t block_bytes_max(const struct outbox *outbox, uint32_t block) {
     size_t floats = outbox->spec.layout->blocks[block].floats;
     size_t pushed = codec_bytes(outbox->spec.codec, outbox->spec.topk_ratio, floats);
     return pushed > floats * sizeof(float) ? pushed : floats * sizeof(float);
 }
 
-/* Cuts a shard's blocks into chunks that fit a frame in both directions. */
+/* Cuts a shard's blocks into chunks of one encoding that fit a frame in both directions. */
 static void chunks_make(struct outbox *outbox, struct outbox_shard *shard, uint32_t first,
                         uint32_t end) {
     const uint32_t *blocks = outbox->spec.layout->shard_blocks;
@@ -30,7 +34,11 @@ static void chunks_make(struct outbox *outbox, struct outbox_shard *shard, uint3
     size_t bytes = 0;
     for (uint32_t i = first; i < end; i++) {
         size_t more = block_bytes_max(outbox, blocks[i]);
-        if (shard->chunk_count == 0 || bytes + more > outbox->spec.payload_max_bytes) {
+        enum codec codec =
+            is_statistic(outbox->spec.layout, blocks[i]) ? CODEC_FP32 : outbox->spec.codec;
+        if (shard->chunk_count == 0 || bytes + more > outbox->spec.payload_max_bytes ||
+            shard->chunks[shard->chunk_count - 1].codec != codec) {
+            shard->chunks[shard->chunk_count].codec = codec;
             shard->chunks[shard->chunk_count++].first = i;
             bytes = 0;
         }
@@ -57,6 +65,7 @@ struct outbox *outbox_new(const struct outbox_spec *spec, const struct outbox_op
         message->cols = tensor->cols;
         message->init = (Graphps__TensorSpec__Init)tensor->init;
         message->decay = tensor->decay;
+        message->statistic = tensor->statistic;
     }
     outbox->tables = mem_array(layout->table_count, sizeof *outbox->tables);
     outbox->table_list = mem_array(layout->table_count, sizeof *outbox->table_list);
@@ -225,15 +234,16 @@ static void send_push(struct outbox *outbox, uint32_t index, struct parcel *parc
     push.sequence = parcel->sequence;
     push.clock = parcel->clock;
     push.weight = parcel->weight;
-    push.encoding = (Graphps__Encoding)outbox->spec.codec;
     push.n_versions = parcel->version_count;
     push.versions = parcel->versions;
     if (parcel->stripes > 0) {
+        push.encoding = (Graphps__Encoding)outbox->spec.codec;
         push.table = 1;
         push.rows = parcel->rows;
         push.stripe = parcel->stripe;
         push.stripes = parcel->stripes;
     } else {
+        push.encoding = (Graphps__Encoding)chunk->codec;
         push.n_blocks = chunk->count;
         push.blocks = outbox->spec.layout->shard_blocks + chunk->first;
     }
@@ -493,7 +503,7 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
             const uint32_t *ids = layout->shard_blocks + chunk->first;
             size_t bytes = 0;
             for (uint32_t i = 0; i < chunk->count; i++)
-                bytes += codec_bytes(outbox->spec.codec, outbox->spec.topk_ratio,
+                bytes += codec_bytes(chunk->codec, outbox->spec.topk_ratio,
                                      layout->blocks[ids[i]].floats);
             struct parcel *parcel =
                 mem_alloc(sizeof *parcel + chunk->count * sizeof parcel->versions[0]);
@@ -506,9 +516,10 @@ void outbox_push(struct outbox *outbox, const float *gradient, uint64_t clock, d
             uint8_t *at = parcel->payload->data;
             for (uint32_t i = 0; i < chunk->count; i++) {
                 const struct layout_block *block = &layout->blocks[ids[i]];
-                at += codec_encode(outbox->spec.codec, outbox->spec.topk_ratio,
-                                   gradient + block->offset, block->floats,
-                                   outbox->residual ? outbox->residual + block->offset : NULL, at);
+                bool exact = chunk->codec == CODEC_FP32;
+                at += codec_encode(chunk->codec, outbox->spec.topk_ratio, gradient + block->offset,
+                                   block->floats, exact ? NULL : outbox->residual + block->offset,
+                                   at);
                 parcel->versions[i] = versions[ids[i]];
             }
             outbox_ask(outbox, &parcel->request, now_ms, now_ms);

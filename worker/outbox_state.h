@@ -38,6 +38,7 @@ struct parcel {
 
 /* Some blocks of a shard that travel in one frame, and the pull of them. */
 struct chunk {
+    enum codec codec; /* of pushes: statistics are all or nothing, so they travel as they are */
     uint32_t first, count; /* layout->shard_blocks[first .. first + count - 1] */
     struct request pull;
     struct request kept; /* the pull of a candidate */

@@ -258,7 +258,7 @@ static double sampled_seconds(const struct config *config, const struct store *s
     size_t floats = 0;
     for (size_t i = 0; i < count; i++)
         floats += (size_t)tensors[i].rows * tensors[i].cols;
-    size_t head_at = floats - (head ? link_head_floats(&links) : 0);
+    size_t model_at = head ? link_head_floats(&links) : 0;
     _cleanup_(mem_free_p) float *weights = mem_array(floats, sizeof *weights);
     _cleanup_(mem_free_p) float *gradient = mem_array(floats, sizeof *gradient);
     struct model *model = model_new(&spec);
@@ -275,15 +275,16 @@ static double sampled_seconds(const struct config *config, const struct store *s
         _cleanup_(mem_free_p) float *rows =
             mem_array((size_t)batch.n_input * spec.embedding, sizeof *rows);
         batch.embeddings = rows;
-        const float *y = model_forward(model, &batch, weights, true, head ? NULL : &result);
+        const float *y =
+            model_forward(model, &batch, weights + model_at, true, head ? NULL : &result);
         if (!head) {
             model_backward(model, &batch, weights, gradient);
             continue;
         }
-        link_head_forward(head, &batch.links, y, weights + head_at);
-        link_head_backward(head, &batch.links, batch.n_output, y, weights + head_at,
-                           model_output_gradient(model), gradient + head_at);
-        model_backward_outputs(model, &batch, weights, gradient);
+        link_head_forward(head, &batch.links, y, weights);
+        link_head_backward(head, &batch.links, batch.n_output, y, weights,
+                           model_output_gradient(model), gradient);
+        model_backward_outputs(model, &batch, weights + model_at, gradient + model_at);
     }
     double seconds = (double)(time_now_ns() - begun_ns) / 1e9 / (double)(steps - 1);
     sampler_free(sampler);

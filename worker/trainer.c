@@ -19,6 +19,7 @@
 #include "common/vec.h"
 #include "worker/clip.h"
 #include "worker/embedding.h"
+#include "worker/graph/mfg.h"
 #include "worker/graph/sampler.h"
 #include "worker/link_task.h"
 #include "worker/model/infer.h"
@@ -95,6 +96,9 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
         return r;
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
+    r = mfg_check(store, &spec, reterr);
+    if (r < 0)
+        return r;
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     size_t count =
         links ? link_task_tensors(config, store, &spec, &tensors) : model_tensors(&spec, &tensors);
@@ -107,7 +111,7 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
     r = embedding_declare(&spec, store, layout, reterr);
     struct link_task *link_task = NULL;
     if (r == 0 && links)
-        r = link_task_new(config, store, layout->floats, &link_task, reterr);
+        r = link_task_new(config, store, &link_task, reterr);
     if (r < 0) {
         layout_free(layout);
         return r;
@@ -233,7 +237,7 @@ static int step_compute(struct trainer *trainer, struct client *client, uint64_t
                          " is not finite: the training has diverged; lower optimizer.lr",
                          clock);
     if (trainer->config->optimizer_clip_norm > 0)
-        clip_gradient(trainer->gradient, floats, rows, row_floats,
+        clip_gradient(trainer->gradient, trainer->layout->trained, rows, row_floats,
                       trainer->config->optimizer_clip_norm);
     return step_push(trainer, client, rows, clock, batch.train_count, reterr);
 }
@@ -294,11 +298,13 @@ static int take_rows(void *ctx, uint64_t first, uint32_t count, float *ret) {
 static int evaluate(struct trainer *trainer, struct client *client, uint32_t candidate,
                     struct error *reterr) {
     struct model_result sums, *result = trainer->links ? NULL : &sums;
+    const float *weights =
+        trainer->weights + (trainer->links ? link_task_model_at(trainer->links) : 0);
     const float *outputs;
     if (trainer->infer) {
         struct taking taking = {trainer->embedding, client, candidate, reterr};
         infer_set_rows(trainer->infer, take_rows, &taking);
-        outputs = infer_run(trainer->infer, trainer->weights, result);
+        outputs = infer_run(trainer->infer, weights, result);
         if (!outputs)
             return reterr->code;
     } else {
@@ -308,7 +314,7 @@ static int evaluate(struct trainer *trainer, struct client *client, uint32_t can
                     : 0;
         if (r < 0)
             return r;
-        outputs = model_forward(trainer->model, &batch, trainer->weights, false, result);
+        outputs = model_forward(trainer->model, &batch, weights, false, result);
     }
     if (trainer->links)
         link_task_evaluate(trainer->links, outputs, trainer->weights, &trainer->report);

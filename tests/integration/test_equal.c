@@ -41,12 +41,23 @@ static struct cluster *new_job(int shards, int workers, int epochs) {
 
 /* --- one process ------------------------------------------------------------------------------ */
 
-/* What a job of one process without servers would do, in its plainest form: the whole graph, the
- * gradient, a step. */
-static float *train_alone(int steps, uint64_t *ret_floats) {
-    struct config *config = config_new();
+/* What one process without servers makes of a job over so many parts of the graph: each part's
+ * gradient, their mean by training nodes, a step; of statistics, a step's share of the running
+ * ones. 1 part: the whole graph. */
+struct alone {
+    struct config *config;
     struct snapshot *snapshot;
-    struct error err;
+    struct layout *layout;
+    struct optimizer optimizer;
+    struct schedule schedule;
+    int parts;
+    struct store *stores[2];
+    struct full_batch *full[2];
+    struct model *models[2];
+    float *weights, *next, *gradient, *part, *state; /* [layout->floats], state times its floats */
+};
+
+static struct alone *alone_new(int parts, const char *set) {
     static const char *const sets[] = {"job.seed=7",
                                        "model.hidden=16",
                                        "model.dropout=0.5",
@@ -59,59 +70,96 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
                                        "optimizer.lr_min=0.1",
                                        "train.label_smoothing=0.1",
                                        "train.epochs=60"};
+    struct alone *alone = mem_alloc(sizeof *alone);
+    struct error err;
+    alone->config = config_new();
+    alone->parts = parts;
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
-        ck_assert_msg(config_set(config, sets[i], &err) == 0, "%s", err.text);
-    ck_assert_msg(snapshot_open(job_snapshot(), false, &snapshot, &err) == 0, "%s", err.text);
-    struct store *store = store_from_snapshot(snapshot, false);
+        ck_assert_msg(config_set(alone->config, sets[i], &err) == 0, "%s", err.text);
+    ck_assert_msg(config_set(alone->config, set, &err) == 0, "%s", err.text);
+    ck_assert_msg(snapshot_open(job_snapshot(), false, &alone->snapshot, &err) == 0, "%s",
+                  err.text);
     struct model_spec spec;
-    model_spec_from(config, store->feature_dim, store->classes, &spec);
+    model_spec_from(alone->config, alone->snapshot->feature_dim, alone->snapshot->classes, &spec);
+    kernels_set_threads(1);
+    for (int p = 0; p < parts; p++) {
+        if (parts == 1)
+            alone->stores[p] = store_from_snapshot(alone->snapshot, false);
+        else
+            ck_assert_msg(store_open(job_snapshot(), (uint32_t)parts, 2, (uint32_t)p, false, false,
+                                     &alone->stores[p], &err) == 0,
+                          "%s", err.text);
+        alone->full[p] = full_batch_new(alone->stores[p], &spec.hops);
+        alone->models[p] = model_new(&spec);
+    }
     struct tensor_spec *tensors;
     size_t count = model_tensors(&spec, &tensors);
-    struct layout *layout;
     /* One block a tensor. */
-    ck_assert_msg(layout_new(tensors, count, 1 << 20, 1, &layout, &err) == 0, "%s", err.text);
-
-    struct optimizer optimizer;
-    optimizer_init(&optimizer, config);
-    struct schedule schedule;
-    schedule_init(&schedule, config);
-    size_t n = layout->floats, state_floats = optimizer_state_floats(&optimizer);
-    float *weights = mem_array(n, sizeof *weights), *next = mem_array(n, sizeof *next);
-    float *gradient = mem_array(n, sizeof *gradient);
-    float *state = mem_array(n * state_floats, sizeof *state);
-    for (size_t b = 0; b < layout->block_count; b++)
-        layout_init_block(layout, (uint32_t)b, (uint64_t)config->job_seed,
-                          weights + layout->blocks[b].offset);
-
-    kernels_set_threads(1);
-    struct full_batch *full = full_batch_new(store, &spec.hops);
-    struct model *model = model_new(&spec);
-    struct batch batch = *full_batch_get(full);
-    for (int step = 0; step < steps; step++) {
-        batch.step = (uint64_t)step;
-        model_forward(model, &batch, weights, true, NULL);
-        model_backward(model, &batch, weights, gradient);
-        optimizer.lr = schedule_rate(&schedule, (uint64_t)step); /* a step is an epoch */
-        for (size_t b = 0; b < layout->block_count; b++) {
-            const struct layout_block *block = &layout->blocks[b];
-            optimizer_step(&optimizer, block->floats, weights + block->offset,
-                           gradient + block->offset, state + block->offset * state_floats,
-                           (uint64_t)step + 1, layout->tensors[block->tensor].decay,
-                           next + block->offset);
-        }
-        memcpy(weights, next, n * sizeof *weights);
-    }
-    model_free(model);
-    full_batch_free(full);
-    store_close(store);
-    snapshot_close(snapshot);
-    layout_free(layout);
+    ck_assert_msg(layout_new(tensors, count, 1 << 20, 1, &alone->layout, &err) == 0, "%s",
+                  err.text);
     mem_free(tensors);
-    mem_free(state);
-    mem_free(gradient);
-    mem_free(next);
-    config_free(config);
-    *ret_floats = n;
+    optimizer_init(&alone->optimizer, alone->config);
+    schedule_init(&alone->schedule, alone->config);
+    size_t n = alone->layout->floats;
+    alone->weights = mem_array(n, sizeof(float));
+    alone->next = mem_array(n, sizeof(float));
+    alone->gradient = mem_array(n, sizeof(float));
+    alone->part = mem_array(n, sizeof(float));
+    alone->state = mem_array(n * optimizer_state_floats(&alone->optimizer), sizeof(float));
+    for (size_t b = 0; b < alone->layout->block_count; b++)
+        layout_init_block(alone->layout, (uint32_t)b, (uint64_t)alone->config->job_seed,
+                          alone->weights + alone->layout->blocks[b].offset);
+    return alone;
+}
+
+static void alone_step(struct alone *alone, uint64_t step) {
+    const struct layout *layout = alone->layout;
+    size_t state_floats = optimizer_state_floats(&alone->optimizer);
+    memset(alone->gradient, 0, layout->floats * sizeof(float));
+    for (int p = 0; p < alone->parts; p++) {
+        struct batch batch = *full_batch_get(alone->full[p]);
+        batch.step = step;
+        model_forward(alone->models[p], &batch, alone->weights, true, NULL);
+        model_backward(alone->models[p], &batch, alone->weights, alone->part);
+        float share = (float)batch.train_count / (float)alone->stores[p]->train_nodes_total;
+        for (size_t i = 0; i < layout->floats; i++)
+            alone->gradient[i] += share * alone->part[i];
+    }
+    alone->optimizer.lr = schedule_rate(&alone->schedule, step); /* a step is an epoch */
+    for (size_t b = 0; b < layout->block_count; b++) {
+        const struct layout_block *block = &layout->blocks[b];
+        const struct tensor_spec *tensor = &layout->tensors[block->tensor];
+        float *weights = alone->weights + block->offset, *next = alone->next + block->offset;
+        const float *gradient = alone->gradient + block->offset;
+        for (uint32_t i = 0; tensor->statistic && i < block->floats; i++)
+            next[i] = 0.9F * weights[i] + 0.1F * gradient[i];
+        if (!tensor->statistic)
+            optimizer_step(&alone->optimizer, block->floats, weights, gradient,
+                           alone->state + block->offset * state_floats, step + 1, tensor->decay,
+                           next);
+    }
+    memcpy(alone->weights, alone->next, layout->floats * sizeof(float));
+}
+
+static float *train_alone(int parts, const char *set, int steps, uint64_t *ret_floats) {
+    struct alone *alone = alone_new(parts, set);
+    for (int step = 0; step < steps; step++)
+        alone_step(alone, (uint64_t)step);
+    float *weights = alone->weights;
+    *ret_floats = alone->layout->floats;
+    for (int p = 0; p < parts; p++) {
+        model_free(alone->models[p]);
+        full_batch_free(alone->full[p]);
+        store_close(alone->stores[p]);
+    }
+    snapshot_close(alone->snapshot);
+    layout_free(alone->layout);
+    mem_free(alone->state);
+    mem_free(alone->part);
+    mem_free(alone->gradient);
+    mem_free(alone->next);
+    config_free(alone->config);
+    mem_free(alone);
     return weights;
 }
 
@@ -120,11 +168,9 @@ static float *train_alone(int steps, uint64_t *ret_floats) {
 /* G11: P = 1, 2, 4 workers with 1, 2, 3 shards, dropout on, halo = layers: after 60 steps every
  * weight is within 1e-3 of itself, or of the root mean square of all weights, of what one process
  * without a network makes of it. */
-START_TEST(many_processes_equal_one) {
-    static const struct { int shards, workers; } rows[] = {{1, 1}, {2, 2}, {3, 4}};
+static void check_equal(struct cluster *cluster, int parts, const char *set) {
     uint64_t floats, alone_floats;
-    float *alone = train_alone(STEPS, &alone_floats);
-    struct cluster *cluster = new_job(rows[_i].shards, rows[_i].workers, STEPS);
+    float *alone = train_alone(parts, set, STEPS, &alone_floats);
     cluster_start(cluster);
     job_wait(cluster);
     float *weights = job_weights(job_dir(cluster), "last", &floats);
@@ -135,7 +181,7 @@ START_TEST(many_processes_equal_one) {
         squares += (double)alone[i] * alone[i];
     double scale = sqrt(squares / (double)floats);
     uint64_t before_floats;
-    float *before = train_alone(STEPS - 1, &before_floats);
+    float *before = train_alone(parts, set, STEPS - 1, &before_floats);
     for (uint64_t i = 0; i < floats; i++)
         moved = fmax(moved, fabs((double)alone[i] - before[i]));
     /* One step more or less would be seen. */
@@ -144,6 +190,22 @@ START_TEST(many_processes_equal_one) {
     mem_free(before);
     mem_free(weights);
     mem_free(alone);
+}
+
+START_TEST(many_processes_equal_one) {
+    static const struct { int shards, workers; } rows[] = {{1, 1}, {2, 2}, {3, 4}};
+    struct cluster *cluster = new_job(rows[_i].shards, rows[_i].workers, STEPS);
+    check_equal(cluster, 1, "model.norm=none");
+    cluster_free(cluster);
+}
+END_TEST
+
+/* Batch normalisation: each worker by its own batch; the running statistics that the shards keep
+ * are the weighted mean of all workers', step by step. */
+START_TEST(running_statistics_are_of_all_workers) {
+    struct cluster *cluster = new_job(2, 2, STEPS);
+    cluster_set(cluster, "model.norm=batch");
+    check_equal(cluster, 2, "model.norm=batch");
     cluster_free(cluster);
 }
 END_TEST
@@ -154,6 +216,7 @@ enum disturbance { NOTHING, WORKER_KILLED, WORKER_FROZEN };
  * after the other. */
 static float *train_disturbed(enum disturbance disturbance, uint64_t *ret_floats) {
     struct cluster *cluster = new_job(2, 2, 600);
+    cluster_set(cluster, "model.norm=batch"); /* its running statistics are state, too */
     cluster_set(cluster, "checkpoint.every_s=1");
     cluster_start(cluster);
     if (disturbance != NOTHING) {
@@ -214,6 +277,7 @@ int main(void) {
     tcase_set_timeout(tests, 280);
     tcase_add_unchecked_fixture(tests, make_graph, NULL);
     tcase_add_loop_test(tests, many_processes_equal_one, 0, 3);
+    tcase_add_test(tests, running_statistics_are_of_all_workers);
     tcase_add_test(tests, the_same_seed_gives_the_same_bits);
     suite_add_tcase(suite, tests);
     return test_run(suite);

@@ -163,6 +163,8 @@ static double check_predictions(const char *path) {
  * so it is plain lines. */
 START_TEST(from_a_job_file_to_predictions) {
     struct cluster *cluster = new_job(EPOCHS);
+    cluster_set(cluster, "model.norm=batch"); /* the model's running statistics go along */
+    cluster_set(cluster, "model.jump=max");
     struct child launcher;
     start_launcher(&launcher, cluster);
     child_expect(&launcher, 0, 2 * CLUSTER_TIMEOUT_MS);

@@ -179,6 +179,30 @@ START_TEST(stale) {
 }
 END_TEST
 
+/* Promise: a statistic goes a share of the way to the mean of what is pushed, by number of samples;
+ * neither the rate nor staleness shrinks it. */
+START_TEST(statistics_are_followed) {
+    for (int damped = 0; damped < 2; damped++) {
+        struct bench *b = bench_new(false, 2, 50);
+        b->rule.damped = damped;
+        b->schedule.lr = 7;
+        b->optimizer.average = 0.5F;
+        b->blocks[2].statistic = true;
+        static const double weights[] = {5, 7.5, 8.75};
+        for (uint64_t step = 0; step < 3; step++) {
+            admit(b, 0, step, 1, 4, 2 * step, 0);
+            admit(b, 1, step, 3, 12, 2 * step + 1, 0);
+            run_all(b);
+            uint64_t version;
+            struct buf *now = block_read(&b->blocks[2], &version);
+            ck_assert_double_eq_tol(*(float *)(void *)now->data, weights[step], 1e-5);
+            buf_unref(now);
+        }
+        bench_free(b);
+    }
+}
+END_TEST
+
 /* Promise: a batch without a single sample is acknowledged and changes nothing, and in bsp the
  * clock goes on. */
 START_TEST(no_samples) {
@@ -457,6 +481,7 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, weighted_mean);
     tcase_add_test(tcase, stale);
+    tcase_add_test(tcase, statistics_are_followed);
     tcase_add_test(tcase, no_samples);
     tcase_add_test(tcase, time_comes);
     tcase_add_test(tcase, time_comes_while_it_works);

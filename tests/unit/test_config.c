@@ -387,7 +387,24 @@ START_TEST(conflicts_are_refused) {
         {"model: {stack: [gcn width=8, gcn], layers: 2}\n",
          "f:1:44: model.layers: model.stack lists"},
         {"model:\n  stack:\n    - gcn width=8\n    - gcm\n",
-         "model.stack: entry 1: \"gcm\" does not begin with a kind of layer"},
+         "f:4:7: model.stack: \"gcm\" does not begin with a kind of layer"},
+        {"model: {kind: gcn, heads: 8}\n", "f:1:27: model.heads: only gat and gatv2 have heads, "
+                                           "and model.kind is gcn; leave this out"},
+        {"model: {output_heads: 2}\n", "f:1:23: model.output_heads: only gat and gatv2"},
+        {"model: {kind: sage, attention_dropout: 0.1}\n", "model.attention_dropout: only gat"},
+        {"model: {kind: gat, hops: 2}\n", "model.hops: only sgc and appnp"},
+        {"model: {kind: sgc, alpha: 0.1}\n", "model.alpha: only appnp"},
+        {"model: {kind: appnp, jump: max}\n", "f:1:28: model.jump: only models other than sgc"},
+        {"model: {kind: gat, jump: max, output_heads: 4}\n",
+         "f:1:45: model.output_heads: with model."},
+        {"model: {kind: gat, edge_weights: true}\n",
+         "f:1:34: model.edge_weights: only gcn, sage, sage_gcn, gin, sgc and appnp have a place"},
+        {"model: {edge_weights: true}\ntrain: {mode: sampled, sampler: saint}\n",
+         "f:2:33: train.sampler: saint makes graphs without edge weights"},
+        {"train: {weighted: true}\n", "f:1:19: train.weighted: true needs train.mode sampled"},
+        {"train: {replace: true, mode: full}\n", "train.replace: true needs train.mode sampled"},
+        {"model: {norm: layer, norm_momentum: 0.2}\n",
+         "f:1:37: model.norm_momentum: model.norm is"},
         {"train: {sampler: saint, weighted: true}\n",
          "f:1:35: train.weighted: true needs train.sampler neighbor, which is saint"},
         {"train: {sampler: layer, replace: true}\n", "f:1:34: train.replace: true needs"},
@@ -410,6 +427,65 @@ START_TEST(conflicts_are_refused) {
         config_faults_done(&faults);
         config_free(config);
     }
+}
+END_TEST
+
+/* Each wrong entry of a list of layers is told at its own place, all of them at once. */
+START_TEST(each_layer_has_its_fault) {
+    static const struct {
+        const char *yaml, *faults[4];
+    } cases[] = {
+        {"model:\n  stack:\n    - gcm width=8\n    - gcn width=8\n    - gcn wide=3\n",
+         {"f:3:7: model.stack: \"gcm width=8\" does not begin",
+          "f:5:7: model.stack: \"gcn wide=3\": "}},
+        {"model:\n  stack: [gcn, jump, ppr,\n    gcn width=8]\n",
+         {"f:2:11: model.stack: layer 0, gcn, needs a width",
+          "f:3:5: model.stack: layer 3: the last layer with weights is as wide"}},
+        {"model:\n  stack: [propagate]\n", {"f:2:10: model.stack: no layer has weights"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct config_faults faults = {0};
+        struct config *config = finish(cases[i].yaml, &faults);
+        size_t wanted = 0;
+        for (; cases[i].faults[wanted]; wanted++)
+            ck_assert_msg(wanted < faults.count &&
+                              strstr(faults.texts[wanted], cases[i].faults[wanted]),
+                          "%s gave %s", cases[i].yaml,
+                          wanted < faults.count ? faults.texts[wanted] : "no such fault");
+        ck_assert_uint_eq(faults.count, wanted);
+        config_faults_done(&faults);
+        config_free(config);
+    }
+    struct config *config = config_new(); /* from the command line there is no place */
+    struct config_faults faults = {0};
+    struct error err = {0};
+    ck_assert_int_eq(config_set(config, "model.stack=gcn width=3,gcm", &err), 0);
+    ck_assert_int_eq(config_finish(config, "f", &faults, &err), ERR_CONFIG);
+    ck_assert_ptr_nonnull(strstr(err.text, "f: model.stack (from --set): entry 2: \"gcm\""));
+    config_faults_done(&faults);
+    config_free(config);
+}
+END_TEST
+
+/* A file for one kind of model stays usable with another from the command line: what is not used is
+ * said, and no fault. Given beside each other on the command line it is one. */
+START_TEST(another_kind_from_the_command_line_warns) {
+    static const char yaml[] = "model: {kind: gat, heads: 4, attention_dropout: 0.5}\n";
+    struct config *config = config_new();
+    struct config_faults faults = {0};
+    struct error err = {0};
+    ck_assert_int_eq(config_parse(config, "f", yaml, strlen(yaml), NULL, &err), 0);
+    ck_assert_int_eq(config_set(config, "model.kind=gcn", &err), 0);
+    ck_assert_int_eq(config_finish(config, "f", &faults, &err), 0);
+    ck_assert_uint_eq(faults.count, 2);
+    ck_assert_str_eq(faults.texts[0], "warning: f:1:27: model.heads: not used: only gat and gatv2 "
+                                      "have heads, and model.kind is gcn (from --set)");
+    config_faults_done(&faults);
+    ck_assert_int_eq(config_set(config, "model.hops=3", &err), 0);
+    ck_assert_int_eq(config_finish(config, "f", &faults, &err), ERR_CONFIG);
+    ck_assert_ptr_nonnull(strstr(err.text, "f: model.hops (from --set): only sgc and appnp"));
+    config_faults_done(&faults);
+    config_free(config);
 }
 END_TEST
 
@@ -585,6 +661,8 @@ int main(void) {
     tcase_add_test(tests, hostile_files_cost_little);
     tcase_add_test(tests, set_names_the_nearest);
     tcase_add_test(tests, conflicts_are_refused);
+    tcase_add_test(tests, each_layer_has_its_fault);
+    tcase_add_test(tests, another_kind_from_the_command_line_warns);
     tcase_add_test(tests, http_ports_keep_off_the_shards);
     tcase_add_test(tests, listening_beyond_loopback_takes_a_word);
     tcase_add_test(tests, derived_values_are_filled_in);

@@ -107,7 +107,7 @@ END_TEST
 START_TEST(hash) {
     uint64_t hashes[16];
     size_t count = 0;
-    for (int change = -1; change < 9; change++) {
+    for (int change = -1; change < 10; change++) {
         struct tensor_spec tensors[ARRAY_LEN(gcn)];
         memcpy(tensors, gcn, sizeof gcn);
         uint32_t block_bytes = 65536;
@@ -139,6 +139,9 @@ START_TEST(hash) {
             shards = 3;
             break;
         case 8:
+            tensors[3].statistic = true;
+            break;
+        case 9:
             tensors[0] = gcn[2];
             tensors[2] = gcn[0];
             break;
@@ -218,6 +221,11 @@ START_TEST(refusals) {
     ck_assert_int_eq(layout_new(&bad, 1, 64, 1, &layout, &err), ERR_RANGE);
     bad = spec, bad.init = (enum tensor_init)9;
     ck_assert_int_eq(layout_new(&bad, 1, 64, 1, &layout, &err), ERR_RANGE);
+    bad = spec, bad.decay = bad.statistic = true;
+    ck_assert_int_eq(layout_new(&bad, 1, 64, 1, &layout, &err), ERR_RANGE);
+    twice[0].statistic = true; /* they come last */
+    snprintf(twice[1].name, sizeof twice[1].name, "b");
+    ck_assert_int_eq(layout_new(twice, 2, 64, 1, &layout, &err), ERR_RANGE);
     bad = spec, bad.rows = bad.cols = UINT32_MAX;
     ck_assert_int_eq(layout_new(&bad, 1, 64, 1, &layout, &err), ERR_LIMIT);
     bad = spec, bad.rows = 1 << 22;

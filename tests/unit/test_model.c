@@ -14,7 +14,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/model.h"
 
-enum { NODES_MAX = 16, WIDTH_MAX = 12 };
+enum { NODES_MAX = 16, WIDTH_MAX = 24 };
 
 /* A batch made by hand, with all its arrays. */
 struct example {
@@ -280,12 +280,32 @@ static void ref_layer(const struct ref_pass *pass, size_t n, const double *x, co
     }
 }
 
+/* Batch normalisation: by what the rows have, which measured is told, or by running statistics. */
+static void ref_batch_norm(size_t n, size_t d, const double *scale, const double *statistics,
+                           bool train, double *measured, double *y) {
+    for (size_t j = 0; j < d; j++) {
+        double mean = 0, var = 0;
+        for (size_t i = 0; i < n; i++)
+            mean += y[i * d + j] / (double)n;
+        for (size_t i = 0; i < n; i++)
+            var += pow(y[i * d + j] - mean, 2) / (double)n;
+        measured[j] = mean;
+        measured[d + j] = var * (double)n / (double)(n - 1);
+        mean = train ? mean : statistics[j];
+        var = train ? var : statistics[d + j];
+        for (size_t i = 0; i < n; i++)
+            y[i * d + j] = (y[i * d + j] - mean) / sqrt(var + 1e-5) * scale[j] + scale[d + j];
+    }
+}
+
 /* And what follows each. */
 static void ref_finish(const struct model_spec *spec, size_t l, const struct batch *batch,
-                       bool train, size_t n, const double *x, const double **weights, double *y) {
+                       bool train, size_t n, const double *x, const double **weights,
+                       const double **statistics, double **measured, double *y) {
     const struct layer_spec *layer = &spec->layers[l];
     size_t out = layer->out;
-    bool weightless = layer->kind == LAYER_propagate || layer->kind == LAYER_ppr;
+    bool weightless =
+        layer->kind == LAYER_propagate || layer->kind == LAYER_ppr || layer->kind == LAYER_jump;
     for (size_t i = 0; i < n * out && !weightless; i++)
         y[i] += (*weights)[i % out];
     *weights += weightless ? 0 : out;
@@ -299,7 +319,12 @@ static void ref_finish(const struct model_spec *spec, size_t l, const struct bat
             y[i * out + j] =
                 (y[i * out + j] - mean) / sqrt(square + 1e-5) * (*weights)[j] + (*weights)[out + j];
     }
-    *weights += layer->norm == NORM_LAYER ? 2 * out : 0;
+    if (layer->norm == NORM_BATCH) {
+        ref_batch_norm(n, out, *weights, *statistics, train, *measured, y);
+        *statistics += 2 * out;
+        *measured += 2 * out;
+    }
+    *weights += layer->norm != NORM_NONE ? 2 * out : 0;
     if (layer->residual && layer->in == out)
         for (size_t i = 0; i < n * out; i++)
             y[i] += x[i];
@@ -321,13 +346,51 @@ static void ref_inputs(const struct model_spec *spec, const struct batch *batch,
     }
 }
 
+static size_t count_weights(const struct model_spec *spec, size_t *ret_statistics) {
+    struct tensor_spec *tensors;
+    size_t count = model_tensors(spec, &tensors), floats = 0;
+    *ret_statistics = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t size = (size_t)tensors[i].rows * tensors[i].cols;
+        *ret_statistics += tensors[i].statistic ? size : 0;
+        floats += size;
+    }
+    mem_free(tensors);
+    return floats - *ret_statistics;
+}
+
+/* What a pass measured for batch normalisation, by the last ref_loss. */
+static double ref_measured[8 * WIDTH_MAX];
+
+/* Jumping knowledge over the outputs of the layers before layer l. */
+static void ref_jump(const struct model_spec *spec, size_t l, size_t n,
+                     double outputs[][NODES_MAX * WIDTH_MAX], double *y) {
+    const struct layer_spec *jump = &spec->layers[l];
+    size_t column = 0;
+    for (size_t k = 0; k < l; k++) {
+        size_t d = spec->layers[k].out;
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < d; j++) {
+                double x = outputs[k][i * d + j];
+                if (jump->mode == JUMP_CONCAT)
+                    y[i * jump->out + column + j] = x;
+                else
+                    y[i * d + j] = k == 0 ? x : fmax(x, y[i * d + j]);
+            }
+        column += d;
+    }
+}
+
 /* The mean cross-entropy over training outputs, and the logits (may be NULL). */
 static double ref_loss(const struct model_spec *spec, const struct batch *batch,
                        const double *inputs, const double *weights, bool train,
                        double *ret_logits) {
     double x[NODES_MAX * WIDTH_MAX], y[NODES_MAX * WIDTH_MAX], ax[NODES_MAX * WIDTH_MAX];
     double start[NODES_MAX * WIDTH_MAX];
-    size_t n = batch->n_input;
+    static double outputs[STACK_MAX][NODES_MAX * WIDTH_MAX];
+    size_t n = batch->n_input, statistics_count;
+    const double *statistics = weights + count_weights(spec, &statistics_count);
+    double *measured = ref_measured;
     memcpy(x, inputs, n * spec->input_dim * sizeof *x);
     ref_dropout(spec, batch, 0, train ? spec->input_dropout : 0, n, spec->input_dim, x);
     for (size_t l = 0; l < spec->count; l++) {
@@ -349,9 +412,13 @@ static double ref_loss(const struct model_spec *spec, const struct batch *batch,
             memcpy(start, x, sizeof start);
         const struct ref_pass pass = {layer, batch, graph,
                                       rng_key(dropout_key(spec, batch, l + 1), 0x617474), train};
-        ref_layer(&pass, n, x, ax, start, &weights, y);
-        ref_finish(spec, l, batch, train, n, x, &weights, y);
+        if (layer->kind == LAYER_jump)
+            ref_jump(spec, l, n, outputs, y);
+        else
+            ref_layer(&pass, n, x, ax, start, &weights, y);
+        ref_finish(spec, l, batch, train, n, x, &weights, &statistics, &measured, y);
         memcpy(x, y, sizeof y);
+        memcpy(outputs[l], y, sizeof y);
     }
     double loss = 0;
     for (size_t i = 0; i < batch->n_output; i++) {
@@ -364,15 +431,6 @@ static double ref_loss(const struct model_spec *spec, const struct batch *batch,
     if (ret_logits)
         memcpy(ret_logits, x, batch->n_output * spec->classes * sizeof *x);
     return loss / batch->train_count;
-}
-
-static size_t count_weights(const struct model_spec *spec) {
-    struct tensor_spec *tensors;
-    size_t count = model_tensors(spec, &tensors), floats = 0;
-    for (size_t i = 0; i < count; i++)
-        floats += (size_t)tensors[i].rows * tensors[i].cols;
-    mem_free(tensors);
-    return floats;
 }
 
 /* The difference quotient of the loss by each of `count` numbers, which are inputs or weights. */
@@ -414,12 +472,13 @@ static void check_rows(const struct model_spec *spec, const struct batch *batch,
  * floats, and no term can be missing or wrong within it. */
 static void check_model(struct model *model, const struct model_spec *spec,
                         const struct example *ex, const char *what) {
-    size_t floats = count_weights(spec);
-    float *weights = mem_array(floats, sizeof *weights);
-    double *exact = mem_array(floats, sizeof *exact), *slopes = mem_array(floats, sizeof *slopes);
-    float *gradient = mem_array(floats, sizeof *gradient);
-    for (size_t i = 0; i < floats; i++) {
-        exact[i] = weights[i] = rng_float(rng_at(rng_key(spec->seed, 8), i)) - 0.45F;
+    size_t statistics, floats = count_weights(spec, &statistics), all = floats + statistics;
+    float *weights = mem_array(all, sizeof *weights);
+    double *exact = mem_array(all, sizeof *exact), *slopes = mem_array(floats, sizeof *slopes);
+    float *gradient = mem_array(all, sizeof *gradient);
+    for (size_t i = 0; i < all; i++) {
+        exact[i] = weights[i] =
+            rng_float(rng_at(rng_key(spec->seed, 8), i)) + (i < floats ? -0.45F : 0.3F);
         gradient[i] = 1e9F; /* overwritten, not added to */
     }
 
@@ -434,6 +493,12 @@ static void check_model(struct model *model, const struct model_spec *spec,
     ck_assert_msg(fabs(result.loss_sum[SPLIT_TRAIN] / batch->train_count - loss) < 1e-5 * loss,
                   "%s: loss %.9g, not %.9g", what,
                   result.loss_sum[SPLIT_TRAIN] / batch->train_count, loss);
+
+    for (size_t i = 0; i < statistics; i++)
+        ck_assert_msg(fabs(gradient[floats + i] - ref_measured[i]) <=
+                          1e-4 * fmax(1e-2, fabs(ref_measured[i])),
+                      "%s: statistic %zu: %.9g, not %.9g", what, i, (double)gradient[floats + i],
+                      ref_measured[i]);
 
     const float *rows = model_embedding_gradient(model);
     ck_assert_int_eq(rows != NULL, spec->embedding > 0);
@@ -528,6 +593,15 @@ static const char *const stacks[] = {
     "linear width=3 residual=true activation=gelu; gcn residual=true norm=layer",
     "linear width=6; gcn width=6 residual=true activation=relu; ppr; ppr activation=elu; linear "
     "width=5 norm=layer; ppr alpha=0.5; linear",
+    "gcn width=6 norm=batch activation=relu dropout=0.3; sage width=6 norm=batch residual=true "
+    "activation=elu; linear width=5 residual=true norm=batch; gcn",
+    "gcn width=5 activation=relu; sage width=4 activation=elu; jump dropout=0.3; linear",
+    "linear width=6; gin width=6 activation=relu; gcn width=6 norm=batch; jump mode=max "
+    "norm=layer; "
+    "gcn",
+    "propagate; jump; linear",
+    "propagate; gcn width=5 dropout=0.3; jump; sage",
+    "gcn width=5; jump mode=max; ppr; ppr; linear",
 };
 
 /* Loss, logits and gradients are those of the formulas. */
@@ -558,9 +632,9 @@ END_TEST
 /* A batch without training nodes, or without any node, has the gradient 0. */
 START_TEST(nothing_to_learn_is_zero) {
     struct model_spec spec = spec_of(stacks[_i], 5);
-    size_t floats = count_weights(&spec);
-    float *weights = mem_array(floats, sizeof *weights);
-    float *gradient = mem_array(floats, sizeof *gradient);
+    size_t statistics, floats = count_weights(&spec, &statistics);
+    float *weights = mem_array(floats + statistics, sizeof *weights);
+    float *gradient = mem_array(floats + statistics, sizeof *gradient);
     for (size_t i = 0; i < floats; i++)
         weights[i] = 0.1F * (float)(i % 7);
     struct example *ex = example_new(&spec, true, false, 0, 5);
@@ -593,7 +667,8 @@ END_TEST
 /* A smaller batch runs in the memory planned for the larger one before it. */
 START_TEST(memory_is_planned_once) {
     struct model_spec spec = spec_of("gcn width=6 activation=relu; gcn", 5);
-    float *weights = mem_array(count_weights(&spec), sizeof *weights);
+    size_t statistics, floats = count_weights(&spec, &statistics);
+    float *weights = mem_array(floats + statistics, sizeof *weights);
     struct example *large = example_new(&spec, false, false, 0, 5);
     struct example *small = example_new(&spec, true, false, 0, 5);
     struct model *model = model_new(&spec);
@@ -611,7 +686,7 @@ END_TEST
  * Welling's. */
 START_TEST(tensors_are_named_and_shaped) {
     struct model_spec spec =
-        spec_of("sage width=6 activation=relu; linear width=7 residual=true norm=layer; sage", 5);
+        spec_of("sage width=6 activation=relu; linear width=7 residual=true norm=batch; sage", 5);
     spec.decay_layers = DECAY_FIRST;
     static const struct tensor_spec wanted[] = {
         {"layer0.self", 5, 6, TENSOR_GLOROT_UNIFORM, true},
@@ -625,6 +700,8 @@ START_TEST(tensors_are_named_and_shaped) {
         {"layer2.self", 7, 4, TENSOR_GLOROT_UNIFORM, false},
         {"layer2.neighbor", 7, 4, TENSOR_GLOROT_UNIFORM, false},
         {"layer2.bias", 1, 4, TENSOR_ZEROS, false},
+        {"layer1.norm_mean", 1, 7, TENSOR_ZEROS, false, true},
+        {"layer1.norm_var", 1, 7, TENSOR_ONES, false, true},
     };
     struct tensor_spec *tensors;
     ck_assert_uint_eq(model_tensors(&spec, &tensors), ARRAY_LEN(wanted));
@@ -634,6 +711,7 @@ START_TEST(tensors_are_named_and_shaped) {
         ck_assert_uint_eq(tensors[i].cols, wanted[i].cols);
         ck_assert_int_eq(tensors[i].init, wanted[i].init);
         ck_assert_int_eq(tensors[i].decay, wanted[i].decay);
+        ck_assert_int_eq(tensors[i].statistic, wanted[i].statistic);
     }
     mem_free(tensors);
 

@@ -41,6 +41,13 @@ START_TEST(short_forms_are_lists) {
     struct config *config = config_new();
     struct model_spec spec;
     char text[STACK_TEXT_MAX];
+    config->model_jump = JUMP_MAX; /* all layers are hidden, and a linear one follows */
+    config->model_dropout = 0;
+    model_spec_from(config, 9, 4, &spec);
+    model_spec_print(&spec, text, sizeof text);
+    ck_assert_str_eq(text, "gcn width=64 activation=relu; gcn width=64 activation=relu; "
+                           "jump mode=max; linear");
+    config->model_jump = JUMP_NONE;
     config->model_kind = MODEL_GIN;
     config->model_norm = NORM_LAYER;
     config->model_activation = ACTIVATION_ELU;
@@ -68,6 +75,10 @@ START_TEST(widths_and_hops_follow_from_the_list) {
     }
     ck_assert_uint_eq(spec.layers[4].start, 3);
     ck_assert_uint_eq(spec.layers[5].start, 3);
+    spec = parse("gcn width=5; gat width=2 heads=3; jump; linear");
+    ck_assert_uint_eq(spec.layers[2].out, 11);
+    ck_assert_uint_eq(spec.layers[3].in, 11);
+    ck_assert_uint_eq(parse("propagate; propagate; jump mode=max; linear").layers[2].out, 9);
     ck_assert_int_eq(parse("sage width=3; gin").hops.graph[0], GRAPH_MEAN);
 }
 END_TEST
@@ -77,7 +88,7 @@ START_TEST(text_survives) {
     static const char text[] =
         "sage width=8 residual=true norm=layer activation=gelu dropout=0.25; "
         "sage_gcn width=8; gin width=7 activation=elu; propagate; ppr "
-        "alpha=0.125; linear";
+        "alpha=0.125; jump mode=concat norm=batch; linear";
     struct model_spec spec = parse(text);
     char again[STACK_TEXT_MAX];
     model_spec_print(&spec, again, sizeof again);
@@ -97,8 +108,10 @@ START_TEST(faults_are_named) {
         {"gcn width=0; gcn", "width=0 is not a number from 1 to 65536"},
         {"gcn width=1.5; gcn", "width=1.5 is not a number"},
         {"gcn width=6x; gcn", "width=6x is not a number"},
-        {"gcn wide=6; gcn", "gcn takes width, activation, norm, dropout and residual, not wide"},
-        {"propagate width=6; gcn", "propagate takes activation, norm, dropout and residual"},
+        {"gcn wide=6; gcn",
+         "gcn takes width, edge_weights, activation, norm, dropout and residual, not wide"},
+        {"propagate width=6; gcn",
+         "propagate takes edge_weights, activation, norm, dropout and residual"},
         {"gcn; gcn", "layer 0, gcn, needs a width"},
         {"gcn width=3", "layer 0: the last layer with weights is as wide as there are classes"},
         {"gcn width=3; gcn width=3; ppr", "layer 1: the last layer with weights"},
@@ -106,9 +119,18 @@ START_TEST(faults_are_named) {
         {"linear; ppr alpha=2", "alpha=2 is not a number from 0 to 1"},
         {"linear; ppr alpha=nan", "alpha=nan is not a number from 0 to 1"},
         {"gcn activation=tanh", "activation=tanh is not relu, elu, gelu or none"},
-        {"gcn norm=batches", "norm=batches is not layer or none"},
+        {"gcn norm=batches", "norm=batches is not layer, batch or none"},
         {"gcn residual=yes", "residual=yes is not true or false"},
         {"gcn dropout=1", "dropout=1 is not a number from 0 to 0.99"},
+        {"jump; gcn", "layer 0: jump needs layers before it"},
+        {"gcn; jump", "layer 1: jump needs a layer with weights after it"},
+        {"gcn width=3; jump; jump; gcn", "layer 2: a second jump"},
+        {"gcn width=3; gcn width=4; jump mode=max; gcn", "but layers 0 and 1 differ"},
+        {"propagate; gcn width=9; jump mode=max; gcn", "but layers 0 and 1 differ"},
+        {"gcn width=3; jump mode=lstm; gcn", "mode=lstm is not concat or max"},
+        {"gcn width=3; jump mode=none; gcn", "mode=none is not concat or max"},
+        {"gcn width=3; jump residual=true; gcn",
+         "jump takes mode, activation, norm and dropout, not residual"},
         {"linear; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; ppr; "
          "ppr",
          "17 layers propagate; at most 16 may"},

@@ -47,23 +47,24 @@ static void script_reconnect(void *ctx, uint32_t shard, const struct error *why)
     script->why = *why;
 }
 
-/* Four tensors of one block each, of 16, 16, 5 and 3 floats: two shards, two blocks each; and
- * perhaps a table of rows of ROW_DIM floats. */
+/* Four tensors of one block each, of 16, 16, 5 and 3 floats: two shards, two blocks each; the last
+ * of them perhaps a statistic, and perhaps a table of rows of ROW_DIM floats. */
 enum { ROW_DIM = 2 };
+enum extra { EXTRA_NONE, EXTRA_TABLE, EXTRA_STATISTIC };
 
-static struct script *script_make(enum codec codec, uint32_t payload_max, bool table) {
+static struct script *script_make(enum codec codec, uint32_t payload_max, enum extra extra) {
     static const struct outbox_ops ops = {.send = script_send, .reconnect = script_reconnect};
     struct tensor_spec tensors[] = {
         {"a", 4, 4, TENSOR_GLOROT_UNIFORM, true},
         {"b", 4, 4, TENSOR_GLOROT_UNIFORM, true},
         {"c", 1, 5, TENSOR_ZEROS, false},
-        {"d", 1, 3, TENSOR_ZEROS, false},
+        {"d", 1, 3, TENSOR_ZEROS, .statistic = extra == EXTRA_STATISTIC},
     };
     struct script *script = mem_alloc(sizeof *script);
     struct error err;
     ck_assert_int_eq(layout_new(tensors, 4, 64, 2, &script->layout, &err), 0);
     const struct layout_table rows = {"embedding", 1000, ROW_DIM, 0.5F};
-    if (table)
+    if (extra == EXTRA_TABLE)
         ck_assert_int_eq(layout_add_tables(script->layout, &rows, 1, &err), 0);
     for (int s = 0; s < 2; s++)
         ck_assert_uint_eq(script->layout->shard_starts[s + 1] - script->layout->shard_starts[s], 2);
@@ -77,6 +78,7 @@ static struct script *script_make(enum codec codec, uint32_t payload_max, bool t
         .steps_per_epoch = 1,
         .layout = script->layout,
         .codec = codec,
+        .topk_ratio = 0.1f,
         .payload_max_bytes = payload_max,
         .frame_max_bytes = payload_max,
         .resend_ms = RESEND_MS,
@@ -87,7 +89,7 @@ static struct script *script_make(enum codec codec, uint32_t payload_max, bool t
 }
 
 static struct script *script_new(enum codec codec, uint32_t payload_max) {
-    return script_make(codec, payload_max, false);
+    return script_make(codec, payload_max, EXTRA_NONE);
 }
 
 static void script_free(struct script *script) {
@@ -531,6 +533,36 @@ START_TEST(refuses_the_wrong_shard) {
 }
 END_TEST
 
+/* Statistics travel as they are, in a push of their own, however gradients do. */
+START_TEST(statistics_are_not_compressed) {
+    static const enum codec codecs[] = {CODEC_INT8, CODEC_FP16, CODEC_TOPK};
+    for (size_t c = 0; c < ARRAY_LEN(codecs); c++) {
+        struct script *script = script_make(codecs[c], 1 << 16, EXTRA_STATISTIC);
+        join(script);
+        push(script, 0, 0.01f);
+        bool seen = false;
+        for (uint32_t s = 0; s < 2; s++)
+            while (script->read[s] < script->sent_count[s]) {
+                const struct sent *sent = next_sent(script, s, FRAME_PUSH);
+                const Graphps__Push *message = (const Graphps__Push *)sent->message;
+                const struct layout_block *block = &script->layout->blocks[message->blocks[0]];
+                bool statistic = block->tensor == 3;
+                ck_assert_int_eq(message->encoding, statistic ? CODEC_FP32 : (int)codecs[c]);
+                if (!statistic)
+                    continue;
+                seen = true;
+                ck_assert_uint_eq(message->n_blocks, 1);
+                for (uint32_t i = 0; i < 3; i++) {
+                    float value = 0.01f * (float)(block->offset + i + 1);
+                    ck_assert_mem_eq(sent->frame.payload + i * sizeof value, &value, sizeof value);
+                }
+            }
+        ck_assert(seen);
+        script_free(script);
+    }
+}
+END_TEST
+
 /* int8: what rounding lost in one push is in the next, so the sum of many is right. */
 START_TEST(int8_keeps_the_residual) {
     struct script *script = script_new(CODEC_INT8, 1 << 16);
@@ -713,7 +745,7 @@ static void answer_rows(struct script *script, uint32_t shard) {
 START_TEST(rows_travel) {
     static const int64_t nodes[] = {5, 900, 17, 3, 44, 128, 77, 501};
     enum { COUNT = ARRAY_LEN(nodes) };
-    struct script *script = script_make(CODEC_FP32, 1 << 16, true);
+    struct script *script = script_make(CODEC_FP32, 1 << 16, EXTRA_TABLE);
     struct row_plan plan = {0};
     struct error err;
     float rows[COUNT * ROW_DIM], gradient[COUNT * ROW_DIM];
@@ -774,7 +806,7 @@ END_TEST
 START_TEST(rows_have_limits) {
     static int64_t nodes[1000];
     static float gradient[1000 * ROW_DIM];
-    struct script *script = script_make(CODEC_FP32, 256, true); /* 16 rows */
+    struct script *script = script_make(CODEC_FP32, 256, EXTRA_TABLE); /* 16 rows */
     struct row_plan plan = {0};
     struct error err;
     join(script);
@@ -827,6 +859,7 @@ int main(void) {
     tcase_add_test(tcase, push_names_the_versions_copied);
     tcase_add_test(tcase, refuses_nonsense);
     tcase_add_test(tcase, refuses_the_wrong_shard);
+    tcase_add_test(tcase, statistics_are_not_compressed);
     tcase_add_test(tcase, int8_keeps_the_residual);
     tcase_add_test(tcase, splits_and_keeps_to_the_window);
     tcase_add_test(tcase, heartbeats);

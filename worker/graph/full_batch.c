@@ -72,15 +72,18 @@ static void make_weights(struct full_batch *full, const struct store *store, int
     if (graph == GRAPH_BARE)
         return;
     float *weights = full->weights[graph] = mem_array((size_t)indptr[rows], sizeof *weights);
-    for (uint32_t i = 0; i < rows; i++)
+    for (uint32_t i = 0; i < rows; i++) {
+        double degree = mfg_degree(store, graph, i);
+        double total = mfg_total(store, graph, indptr[i], indptr[i + 1]);
         for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
-            weights[e] = mfg_weight(graph, store->degree[i], store->degree[store->indices[e]],
-                                    indptr[i + 1] - indptr[i]);
+            weights[e] = mfg_weight(store, graph, e, degree,
+                                    mfg_degree(store, graph, (uint64_t)store->indices[e]), total);
+    }
     if (!mfg_has_self(graph))
         return;
     full->self[graph] = mem_array(rows, sizeof(float));
     for (uint32_t i = 0; i < rows; i++)
-        full->self[graph][i] = mfg_self(graph, store->degree[i]);
+        full->self[graph][i] = mfg_self(graph, mfg_degree(store, graph, i));
 }
 
 static void make_transpose(struct full_batch *full, const struct hops *hops, size_t l) {

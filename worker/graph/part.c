@@ -65,7 +65,7 @@ static uint64_t expect(const struct cut *cut, const struct desk *desk, uint32_t 
     uint64_t local = part->hop_nodes[cut->halo], entries = 0;
     for (uint64_t l = 0; l < part->rows; l++)
         entries += (uint64_t)(indptr[desk->nodes[l] + 1] - indptr[desk->nodes[l]]);
-    uint64_t node_bytes = 8 + 4 + 4 + 4 + 1;
+    uint64_t node_bytes = 8 + 4 + 4 + 4 + 1 + (s->edge_weights.data ? 4 : 0);
     if (s->features.data)
         node_bytes += s->feature_dim * npy_item_bytes(s->features.type);
     if (s->multi_labels.data)
@@ -231,18 +231,21 @@ static int write_copy(struct cut *cut, const struct desk *desk, uint64_t local, 
     return part_finish(writer, r, reterr);
 }
 
-enum column { COLUMN_NODES, COLUMN_OWNER, COLUMN_DEGREE };
+enum column { COLUMN_NODES, COLUMN_OWNER, COLUMN_DEGREE, COLUMN_WEIGHTED_DEGREE };
 
 static int write_column(struct cut *cut, const struct desk *desk, uint64_t local, const char *dir,
                         enum column column, struct error *reterr) {
-    static const char *const names[] = {"nodes", "owner", "degree"};
+    static const char *const names[] = {"nodes", "owner", "degree", "weighted_degree"};
     const int64_t *indptr = cut->snapshot->indptr.data;
-    enum npy_type type = column == COLUMN_NODES ? NPY_I8 : NPY_I4;
+    enum npy_type type = column == COLUMN_NODES             ? NPY_I8
+                         : column == COLUMN_WEIGHTED_DEGREE ? NPY_F4
+                                                            : NPY_I4;
     _cleanup_(mem_free_p) char *path = mem_printf("%s/%s.npy", dir, names[column]);
     uint64_t chunk = local < CHUNK_ENTRIES ? local : CHUNK_ENTRIES;
     _cleanup_(mem_free_p) char *buffer = mem_raw(chunk * npy_item_bytes(type));
     int64_t *wide = (int64_t *)(void *)buffer;
     int32_t *narrow = (int32_t *)(void *)buffer;
+    float *real = (float *)(void *)buffer;
     struct npy_writer *writer = NULL;
     int r = npy_create(path, type, 0, &writer, reterr);
     if (r < 0)
@@ -255,6 +258,8 @@ static int write_column(struct cut *cut, const struct desk *desk, uint64_t local
                 wide[i] = node;
             else if (column == COLUMN_OWNER)
                 narrow[i] = cut->owner[node];
+            else if (column == COLUMN_WEIGHTED_DEGREE)
+                real[i] = snapshot_weighted_degree(cut->snapshot, node);
             else
                 narrow[i] = (int32_t)(indptr[node + 1] - indptr[node]);
         }
@@ -321,7 +326,8 @@ static int write_arrays(struct cut *cut, const struct desk *desk, struct part *p
         {"node_types", &s->node_type, 0},
     };
     int r = write_rows(cut, desk, part, dir, reterr);
-    for (int column = COLUMN_NODES; r == 0 && column <= COLUMN_DEGREE; column++)
+    int last = s->edge_weights.data ? COLUMN_WEIGHTED_DEGREE : COLUMN_DEGREE;
+    for (int column = COLUMN_NODES; r == 0 && column <= last; column++)
         r = write_column(cut, desk, local, dir, (enum column)column, reterr);
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(copies); i++)
         r = write_copy(cut, desk, local, dir, copies[i].name, copies[i].from, copies[i].cols,

@@ -30,6 +30,8 @@
  *     targets.npy       float32 [l, classes]
  *     node_types.npy    uint8 [l]
  *     edge_weights.npy  float32 [m]    in the order of indices
+ *     weighted_degree.npy float32 [l]  sum of the weights of its row in the whole graph; there
+ *                                      with edge_weights.npy
  *     edge_types.npy    int32 [m]      in the order of indices
  *     valid_sources.npy valid_targets.npy valid_relations.npy, test_...   int32 [k]: the held-out
  *                       links whose target is owned, local numbers; the manifest has valid_links,

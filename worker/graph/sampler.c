@@ -240,6 +240,14 @@ int sampler_check(const struct store *store, const struct config *config, struct
     return alias_check(what, store->edge_weights, (uint64_t)store->indptr[store->rows], reterr);
 }
 
+static void make_totals(struct sampler *sampler) {
+    const struct store *store = sampler->store;
+    sampler->totals = mem_array(store->rows, sizeof *sampler->totals);
+    for (uint64_t i = 0; i < store->rows; i++)
+        sampler->totals[i] =
+            mfg_total(store, GRAPH_MEAN_WEIGHTED, store->indptr[i], store->indptr[i + 1]);
+}
+
 static void make_items(struct sampler *sampler) {
     const struct store *store = sampler->store;
     sampler->items = mem_array(sampler->item_count, sizeof *sampler->items);
@@ -259,6 +267,9 @@ static void make_tables(struct sampler *sampler) {
     sampler->scales = mem_array(store->local, sizeof *sampler->scales);
     for (uint64_t i = 0; i < store->local; i++)
         sampler->scales[i] = (float)(1 / sqrt((double)store->degree[i] + 1));
+    for (size_t l = 0; l < sampler->hops.count; l++)
+        if (sampler->hops.graph[l] == GRAPH_MEAN_WEIGHTED && !sampler->totals)
+            make_totals(sampler);
     for (uint64_t i = 0; i < store->rows; i++) {
         size_t degree = (size_t)(store->indptr[i + 1] - store->indptr[i]);
         sampler->row_max = degree > sampler->row_max ? degree : sampler->row_max;
@@ -294,6 +305,7 @@ static void maker_done(struct maker *maker) {
     mem_free(maker->positions.items);
     mem_free(maker->found.items);
     mem_free(maker->excluded.items);
+    mem_free(maker->edges.items);
 }
 
 static struct sampler *make_sampler(const struct store *store, const struct config *config,
@@ -396,7 +408,8 @@ static void stop_threads(struct sampler *sampler) {
 size_t sampler_bytes(struct sampler *sampler) {
     stop_threads(sampler);
     size_t order = sampler->items ? sampler->item_count * sizeof *sampler->items : 0;
-    size_t bytes = order + sampler->store->local * sizeof *sampler->scales;
+    size_t bytes = order + sampler->store->local * sizeof *sampler->scales +
+                   (sampler->totals ? sampler->store->rows * sizeof *sampler->totals : 0);
     if (sampler->method->bytes)
         bytes += sampler->method->bytes(sampler);
     if (sampler->negatives)
@@ -415,7 +428,7 @@ size_t sampler_bytes(struct sampler *sampler) {
         bytes += order + nodemap_bytes(&maker->map) + nodemap_bytes(&maker->other) +
                  BYTES(maker->others) + BYTES(maker->sums) + BYTES(maker->inverses) +
                  BYTES(maker->scales) + BYTES(maker->positions) + BYTES(maker->found) +
-                 BYTES(maker->excluded) + sampler->row_max / 8;
+                 BYTES(maker->excluded) + BYTES(maker->edges) + sampler->row_max / 8;
     }
     return bytes;
 }
@@ -466,6 +479,7 @@ struct sampler *sampler_free(struct sampler *sampler) {
     mem_free(sampler->slots);
     mem_free(sampler->items);
     mem_free(sampler->scales);
+    mem_free(sampler->totals);
     mem_free(sampler);
     return NULL;
 }

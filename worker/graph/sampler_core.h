@@ -82,6 +82,7 @@ struct maker {
     GROWING(int32_t) found;     /* what is there */
     GROWING(uint64_t) excluded; /* pairs of numbers, ascending: edges that are left out */
     uint32_t linked;            /* numbers below it are of nodes that excluded may name */
+    GROWING(int64_t) edges;     /* of a layer, where in the store each lies, if it has weights */
     uint64_t *taken; /* a bit for each of a row's neighbours: drawn already? All 0 between
                         two draws; as many as the longest row has */
 };
@@ -112,6 +113,7 @@ struct sampler {
     struct clusters *clusters; /* the methods' own tables; NULL in the others */
     struct walks *walks;
     float *scales;  /* [store->local] 1 / sqrt(degree + 1) */
+    double *totals; /* [store->rows] sums of edge weights, where a weighted mean needs them */
     size_t row_max; /* entries of the longest row */
     size_t maker_count, slot_count;
     struct maker *makers;

@@ -188,6 +188,8 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
     const int64_t *indptr = layer->indptr.items;
     RESERVE(&maker->positions, PIECE + fanout);
     RESERVE(&maker->found, PIECE + fanout);
+    if (graph_is_weighted(sampler->hops.graph[l]))
+        RESERVE(&maker->edges, (size_t)indptr[n_dst]);
     int64_t *positions = maker->positions.items;
     int32_t *found = maker->found.items;
 
@@ -214,6 +216,8 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
         }
         nodemap_reserve(&maker->map, (uint32_t)count);
         RESERVE_KEEP(&slot->locals, maker->map.count, maker->map.count + count);
+        if (graph_is_weighted(sampler->hops.graph[l]))
+            memcpy(maker->edges.items + done, positions, count * sizeof *positions);
         for (size_t k = 0; k < count; k++) {
             found[k] = store->indices[positions[k]];
             nodemap_prefetch(&maker->map, found[k]);
@@ -222,6 +226,36 @@ static void make_edges(struct maker *maker, struct slot *slot, size_t l, uint32_
             uint32_t number = nodemap_add(&maker->map, found[k]);
             slot->locals.items[number] = found[k];
             layer->indices.items[done + (int64_t)k] = (int32_t)number;
+        }
+    }
+}
+
+/* Where edges have weights: each one's weight in full mode, times how many entries of the row the
+ * mean stands for. */
+static void make_own_weights(const struct maker *maker, struct slot *slot, size_t l,
+                             uint32_t n_dst) {
+    const struct sampler *sampler = maker->sampler;
+    const struct store *store = sampler->store;
+    struct slot_layer *layer = &slot->layers[l];
+    const int64_t *indptr = layer->indptr.items;
+    const int32_t *locals = slot->locals.items;
+    float *weights = layer->weights.items;
+    int graph = sampler->hops.graph[l];
+    for (uint32_t i = 0; i < n_dst; i++) {
+        uint64_t row = (uint64_t)locals[i];
+        double degree = mfg_degree(store, graph, row);
+        layer->self.items[i] = mfg_self(graph, degree);
+        if (indptr[i] == indptr[i + 1])
+            continue;
+        double total = sampler->totals ? sampler->totals[row] : 0;
+        double entries = (double)candidates(sampler, row);
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
+            double mean =
+                sampler->alias ? (double)weights[e] : 1 / (double)(indptr[i + 1] - indptr[i]);
+            uint64_t source = (uint64_t)locals[layer->indices.items[e]];
+            weights[e] = (float)(entries * mean *
+                                 (double)mfg_weight(store, graph, maker->edges.items[e], degree,
+                                                    mfg_degree(store, graph, source), total));
         }
     }
 }
@@ -267,7 +301,10 @@ static void make(struct maker *maker, struct slot *slot) {
         if (sampler->negatives)
             sampler_exclude(maker, slot, l, n);
         sampler_take_scales(maker, slot, n, maker->map.count);
-        make_weights(maker, slot, l, n);
+        if (graph_is_weighted(sampler->hops.graph[l]))
+            make_own_weights(maker, slot, l, n);
+        else
+            make_weights(maker, slot, l, n);
         sampler_finish_layer(sampler, slot, l, n, maker->map.count,
                              l > 0 || sampler->transpose_first);
         n = maker->map.count;

@@ -342,6 +342,15 @@ struct snapshot *snapshot_close(struct snapshot *s) {
     return NULL;
 }
 
+float snapshot_weighted_degree(const struct snapshot *snapshot, int64_t node) {
+    const int64_t *indptr = snapshot->indptr.data;
+    const float *weights = snapshot->edge_weights.data;
+    double sum = 0;
+    for (int64_t e = indptr[node]; e < indptr[node + 1]; e++)
+        sum += (double)weights[e];
+    return (float)sum;
+}
+
 const char *snapshot_id(const struct snapshot *s, uint64_t node, char *buf, size_t buf_bytes) {
     if (!s->id_offsets.data) {
         const int64_t *ids = s->ids.data;

@@ -59,6 +59,8 @@ int snapshot_open(const char *dir, bool verify, struct snapshot **ret, struct er
 int snapshot_trainable(const struct snapshot *snapshot, bool learns_rows, bool links,
                        struct error *reterr);
 struct snapshot *snapshot_close(struct snapshot *snapshot); /* takes NULL */
+/* Sum of the weights of the edges into a node, in the order of its row; there must be weights. */
+float snapshot_weighted_degree(const struct snapshot *snapshot, int64_t node);
 /* The user's id of a node, into buf (truncated to fit). */
 const char *snapshot_id(const struct snapshot *snapshot, uint64_t node, char *buf,
                         size_t buf_bytes);

@@ -121,6 +121,7 @@ static int map_arrays(struct store *store, const json_t *manifest, const char *d
         {"node_types.npy", NPY_U1, store->local, 0, (const void **)&store->node_type},
         {"edge_types.npy", NPY_I4, edges, 0, (const void **)&store->edge_type},
         {"edge_weights.npy", NPY_F4, edges, 0, (const void **)&store->edge_weights},
+        {"weighted_degree.npy", NPY_F4, store->local, 0, (const void **)&store->weighted_degree},
         {"valid_sources.npy", NPY_I4, valid->count, 0, (const void **)&valid->sources},
         {"valid_targets.npy", NPY_I4, valid->count, 0, (const void **)&valid->targets},
         {"valid_relations.npy", NPY_I4, valid->count, 0, (const void **)&valid->relations},
@@ -415,6 +416,12 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
     store->owned_edges_max = snapshot->edges;
     split_links(store, SPLIT_VALID, &snapshot->valid_edges, store->made + 2);
     split_links(store, SPLIT_TEST, &snapshot->test_edges, store->made + 5);
+    if (store->edge_weights) {
+        float *weighted = store->made[8] = mem_array(snapshot->nodes, sizeof *weighted);
+        store->weighted_degree = weighted;
+        for (uint64_t i = 0; i < snapshot->nodes; i++)
+            weighted[i] = snapshot_weighted_degree(snapshot, (int64_t)i);
+    }
     return store;
 }
 

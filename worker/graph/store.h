@@ -40,6 +40,8 @@ struct store {
     const uint8_t *node_type;    /* [local] below node_types */
     const int32_t *edge_type;    /* below edge_types, in the order of indices */
     const float *edge_weights;   /* in the order of indices */
+    /* [local] sums of the weights of the edges into each in the whole graph */
+    const float *weighted_degree;
     uint64_t train_nodes;        /* of the owned ones; labelled */
     uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
     uint64_t train_nodes_total;  /* of the snapshot */
@@ -49,8 +51,8 @@ struct store {
     uint64_t owned_edges_max;
     struct links links[4];   /* by enum split: validation and test */
     uint64_t links_total[4]; /* of the snapshot */
-    struct npy files[18];
-    void *made[8]; /* what store_from_snapshot made, else NULL */
+    struct npy files[20];
+    void *made[9]; /* what store_from_snapshot made, else NULL */
 };
 
 /* Maps a part's arrays: its pages are shared by all processes that have it open. What is in them is

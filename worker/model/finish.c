@@ -44,7 +44,7 @@ size_t finish_tensors(const struct layer_spec *spec, bool has_weights, struct te
     size_t count = 0;
     if (has_weights)
         ret[count++] = (struct tensor_spec){"bias", 1, spec->out, TENSOR_ZEROS, false};
-    if (spec->norm == NORM_LAYER) {
+    if (spec->norm != NORM_NONE) {
         ret[count++] = (struct tensor_spec){"norm_scale", 1, spec->out, TENSOR_ONES, false};
         ret[count++] = (struct tensor_spec){"norm_shift", 1, spec->out, TENSOR_ZEROS, false};
     }
@@ -62,6 +62,20 @@ size_t finish_weights(const struct layer_spec *spec, bool has_weights) {
     return floats;
 }
 
+size_t finish_statistics(const struct layer_spec *spec, struct tensor_spec *ret) {
+    if (spec->norm != NORM_BATCH)
+        return 0;
+    ret[0] = (struct tensor_spec){"norm_mean",      1, spec->out, TENSOR_ZEROS, .decay = false,
+                                  .statistic = true};
+    ret[1] = (struct tensor_spec){"norm_var",       1, spec->out, TENSOR_ONES, .decay = false,
+                                  .statistic = true};
+    return 2;
+}
+
+size_t finish_statistics_floats(const struct layer_spec *spec) {
+    return spec->norm == NORM_BATCH ? 2 * (size_t)spec->out : 0;
+}
+
 /* Where the weights of each are, in floats from the first. */
 struct places {
     size_t norm, residual;
@@ -69,26 +83,28 @@ struct places {
 
 static struct places places(const struct finish_pass *pass) {
     size_t out = pass->spec->out, norm = pass->has_bias ? out : 0;
-    return (struct places){norm, norm + (pass->spec->norm == NORM_LAYER ? 2 * out : 0)};
+    return (struct places){norm, norm + (pass->spec->norm != NORM_NONE ? 2 * out : 0)};
 }
 
 struct finish_room finish_room(const struct layer_spec *spec, size_t n, size_t n_src, bool train) {
     size_t floats = n * spec->out;
-    bool layer_norm = spec->norm == NORM_LAYER;
+    bool normed = spec->norm != NORM_NONE;
     struct finish_room room = {.scratch = by_matrix(spec) ? n_src * spec->out : 0};
+    if (spec->norm == NORM_BATCH && room.scratch < spec->out)
+        room.scratch = spec->out;
     if (!train)
         return room;
     room.mask_bytes = spec->activation == ACTIVATION_RELU || spec->dropout > 0 ? floats : 0;
-    room.normed = layer_norm ? floats : 0;
-    room.inverse = layer_norm ? n : 0;
+    room.normed = normed ? floats : 0;
+    room.inverse = spec->norm == NORM_LAYER ? n : normed ? 3 * (size_t)spec->out : 0;
     room.before = curved(spec) ? floats : 0;
     room.kept = spec->residual ? floats : 0;
-    size_t sums = column_sums_partial(spec->out) + (layer_norm ? floats : 0);
+    size_t sums = column_sums_partial(spec->out) + (normed ? floats : 0);
     room.scratch = room.scratch > sums ? room.scratch : sums;
     return room;
 }
 
-static void norm_forward(const struct finish_pass *pass, float *y) {
+static void layer_norm_forward(const struct finish_pass *pass, float *y) {
     size_t n = pass->n, d = pass->spec->out;
     const float *scale = pass->weights + places(pass).norm, *shift = scale + d;
 #pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
@@ -111,16 +127,92 @@ static void norm_forward(const struct finish_pass *pass, float *y) {
     }
 }
 
-/* With g = dy scale and h the normalised row:  dx = (g - mean(g) - h mean(g h)) / deviation */
-static void norm_backward(const struct finish_pass *pass, float *dy, float *gradient) {
+/* y = (y - mean) inverse scale + shift, column by column; normed may be NULL. */
+static void batch_norm_apply(const struct finish_pass *pass, const float *mean,
+                             const float *inverse, float *y) {
+    size_t n = pass->n, d = pass->spec->out;
+    const float *scale = pass->weights + places(pass).norm, *shift = scale + d;
+#pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++) {
+            float normed = (y[i * d + j] - mean[j]) * inverse[j];
+            if (pass->normed)
+                pass->normed[i * d + j] = normed;
+            y[i * d + j] = normed * scale[j] + shift[j];
+        }
+}
+
+/* The variance is of what is left when the mean is taken: sums of squares would cancel. */
+static void batch_norm_train(const struct finish_pass *pass, float *y) {
+    size_t n = pass->n, d = pass->spec->out;
+    float *inverse = pass->inverse, *mean = inverse + d, *var = mean + d;
+    column_sums(n, d, y, pass->scratch, mean);
+    for (size_t j = 0; j < d && n > 0; j++)
+        mean[j] /= (float)n;
+#pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++)
+            pass->normed[i * d + j] = (y[i * d + j] - mean[j]) * (y[i * d + j] - mean[j]);
+    column_sums(n, d, pass->normed, pass->scratch, var);
+    for (size_t j = 0; j < d && n > 0; j++) {
+        inverse[j] = 1 / sqrtf(var[j] / (float)n + NORM_EPSILON);
+        var[j] /= n > 1 ? (float)(n - 1) : 1;
+    }
+    batch_norm_apply(pass, mean, inverse, y);
+}
+
+/* Of running statistics; inverse [out] is scratch. */
+static void batch_norm_infer(const struct finish_pass *pass, float *inverse, float *y) {
+    size_t d = pass->spec->out;
+    const float *mean = pass->statistics, *var = mean + d;
+    for (size_t j = 0; j < d; j++)
+        inverse[j] = 1 / sqrtf(var[j] + NORM_EPSILON);
+    batch_norm_apply(pass, mean, inverse, y);
+}
+
+void finish_measured(const struct finish_pass *pass, float *statistics) {
+    if (pass->spec->norm == NORM_BATCH)
+        memcpy(statistics, pass->inverse + pass->spec->out,
+               2 * (size_t)pass->spec->out * sizeof *statistics);
+}
+
+static void norm_forward(const struct finish_pass *pass, float *y) {
+    if (pass->spec->norm == NORM_LAYER)
+        layer_norm_forward(pass, y);
+    else if (pass->statistics)
+        batch_norm_infer(pass, pass->scratch, y);
+    else
+        batch_norm_train(pass, y);
+}
+
+/* Gradients of scale and shift. */
+static void norm_backward_weights(const struct finish_pass *pass, const float *dy,
+                                  float *gradient) {
     size_t n = pass->n, d = pass->spec->out, at = places(pass).norm;
-    const float *scale = pass->weights + at;
     float *products = pass->scratch + column_sums_partial(d);
 #pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
     for (size_t i = 0; i < n * d; i++)
         products[i] = dy[i] * pass->normed[i];
     column_sums(n, d, products, pass->scratch, gradient + at);
     column_sums(n, d, dy, pass->scratch, gradient + at + d);
+}
+
+/* As below with means over columns; those of g and g h are scale times the weights' gradients. */
+static void batch_norm_backward(const struct finish_pass *pass, float *dy, const float *gradient) {
+    size_t n = pass->n, d = pass->spec->out, at = places(pass).norm;
+    const float *scale = pass->weights + at, *dscale = gradient + at, *dshift = dscale + d;
+#pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++)
+            dy[i * d + j] =
+                scale[j] * pass->inverse[j] *
+                (dy[i * d + j] - (dshift[j] + pass->normed[i * d + j] * dscale[j]) / (float)n);
+}
+
+/* With g = dy scale and h the normalised row:  dx = (g - mean(g) - h mean(g h)) / deviation */
+static void layer_norm_backward(const struct finish_pass *pass, float *dy) {
+    size_t n = pass->n, d = pass->spec->out;
+    const float *scale = pass->weights + places(pass).norm;
 #pragma omp parallel for schedule(static) if (n * d >= WORK_MIN)
     for (size_t i = 0; i < n; i++) {
         float *row = dy + i * d, mean = 0, mean_normed = 0;
@@ -135,6 +227,14 @@ static void norm_backward(const struct finish_pass *pass, float *dy, float *grad
         for (size_t j = 0; j < d; j++)
             row[j] = (row[j] - mean - normed[j] * mean_normed) * pass->inverse[i];
     }
+}
+
+static void norm_backward(const struct finish_pass *pass, float *dy, float *gradient) {
+    norm_backward_weights(pass, dy, gradient);
+    if (pass->spec->norm == NORM_LAYER)
+        layer_norm_backward(pass, dy);
+    else
+        batch_norm_backward(pass, dy, gradient);
 }
 
 static float elu(float x) {
@@ -182,11 +282,11 @@ void finish_forward(const struct finish_pass *pass, float *y) {
     const struct layer_spec *spec = pass->spec;
     const float *bias = pass->has_bias ? pass->weights : NULL;
     bool relu = spec->activation == ACTIVATION_RELU;
-    if (spec->norm == NORM_LAYER || spec->residual || curved(spec)) {
+    if (spec->norm != NORM_NONE || spec->residual || curved(spec)) {
         if (bias)
             kernels()->bias_act_dropout(pass->n, spec->out, y, bias, false, 0, 0, NULL, NULL);
         bias = NULL;
-        if (spec->norm == NORM_LAYER)
+        if (spec->norm != NORM_NONE)
             norm_forward(pass, y);
         if (by_matrix(spec))
             matrix_multiply_add(pass->x_dst, pass->n, pass->weights + places(pass).residual,
@@ -210,7 +310,7 @@ void finish_backward(const struct finish_pass *pass, float *dy, float *gradient)
         curve_backward(pass, dy);
     if (spec->residual)
         memcpy(pass->kept, dy, count * sizeof *dy);
-    if (spec->norm == NORM_LAYER)
+    if (spec->norm != NORM_NONE)
         norm_backward(pass, dy, gradient);
     if (pass->has_bias)
         column_sums(pass->n, spec->out, dy, pass->scratch, gradient);

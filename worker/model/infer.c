@@ -31,6 +31,7 @@ enum {
     OUTPUTS_0, /* outputs of a layer and of the one before, taking turns */
     OUTPUTS_1,
     START,    /* outputs that ppr layers start from */
+    JUMP,     /* outputs of a jump, which fill while the layers before it are computed */
     PRODUCT,  /* projections of all sources */
     SAVED,    /* [BLOCK_ROWS, in] A x, where the graph comes first */
     OWN,      /* the layer's */
@@ -89,6 +90,8 @@ static bool graph_first(const struct infer *infer, size_t l) {
 /* Which array a layer's outputs go to. */
 static int outputs_of(const struct infer *infer, size_t l) {
     const struct layer_spec *layer = &infer->spec.layers[l];
+    if (layer->kind == LAYER_jump)
+        return JUMP;
     bool starts =
         l + 1 < infer->spec.count && layer[1].kind == LAYER_ppr && layer->kind != LAYER_ppr;
     return starts ? START : l % 2 == 0 ? OUTPUTS_0 : OUTPUTS_1;
@@ -227,15 +230,18 @@ static void block_take(struct infer *infer, const struct layer_spec *layer, uint
         uint64_t i = first + k;
         int64_t at = block->indptr[k], begin = row_edge(store, i),
                 degree = row_edge(store, i + 1) - begin;
-        for (int64_t e = 0; e < degree; e++, at++) {
-            int32_t source = store->indices[begin + e];
+        double whole = mfg_degree(store, layer->graph, i);
+        double total = mfg_total(store, layer->graph, begin, begin + degree);
+        for (int64_t e = begin; e < begin + degree; e++, at++) {
+            int32_t source = store->indices[e];
             block->indices[at] = source;
             block->weights[at] =
-                mfg_weight(layer->graph, store->degree[i], store->degree[source], degree);
+                mfg_weight(store, layer->graph, e, whole,
+                           mfg_degree(store, layer->graph, (uint64_t)source), total);
         }
         if (self) {
             block->indices[at] = (int32_t)i;
-            block->weights[at] = mfg_self(layer->graph, store->degree[i]);
+            block->weights[at] = mfg_self(layer->graph, whole);
         }
     }
 }
@@ -283,7 +289,7 @@ static struct matrix input_rows(struct infer *infer, const float *x, size_t in, 
 
 /* The block of a layer: x [sources, in] or NULL, y [rows of the block, out]. */
 static void block_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      float *y) {
+                      const float *statistics, float *y) {
     const struct layer_spec *spec = &infer->spec.layers[l];
     const struct layer *kind = layer_of(spec->kind);
     const struct block *block = &infer->block;
@@ -302,7 +308,9 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
         .n_dst = block->rows,
         .x = &all,
         .x_dst = &own,
-        .start = infer->arrays[START] + block->first * spec->out,
+        .start = spec->kind == LAYER_ppr
+                     ? infer->arrays[outputs_of(infer, spec->start)] + block->first * spec->out
+                     : NULL,
         .graph_first = graph_first(infer, l),
         .weights = weights,
         .z = infer->arrays[PRODUCT],
@@ -317,6 +325,7 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
         .n = block->rows,
         .x_dst = &own,
         .weights = weights + layer_weights(spec),
+        .statistics = statistics,
         .scratch = infer->arrays[SCRATCH],
     };
     kind->forward(&pass, y);
@@ -324,7 +333,7 @@ static void block_run(struct infer *infer, size_t l, const float *x, const float
 }
 
 static void layer_run(struct infer *infer, size_t l, const float *x, const float *weights,
-                      float *y) {
+                      const float *statistics, float *y) {
     const struct layer_spec *spec = &infer->spec.layers[l];
     const struct layer *kind = layer_of(spec->kind);
     uint64_t rows = layer_rows(infer, l), sources = layer_sources(infer, l);
@@ -343,8 +352,30 @@ static void layer_run(struct infer *infer, size_t l, const float *x, const float
     }
     for (uint64_t i = 0; i < rows; i += infer->block.rows) {
         block_take(infer, spec, i, rows);
-        block_run(infer, l, x, weights, y + i * spec->out);
+        block_run(infer, l, x, weights, statistics, y + i * spec->out);
     }
+}
+
+/* All is in y but what follows a layer. */
+static void jump_run(struct infer *infer, size_t l, const float *weights, const float *statistics,
+                     float *y) {
+    const struct layer_spec *spec = &infer->spec.layers[l];
+    const struct finish_pass finish = {
+        .spec = spec,
+        .n = layer_rows(infer, l),
+        .weights = weights,
+        .statistics = statistics,
+        .scratch = infer->arrays[SCRATCH],
+    };
+    finish_forward(&finish, y);
+}
+
+/* The rows of a layer's outputs that a jump further on wants. */
+static void jump_take(struct infer *infer, size_t l, const float *y) {
+    const struct layer_spec *layers = infer->spec.layers;
+    for (size_t k = l + 1; k < infer->spec.count; k++)
+        if (layers[k].kind == LAYER_jump)
+            jump_put(&layers[k], l, layer_rows(infer, k), y, infer->arrays[JUMP]);
 }
 
 const float *infer_run(struct infer *infer, const float *weights, struct model_result *result) {
@@ -352,11 +383,21 @@ const float *infer_run(struct infer *infer, const float *weights, struct model_r
     const struct store *store = infer->store;
     const float *x = makes_features(infer, 0) ? NULL : store->features;
     infer->failed = false;
+    const float *statistics = weights;
+    for (size_t l = 0; l < spec->count; l++) {
+        size_t own = layer_weights(&spec->layers[l]);
+        statistics += own + finish_weights(&spec->layers[l], own > 0);
+    }
     for (size_t l = 0; l < spec->count && !infer->failed; l++) {
         size_t own = layer_weights(&spec->layers[l]);
         float *y = infer->arrays[outputs_of(infer, l)];
-        layer_run(infer, l, x, weights, y);
+        if (spec->layers[l].kind == LAYER_jump)
+            jump_run(infer, l, weights, statistics, y);
+        else
+            layer_run(infer, l, x, weights, statistics, y);
+        jump_take(infer, l, y);
         weights += own + finish_weights(&spec->layers[l], own > 0);
+        statistics += finish_statistics_floats(&spec->layers[l]);
         x = y;
     }
     if (infer->failed)

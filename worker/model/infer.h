@@ -1,6 +1,7 @@
 /* Layer-wise inference with all neighbours: each layer is computed for all nodes that the next one
  * needs, a block of rows at a time, before the next begins. Memory is that of two layers' outputs,
- * however many layers there are; nothing is kept for a backward pass. */
+ * however many layers there are; nothing is kept for a backward pass. A jump's own outputs (of
+ * concat as wide as all layers before it together) are one array more, filled layer by layer. */
 #pragma once
 
 #include "worker/graph/store.h"

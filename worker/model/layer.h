@@ -21,6 +21,7 @@ struct layer_pass {
     const struct matrix *x;     /* [n_src, in]; with weights first NULL in a block of rows */
     const struct matrix *x_dst; /* [n_dst or more, in]: the rows of the destinations */
     const float *start;         /* ppr: [n_dst or more, in] what it starts from, these rows first */
+    const float *const *outputs; /* jump: of each layer before it [n_dst or more, its out] */
     /* Multiplying by the graph and by the weights may be done in either order. True: the graph
      * first, and saved keeps A x for the backward pass. */
     bool graph_first;
@@ -70,6 +71,12 @@ struct layer {
 const struct layer *layer_of(int kind);
 /* Floats of all its weights. */
 size_t layer_weights(const struct layer_spec *spec);
+
+/* The share of the layer k before it in a jump: its outputs x [n, its out] into y [n, out], which
+ * the layers below k are in already. */
+void jump_put(const struct layer_spec *jump, size_t k, size_t n, const float *x, float *y);
+/* And of its gradient dy [n, out] in dx [n or more, its out], which is added to. */
+void jump_back(const struct layer_pass *pass, size_t k, const float *dy, float *dx);
 
 /* y [n_dst, d] = A x [n_src, d], the self term included. */
 void adjacency_multiply(const struct layer_graph *graph, size_t d, const float *x, float *y);

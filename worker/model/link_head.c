@@ -29,10 +29,10 @@ size_t link_head_tensors(const struct link_head_spec *head, const struct model_s
     _cleanup_(mem_free_p) struct tensor_spec *own = NULL;
     size_t count = model_tensors(spec, &own);
     struct tensor_spec *all = mem_array(count + 1, sizeof *all);
-    memcpy(all, own, count * sizeof *all);
-    count += decoder_tensors(head->decoder, head->relations, head->dim, all + count);
+    size_t decoders = decoder_tensors(head->decoder, head->relations, head->dim, all);
+    memcpy(all + decoders, own, count * sizeof *all);
     *ret = all;
-    return count;
+    return decoders + count;
 }
 
 size_t link_head_floats(const struct link_head_spec *head) {

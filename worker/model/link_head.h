@@ -15,7 +15,8 @@ struct link_head_spec {
 
 /* Of a job on a graph with so many types of edges (0: they have none). */
 struct link_head_spec link_head_spec_from(const struct config *config, uint32_t edge_types);
-/* The model's tensors (model_tensors) and, behind them, the decoder's. *ret: mem_free it. */
+/* The decoder's tensors, of link_head_floats in all, and behind them the model's (model_tensors),
+ * whose statistics have to come last. *ret: mem_free it. */
 size_t link_head_tensors(const struct link_head_spec *head, const struct model_spec *spec,
                          struct tensor_spec **ret);
 /* Floats of the decoder's weights. */

@@ -18,7 +18,8 @@
 
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
     struct tensor_spec *tensors =
-        mem_array(spec->count * (LAYER_TENSORS_MAX + FINISH_TENSORS_MAX), sizeof *tensors);
+        mem_array(spec->count * (LAYER_TENSORS_MAX + FINISH_TENSORS_MAX + FINISH_STATISTICS_MAX),
+                  sizeof *tensors);
     size_t count = 0;
     for (size_t l = 0; l < spec->count; l++) {
         const struct layer_spec *layer = &spec->layers[l];
@@ -32,6 +33,15 @@ size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
             *tensor = some[t];
             snprintf(tensor->name, sizeof tensor->name, "layer%zu.%.20s", l, some[t].name);
             tensor->decay = some[t].decay && (spec->decay_layers == DECAY_ALL || first);
+        }
+    }
+    for (size_t l = 0; l < spec->count; l++) {
+        struct tensor_spec some[FINISH_STATISTICS_MAX];
+        size_t all = finish_statistics(&spec->layers[l], some);
+        for (size_t t = 0; t < all; t++) {
+            tensors[count] = some[t];
+            snprintf(tensors[count].name, sizeof some->name, "layer%zu.%.20s", l, some[t].name);
+            count++;
         }
     }
     *ret = tensors;
@@ -59,6 +69,7 @@ enum {
     SLOT_GRADIENT,                 /* two, taking turns: of a layer's outputs, of its inputs */
     SLOT_KEPT = SLOT_GRADIENT + 2, /* finish.h */
     SLOT_START,                    /* gradient of what ppr starts from */
+    SLOT_JUMP,                     /* gradient of a jump's outputs */
     SLOTS
 };
 
@@ -68,9 +79,11 @@ static size_t slot_of(size_t l, int slot) {
 
 struct model {
     struct model_spec spec;
-    size_t offsets[STACK_MAX], finish_offsets[STACK_MAX]; /* of weights in the flat arrays */
+    /* In the flat arrays, of weights and of statistics. */
+    size_t offsets[STACK_MAX], finish_offsets[STACK_MAX], statistics_offsets[STACK_MAX];
     size_t lowest;     /* layer down to which gradients are needed: the first that has weights */
     bool inputs_learn; /* the inputs need one too, so that is layer 0 */
+    size_t jump;       /* layer that joins those before it; 0: none does */
     /* The first so many layers compute the same for features that stay the same. */
     size_t fixed;
 
@@ -78,6 +91,7 @@ struct model {
     void *slots[SLOTS];
     struct arena *arena;
 
+    const float *outputs[STACK_MAX]; /* of each layer, in its slot */
     float *input_gradient; /* of the last backward pass; lies in a slot */
 
     struct features *features;
@@ -92,9 +106,12 @@ static void model_init(struct model *model, const struct model_spec *spec) {
     model->spec = *spec;
     model->inputs_learn = spec->embedding > 0;
     model->lowest = spec->count;
-    for (size_t l = spec->count; l-- > 0;)
+    for (size_t l = spec->count; l-- > 0;) {
         if (layer_of(spec->layers[l].kind)->tensors || model->inputs_learn)
             model->lowest = l;
+        if (spec->layers[l].kind == LAYER_jump)
+            model->jump = l;
+    }
     while (model->fixed < model->lowest && spec->layers[model->fixed].dropout == 0 &&
            !spec->layers[model->fixed].residual && spec->layers[model->fixed].norm == NORM_NONE)
         model->fixed++;
@@ -103,6 +120,10 @@ static void model_init(struct model *model, const struct model_spec *spec) {
         model->offsets[l] = offset;
         model->finish_offsets[l] = offset + own;
         offset += own + finish_weights(&spec->layers[l], own > 0);
+    }
+    for (size_t l = 0; l < spec->count; l++) {
+        model->statistics_offsets[l] = offset;
+        offset += finish_statistics_floats(&spec->layers[l]);
     }
 }
 
@@ -216,6 +237,8 @@ static void plan_layer(const struct model *model, const struct batch *batch, siz
         }
         if (layer->kind == LAYER_ppr)
             raise_to(&need[SLOT_START], rows_out(model, batch, layer->start) * layer->out);
+        if (layer->kind == LAYER_jump)
+            raise_to(&need[SLOT_JUMP], n_dst * layer->out);
     }
 }
 
@@ -240,6 +263,8 @@ static void model_plan(struct model *model, const struct batch *batch, bool trai
     model->arena = arena_new(total);
     for (size_t s = 0; s < SLOTS; s++)
         model->slots[s] = model->planned[s] ? arena_take(model->arena, model->planned[s]) : NULL;
+    for (size_t l = 0; l < model->spec.count; l++)
+        model->outputs[l] = model->slots[slot_of(l, SLOT_Y)];
     model->saved_version = 0;
 }
 
@@ -285,6 +310,7 @@ static struct layer_pass layer_pass(const struct model *model, const struct batc
         .x = &model->inputs[l],
         .x_dst = &model->inputs[l],
         .start = layer->kind == LAYER_ppr ? model->slots[slot_of(layer->start, SLOT_Y)] : NULL,
+        .outputs = model->outputs,
         .graph_first = model->graph_first[l],
         .weights = weights + model->offsets[l],
         .z = model->slots[slot_of(l, SLOT_Z)] ? model->slots[slot_of(l, SLOT_Z)]
@@ -308,6 +334,7 @@ static struct finish_pass finish_pass(const struct model *model, const struct ba
         .n = rows_out(model, batch, l),
         .x_dst = &model->inputs[l],
         .weights = weights + model->finish_offsets[l],
+        .statistics = train ? NULL : weights + model->statistics_offsets[l],
         .p = train ? layer->dropout : 0,
         .key = dropout_key(model, batch, l + 1),
         .nodes = batch->nodes,
@@ -371,9 +398,12 @@ const float *model_forward(struct model *model, const struct batch *batch, const
 }
 
 /* Where the gradient of what a ppr layer starts from is gathered; NULL where nobody needs it. The
- * last of a row of such layers comes first and clears it. */
+ * last of a row of such layers comes first and clears it. Of a jump: its outputs' own. */
 static float *start_gradient(const struct model *model, const struct batch *batch, size_t l) {
     const struct layer_spec *layer = &model->spec.layers[l];
+    if (layer->kind == LAYER_jump)
+        return memset(model->slots[SLOT_JUMP], 0,
+                      rows_out(model, batch, l) * layer->out * sizeof(float));
     if (layer->kind != LAYER_ppr || layer->start < model->lowest)
         return NULL;
     float *gradient = model->slots[SLOT_START];
@@ -394,6 +424,15 @@ static void start_add(const struct model *model, const struct batch *batch, size
 
 float *model_output_gradient(struct model *model) {
     return model->slots[SLOT_GRADIENT];
+}
+
+/* Adds what comes from a jump to the gradient of a layer before it. */
+static void jump_add(const struct model *model, const struct batch *batch, const float *weights,
+                     size_t l, float *dy) {
+    if (l >= model->jump)
+        return;
+    struct layer_pass pass = layer_pass(model, batch, weights, model->jump, true);
+    jump_back(&pass, l, model->slots[SLOT_JUMP], dy);
 }
 
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
@@ -424,7 +463,9 @@ void model_backward_outputs(struct model *model, const struct batch *batch, cons
         float *wanted = gives_gradient(model, l) ? dx : NULL;
         float *finish_gradient = gradient + model->finish_offsets[l];
         start_add(model, batch, l, dy);
+        jump_add(model, batch, weights, l, dy);
         finish_backward(&finish, dy, finish_gradient);
+        finish_measured(&finish, gradient + model->statistics_offsets[l]);
         layer_of(spec->layers[l].kind)
             ->backward(&pass, dy, gradient + model->offsets[l], wanted,
                        start_gradient(model, batch, l));

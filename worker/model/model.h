@@ -10,7 +10,8 @@
 struct model;
 
 /* The tensors in order, each layer's own first: "layer0.weight" [in, out], "layer0.bias" [1, out],
- * ... *ret: mem_free it. */
+ * ...; the statistics of batch normalisation, "layer0.norm_mean" and "layer0.norm_var" [1, out],
+ * after all others. *ret: mem_free it. */
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret);
 
 /* Floats of a layer's own weights: about what it multiplies each row by. */
@@ -39,7 +40,8 @@ struct model_result {
 const float *model_forward(struct model *model, const struct batch *batch, const float *weights,
                            bool train, struct model_result *result);
 /* After model_forward(train = true) on the same batch and weights: gradient = d(mean loss
- * over training outputs)/d(weights), flat, overwritten. */
+ * over training outputs)/d(weights), flat, overwritten; in the statistics' places what the pass
+ * measured of its batch. */
 void model_backward(struct model *model, const struct batch *batch, const float *weights,
                     float *gradient);
 /* The same for a loss of the caller's own: who fills the first with d(loss)/d(outputs), [n_output,
