@@ -94,11 +94,17 @@ static void put_parts(struct link_list found[2], const struct snapshot *s) {
     }
 }
 
-/* They are those of the snapshot; and a part that an older release cut, without any, is refused. */
-static void check_parts(const struct snapshot *s) {
-    static struct link_list wanted, found[2];
+static void expect_refused(const struct snapshot *s, const char *message) {
     struct store *store = NULL;
     struct error err = {0};
+    ck_assert_int_eq(store_open(s->dir, 3, 1, 1, false, false, &store, &err), ERR_FORMAT);
+    ck_assert_msg(strstr(err.text, message) != NULL, "%s", err.text);
+}
+
+/* They are those of the snapshot; a part whose links name no nodes of it, or that an older release
+ * cut without any, is refused. */
+static void check_parts(const struct snapshot *s) {
+    static struct link_list wanted, found[2];
     found[0].n = found[1].n = 0;
     put_parts(found, s);
     for (int k = 0; k < 2; k++) {
@@ -109,15 +115,23 @@ static void check_parts(const struct snapshot *s) {
         ck_assert_uint_eq(unique(&found[k]), 0);
         ck_assert_mem_eq(wanted.link, found[k].link, wanted.n * sizeof wanted.link[0]);
     }
-    const char *path = test_path(s->dir, "partitions/3x1/part-1/manifest.json");
+    const char *path = test_path(s->dir, "partitions/3x1/part-1/valid_targets.npy");
     size_t len;
+    char *array = test_read_file(path, &len), last = array[len - 1];
+    array[len - 1] = 0x40;
+    test_write_file(path, array, len);
+    expect_refused(s, "part-1: valid link");
+    array[len - 1] = last;
+    test_write_file(path, array, len);
+    free(array);
+
+    path = test_path(s->dir, "partitions/3x1/part-1/manifest.json");
     char *manifest = test_read_file(path, &len), *key = strstr(manifest, "test_links_total");
     ck_assert_ptr_nonnull(key);
     key[0] = 'x';
     test_write_file(path, manifest, len);
     free(manifest);
-    ck_assert_int_eq(store_open(s->dir, 3, 1, 1, true, false, &store, &err), ERR_FORMAT);
-    ck_assert_msg(strstr(err.text, "was cut by an older graphps") != NULL, "%s", err.text);
+    expect_refused(s, "was cut by an older graphps");
 }
 
 struct graph {
@@ -254,6 +268,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("hold_out");
     TCase *tcase = tcase_create("hold_out");
+    tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_draw, 0, ARRAY_LEN(graphs));
     suite_add_tcase(suite, tcase);
     return test_run(suite);

@@ -25,7 +25,7 @@ struct store {
     uint32_t node_types, edge_types; /* 0: all alike */
     const int64_t *nodes;            /* [local] global numbers */
     const int32_t *degree;           /* [local] in the whole graph */
-    const int64_t *indptr;           /* [rows + 1] */
+    const int64_t *indptr;           /* [rows + 1]; entries below indptr[owned]: into owned nodes */
     const int32_t *indices;
     /* [local, feature_dim] as they lie on disk, one of them NULL; both when there are none: see
      * store_take_features. */
