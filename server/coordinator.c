@@ -39,6 +39,8 @@ struct coordinator *coordinator_new(const struct config *config, struct server *
     c->roster_order = c->order = 1;
     graphps__epoch_status__init(&c->last);
     graphps__epoch_status__init(&c->best);
+    score_forget(&c->last);
+    score_forget(&c->best);
     c->peers = mem_array(c->shard_count, sizeof *c->peers);
     return c;
 }

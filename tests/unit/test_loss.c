@@ -296,12 +296,13 @@ START_TEST(squared_errors) {
     }
     ck_assert_uint_eq(result.count[SPLIT_TRAIN], count);
     loss_square_backward(N, T, outputs, labels, values, split, weights, count, slopes);
-    for (size_t k = 0; k < N * T; k += 7) {
+    for (size_t k = 0; k < N * T; k++) {
         float at = outputs[k];
+        size_t i = k / T;
         outputs[k] = at + 0.25F;
-        loss_square_forward(N, T, outputs, labels, values, split, &above);
+        loss_square_forward(1, T, outputs + i * T, &labels[i], values + i * T, &split[i], &above);
         outputs[k] = at - 0.25F;
-        loss_square_forward(N, T, outputs, labels, values, split, &below);
+        loss_square_forward(1, T, outputs + i * T, &labels[i], values + i * T, &split[i], &below);
         outputs[k] = at;
         double slope = (above.loss_sum[SPLIT_TRAIN] - below.loss_sum[SPLIT_TRAIN]) / 0.5;
         ck_assert_double_eq_tol(slopes[k], slope * (double)weights[k / T] / count, 1e-6 / count);
