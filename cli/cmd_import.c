@@ -95,8 +95,10 @@ static const struct argp_option options[] = {
     {"split-ratio", KEY_RATIO, "TRAIN,VALID,TEST", 0,
      "Split labelled nodes at random, such as 0.6,0.2,0.2", 4},
     {"hold-out", KEY_HOLD_OUT, "VALID,TEST", 0,
-     "For link prediction: set shares of the edges aside at random, such as 0.05,0.1", 4},
-    {"split-seed", KEY_SPLIT_SEED, "N", 0, "Seed of both (default: 1)", 4},
+     "Set edges aside for link prediction, at random: shares such as 0.05,0.1 of the pairs of "
+     "nodes",
+     4},
+    {"split-seed", KEY_SPLIT_SEED, "N", 0, "Seed of --split-ratio and --hold-out (default: 1)", 4},
     {0},
 };
 
@@ -153,9 +155,10 @@ static void parse_ratio(const char *arg, struct argp_state *state) {
 
 static void parse_hold_out(const char *arg, struct argp_state *state) {
     struct arguments *arguments = state->input;
-    double *shares = arguments->import.hold_out;
+    double *share = arguments->import.hold_out;
     int end = 0;
-    if (sscanf(arg, "%lf,%lf%n", &shares[0], &shares[1], &end) != 2 || arg[end])
+    if (sscanf(arg, "%lf,%lf%n", &share[0], &share[1], &end) != 2 || arg[end] ||
+        !(share[0] > 0 || share[1] > 0))
         argp_error(state, "--hold-out is two shares such as 0.05,0.1, not \"%s\"", arg);
 }
 
@@ -290,8 +293,9 @@ static void print_edges(const struct import_options *import, const struct import
            import->self_loops ? "kept" : "dropped", sum->self_loops,
            import->self_loops ? "dropped: " : "", sum->repeats);
     if (sum->valid_edges || sum->test_edges)
-        printf("  aside      %" PRIu64 " edges to choose by, %" PRIu64 " to test on\n",
-               sum->valid_edges, sum->test_edges);
+        printf("  aside      %" PRIu64 " edges to choose by, %" PRIu64 " to test on; %" PRIu64
+               " entries left the graph with them\n",
+               sum->valid_edges, sum->test_edges, sum->set_aside);
     printf("  symmetric  %s\n", sum->symmetric ? "yes" : "no");
     if (sum->weighted)
         puts("  weights    one for each edge");

@@ -69,13 +69,22 @@ static void print_degrees(const struct snapshot *s) {
     printf("\nisolated    %" PRIu64 " nodes without any edge\n", isolated);
 }
 
+static void print_aside(const struct snapshot *s) {
+    uint64_t cols = s->edge_types ? 3 : 2;
+    if (s->valid_edges.data || s->test_edges.data)
+        printf("aside       %" PRIu64 " edges to choose by, %" PRIu64 " to test on\n",
+               s->valid_edges.count / cols, s->test_edges.count / cols);
+}
+
 static void print_features(const struct snapshot *s) {
-    const float *features = s->features.data;
     uint64_t nonzero = 0, count = s->nodes * s->feature_dim;
     for (uint64_t i = 0; i < count; i++)
-        nonzero += features[i] != 0;
-    printf("features    %" PRIu32 " a node, %.2f %% of them not zero\n", s->feature_dim,
-           100.0 * (double)nonzero / (double)count);
+        nonzero += npy_double(&s->features, i) != 0;
+    if (count == 0)
+        puts("features    none");
+    else
+        printf("features    %" PRIu32 " a node, %.2f %% of them not zero\n", s->feature_dim,
+               100.0 * (double)nonzero / (double)count);
 }
 
 static void print_classes(const struct snapshot *s) {
@@ -149,6 +158,7 @@ static int run(const struct arguments *arguments, struct snapshot **ret_snapshot
     printf("digest      %s%s\n", s->digest, arguments->no_verify ? " (not verified)" : "");
     printf("nodes       %" PRIu64 "%s\n", s->nodes, s->id_offsets.data ? ", with ids" : "");
     printf("edges       %" PRIu64 ", symmetric: %s\n", s->edges, s->undirected ? "yes" : "no");
+    print_aside(s);
     print_degrees(s);
     print_features(s);
     print_classes(s);

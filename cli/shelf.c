@@ -182,11 +182,16 @@ static int manifest_facts(struct shelf_entry *entry, const json_t *manifest, str
     } counts[] = {{"nodes", &entry->nodes},
                   {"edges", &entry->edges},
                   {"feature_dim", &entry->feature_dim},
-                  {"classes", &entry->classes}};
+                  {"classes", &entry->classes},
+                  {"valid_edges", &entry->valid_edges},
+                  {"test_edges", &entry->test_edges}};
+    const size_t needed = ARRAY_LEN(counts) - 2; /* the last are there if edges are set aside */
     const char *name, *version, *digest;
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(counts); i++)
-        r = manifest_uint(manifest, entry->dir, counts[i].key, INT64_MAX, counts[i].value, reterr);
+        if (i < needed || json_object_get(manifest, counts[i].key))
+            r = manifest_uint(manifest, entry->dir, counts[i].key, INT64_MAX, counts[i].value,
+                              reterr);
     if (r == 0)
         r = manifest_text(manifest, entry->dir, "name", &name, reterr);
     if (r == 0)

@@ -30,7 +30,7 @@ struct shelf_entry {
     char *digest, *created;       /* NULL: unknown */
     char *parent, *parent_digest; /* NULL: none, or unknown */
     char *catalog_digest;         /* NULL: not in the catalog */
-    uint64_t nodes, edges, feature_dim, classes;
+    uint64_t nodes, edges, feature_dim, classes, valid_edges, test_edges;
     uint64_t bytes; /* of all files, partitionings included */
     bool in_use;    /* a process holds it (claim.h) */
     struct shelf_partition *partitions;

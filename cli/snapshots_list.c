@@ -116,15 +116,17 @@ static json_t *entry_json(const struct shelf *shelf, const struct shelf_entry *e
     for (size_t k = 0; k < entry->partition_count; k++)
         json_array_append_new(partitions, partition_json(&entry->partitions[k]));
     return json_pack(
-        "{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:b, s:o, s:o, "
-        "s:o}",
+        "{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:b, "
+        "s:o, s:o, s:o}",
         "name", entry->name, "version", entry->version, "state", shelf_state_name(entry->state),
         "fault", text_json(entry->fault), "dir", entry->dir, "digest", text_json(entry->digest),
         "created", text_json(entry->created), "nodes",
         damaged ? json_null() : json_integer((json_int_t)entry->nodes), "edges",
         damaged ? json_null() : json_integer((json_int_t)entry->edges), "feature_dim",
         here ? json_integer((json_int_t)entry->feature_dim) : json_null(), "classes",
-        here ? json_integer((json_int_t)entry->classes) : json_null(), "bytes",
+        here ? json_integer((json_int_t)entry->classes) : json_null(), "valid_edges",
+        here ? json_integer((json_int_t)entry->valid_edges) : json_null(), "test_edges",
+        here ? json_integer((json_int_t)entry->test_edges) : json_null(), "bytes",
         (json_int_t)entry->bytes, "parent", text_json(entry->parent), "parent_digest",
         text_json(entry->parent_digest), "in_use", (int)entry->in_use, "partitions", partitions,
         "runs", runs_json(shelf, entry), "models", models_json(shelf, entry));
@@ -322,6 +324,9 @@ static void print_entry(const struct shelf *shelf, const struct shelf_entry *ent
         printf("features    %" PRIu64 "\n%s     %" PRIu64 "\n", entry->feature_dim,
                file_exists(targets) ? "targets" : "classes", entry->classes);
     }
+    if (entry->valid_edges || entry->test_edges)
+        printf("aside       %" PRIu64 " edges to choose by, %" PRIu64 " to test on\n",
+               entry->valid_edges, entry->test_edges);
     if (entry->state != SHELF_MISSING)
         printf("on disk     %s, partitionings included\n", shelf_bytes(entry->bytes, size));
     if (entry->in_use)

@@ -43,6 +43,11 @@ import cora cora --split planetoid_public --undirected
 prints "nodes      2708 " "edges      10556 (5278 read" "features   1433" "classes    7" \
     "splits     140 train, 500 valid, 1000 test"
 
+# For link prediction: of 5278 edges, and none of them, nor its inverse, stays in the graph.
+import cora cora --split planetoid_public --undirected --hold-out 0.05,0.1
+prints "nodes      2708 " "edges      8972 (5278 read" "symmetric  yes" \
+    "aside      264 edges to choose by, 528 to test on; 1584 entries left the graph with them"
+
 import pubmed pubmed --split planetoid_public --undirected
 prints "nodes      19717 " "(44324 read" "features   500" "classes    3" \
     "splits     60 train, 500 valid, 1000 test"
@@ -66,10 +71,11 @@ prints "14328 paper" "4057 author" "20 conference" "7723 term" "edges      11978
 import fb15k237 --nodes fb15k237/entities.csv.gz --edges fb15k237/triples_train.csv.gz \
     --valid-edges fb15k237/triples_valid.csv.gz --test-edges fb15k237/triples_test.csv.gz --self-loops
 prints "nodes      14541 " "edges      272115 (272115 read" "types      237 of edges" \
-    "aside      17535 edges to choose by, 20466 to test on"
+    "aside      17535 edges to choose by, 20466 to test on; 0 entries left the graph with them"
 
 import gowalla gowalla/train.csv.gz --test-edges gowalla/test.csv.gz --bipartite
-prints "nodes      70839 " "29858 user, 40981 item" "edges      810128 (" "217242 to test on"
+prints "nodes      70839 " "29858 user, 40981 item" "edges      810128 (" \
+    "aside      0 edges to choose by, 217242 to test on; 0 entries left the graph with them"
 
 import bitcoin_otc bitcoin_otc --weight rating
 prints "nodes      5881 " "edges      35592 (" "weights    one for each edge"

@@ -86,6 +86,17 @@ says "--parts is a number from 1 to 4096, not \"two\""
 run 78 partition circle --parts 2
 says "there is: ring@1.0.0, ring@1.1.0"
 
+# Edges set aside for link prediction are told of wherever edges are.
+run 0 import --format csv source --name aside --version 1.0.0 --undirected --hold-out 0.1,0.2
+says "edges      56 (41 read"
+says "aside      4 edges to choose by, 8 to test on; 24 entries left the graph with them"
+run 0 inspect aside
+says "aside       4 edges to choose by, 8 to test on"
+run 0 snapshots show aside
+says "aside       4 edges to choose by, 8 to test on"
+run 78 import source --name aside --version 1.0.1 --hold-out 0.1
+says '--hold-out is two shares such as 0.05,0.1, not "0.1"'
+
 run 0 inspect ring
 says "snapshot    ring@1.1.0"
 says "edges       80, symmetric: yes"

@@ -15,20 +15,31 @@ static const struct {
     const char *name;
     bool beside; /* edges of a, b and c */
 } kinds[] = {
-    {'e', "edges.csv", false},   {'m', "edges.mtx", false},      {'a', "edges.npy", false},
-    {'z', "edges.npz", false},   {'v', "valid_edges.csv", true}, {'n', "nodes.csv", true},
-    {'f', "features.csv", true}, {'F', "features.npz", false},   {'l', "labels.csv", true},
-    {'t', "train.csv", true},    {'s', "split.csv", true},
+    {'e', "edges.csv", false}, {'m', "edges.mtx", false},      {'a', "edges.npy", false},
+    {'z', "edges.npz", false}, {'v', "valid_edges.csv", true}, {'w', "test_edges.npy", true},
+    {'n', "nodes.csv", true},  {'f', "features.csv", true},    {'F', "features.npz", false},
+    {'l', "labels.csv", true}, {'t', "train.csv", true},       {'s', "split.csv", true},
 };
 
 static void set_options(struct import_options *options, uint8_t bits) {
     options->undirected = bits & 1;
     options->self_loops = bits & 2;
     options->dedup = (enum dedup)((bits >> 2 & 3) % 3);
+    options->hold_out[0] = options->hold_out[1] = (bits >> 2 & 3) == 3 ? 0.25 : 0;
     options->multi_label = bits & 16;
     options->half = bits & 32;
     options->skip_bad = bits & 64 ? 3 : 0;
     options->bipartite = bits & 128;
+}
+
+/* What is set aside is not in the graph. */
+static void check_aside(const struct snapshot *s, const struct npy *aside) {
+    const int64_t *indptr = s->indptr.data;
+    const int32_t *items = aside->data, *sources = s->indices.data, *types = s->edge_type.data;
+    for (uint64_t i = 0, cols = types ? 3 : 2; i < aside->count && i < 1000; i += cols)
+        for (int64_t e = indptr[items[i + 1]]; e < indptr[items[i + 1] + 1]; e++)
+            if (sources[e] == items[i] && (!types || types[e] == items[i + 2]))
+                abort();
 }
 
 static void check(const struct import_summary *summary) {
@@ -45,6 +56,8 @@ static void check(const struct import_summary *summary) {
         abort();
     for (uint64_t i = 0; i < s->nodes && i < 1000; i++)
         snapshot_id(s, i, id, sizeof id);
+    check_aside(s, &s->valid_edges);
+    check_aside(s, &s->test_edges);
     for (uint64_t i = 0; s->edge_weights.data && i < s->edges; i++)
         if (!isfinite(((const float *)s->edge_weights.data)[i]))
             abort();

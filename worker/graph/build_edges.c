@@ -32,25 +32,14 @@ static void aside_add(struct aside *aside, const struct edge_batch *batch) {
     aside->count += batch->n;
 }
 
-int build_edges_of(struct build *build, enum split kind, const struct edge_batch *batch,
-                   struct error *reterr) {
-    if (kind == SPLIT_TRAIN)
-        return edges_add(build->edges, batch, reterr);
-    aside_add(kind == SPLIT_VALID ? &build->valid_edges : &build->test_edges, batch);
-    return 0;
-}
-
-static bool holds_out(const struct build *build) {
-    return build->options->hold_out[0] + build->options->hold_out[1] > 0;
-}
-
 int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
                 struct error *reterr) {
-    if (kind != SPLIT_TRAIN)
-        return build_edges_of(build, kind, batch, reterr);
-    build->summary->edges_read += batch->n;
-    return holds_out(build) ? build_hold_out(build, batch, reterr)
-                            : build_edges_of(build, kind, batch, reterr);
+    if (kind == SPLIT_TRAIN) {
+        build->summary->edges_read += batch->n;
+        return edges_add(build->edges, batch, reterr);
+    }
+    aside_add(kind == SPLIT_VALID ? &build->valid_edges : &build->test_edges, batch);
+    return 0;
 }
 
 /* Columns to where their nodes are now. */
@@ -130,10 +119,6 @@ int build_finish(struct build *build, struct error *reterr) {
     }
     renumber_aside(&build->valid_edges, nodes, types, build->type_ids != NULL);
     renumber_aside(&build->test_edges, nodes, types, build->type_ids != NULL);
-    if (holds_out(build)) {
-        build_hold_out_finish(build, &build->valid_edges);
-        build_hold_out_finish(build, &build->test_edges);
-    }
     const struct edges_rule rule = {.nodes = build->nodes,
                                     .node_numbers = nodes,
                                     .type_numbers = types,
@@ -146,6 +131,8 @@ int build_finish(struct build *build, struct error *reterr) {
         r = edges_build(build->edges, &rule, &build->csr, reterr);
     if (r == 0 && rule.dedup == DEDUP_SUM)
         r = check_sums(build, reterr);
+    if (r == 0)
+        r = build_hold_out(build, reterr);
     if (r < 0)
         return r;
     build->edges = edges_free(build->edges);

@@ -50,8 +50,8 @@ static int check_options(const struct import_options *options, struct error *ret
         return error_set(reterr, ERR_USAGE,
                          "--split-ratio: shares of train, valid and test are at most 1 together, "
                          "and that of train is more than 0");
-    if (!(options->hold_out[0] >= 0) || !(options->hold_out[1] >= 0) ||
-        options->hold_out[0] + options->hold_out[1] >= 1)
+    const double *held = options->hold_out;
+    if (!(held[0] >= 0 && held[1] >= 0 && held[0] + held[1] < 1))
         return error_set(reterr, ERR_USAGE,
                          "--hold-out: shares are 0 or more, and less than 1 together");
     return 0;
@@ -206,6 +206,11 @@ static int write_manifest(const struct build *build, char **ret_digest, struct e
         build->options->version, "created", created, "nodes", (json_int_t)summary->nodes, "edges",
         (json_int_t)summary->edges, "feature_dim", (json_int_t)summary->feature_dim, "classes",
         (json_int_t)summary->classes, "undirected", (int)summary->symmetric);
+    if (build->valid_edges.items)
+        json_object_set_new(manifest, "valid_edges",
+                            json_integer((json_int_t)summary->valid_edges));
+    if (build->test_edges.items)
+        json_object_set_new(manifest, "test_edges", json_integer((json_int_t)summary->test_edges));
     int r = put_names(manifest, "class_names", build->class_names, build->classes, reterr);
     if (r == 0)
         r = put_names(manifest, "node_types", build->node_type_names, build->node_type_count,

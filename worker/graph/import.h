@@ -38,7 +38,7 @@ struct import_options {
     bool multi_label;   /* labels' rows may name several, or the same node several times */
     bool half;          /* features as 16-bit floats */
     double ratio[3];    /* of labelled nodes to train, valid, test; all 0: as files say */
-    double hold_out[2]; /* shares of the edges that are set aside to validate and to test links */
+    double hold_out[2]; /* of pairs of nodes, their edges set aside: valid, test; 0: as files say */
     uint64_t split_seed;
     uint64_t skip_bad; /* wrong rows that are left out instead of refused */
     bool overwrite;    /* replace a snapshot of that name and version */
@@ -49,6 +49,7 @@ struct import_summary {
         repeats;    /* dropped self-loops (or kept ones) and repeated edges */
     bool symmetric; /* every edge has its inverse */
     uint64_t valid_edges, test_edges;
+    uint64_t set_aside; /* entries that left the graph, for those edges are set aside */
     uint32_t feature_dim, classes, node_types, edge_types;
     bool weighted, multi_label, regression, half; /* regression: classes are target values */
     uint64_t train, valid, test;                  /* labelled nodes of each */

@@ -154,9 +154,6 @@ static int find_files(const struct import_options *options, struct files *files,
     };
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(named); i++)
         r = wanted(named[i].option, named[i].path, named[i].to, reterr);
-    const char *aside = files->valid_edges ? files->valid_edges : files->test_edges;
-    if (r == 0 && aside && options->hold_out[0] + options->hold_out[1] > 0)
-        r = error_set(reterr, ERR_USAGE, "--hold-out, and %s too: give one of them", aside);
     if (r == 0 && files->edges && options->format != IMPORT_AUTO &&
         kind_of(files->edges) !=
             (options->format == IMPORT_MTX ? MATRICES : kinds_of(options->format)))
@@ -291,6 +288,10 @@ static int read_splits(struct build *build, const struct files *files, struct er
 }
 
 static int read_files(struct build *build, const struct files *files, struct error *reterr) {
+    const double *share = build->options->hold_out;
+    const char *aside = files->valid_edges ? files->valid_edges : files->test_edges;
+    if (aside && (share[0] > 0 || share[1] > 0))
+        return error_set(reterr, ERR_USAGE, "--hold-out, and %s too: give one of them", aside);
     int r = read_nodes(build, files, reterr);
     if (r == 0)
         r = begin_edges(build, files->edges, reterr);

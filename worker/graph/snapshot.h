@@ -3,9 +3,10 @@
  *
  *   <data.root>/snapshots/<name>@<version>/
  *     manifest.json   {"format": 1, "name", "version", "created", "nodes", "edges", "feature_dim",
- *                      "classes", "undirected" (every edge has its inverse), "class_names": [...],
- *                      "node_types": [...], "edge_types": [...] (names; each of the three absent
- *                      when there are none), "files": [{"name", "bytes", "md5"}], "digest": MD5
+ *                      "classes", "undirected" (every edge has its inverse), "valid_edges",
+ *                      "test_edges" (how many are set aside), "class_names": [...], "node_types":
+ *                      [...], "edge_types": [...] (names; each of the five absent when there are
+ *                      none), "files": [{"name", "bytes", "md5"}], "digest": MD5
  *                      over the files' MD5s}
  *     indptr.npy        int64 [n + 1]  row i: the neighbours whose messages node i gets (in-edges)
  *     indices.npy       int32 [m]      ascending within a row; self-loops and repeats only when the
@@ -16,13 +17,17 @@
  *   and, where the graph has them:
  *     features.npy      float32 or float16 [n, f]
  *     multi_labels.npy  uint8 [n, c]   0 or 1; for graphs with several labels a node
- *     targets.npy       float32 [n, c] regression: c values a node, and labels 0, or -1 where it
- * has none node_types.npy    uint8 [n]      index of manifest's node_types edge_types.npy    int32
- * [m]      index of manifest's edge_types, in the order of indices edge_weights.npy  float32 [m] in
- * the order of indices valid_edges.npy test_edges.npy   int32 [k, 2] source, target; [k, 3] with
- * the type: edges set aside for link prediction, not among indices ids.npy           int64 [n] the
- * user's ids, when all are integers but not 0..n-1; or id_offsets.npy    int64 [n + 1]  as text,
- * one after the other in id_bytes.npy      uint8 [...] partitions/...  (partition.h)
+ *     targets.npy       float32 [n, c] regression: c values a node; labels are 0, or -1: none
+ *     node_types.npy    uint8 [n]      index of manifest's node_types
+ *     edge_types.npy    int32 [m]      index of manifest's edge_types, in the order of indices
+ *     edge_weights.npy  float32 [m]    in the order of indices
+ *     valid_edges.npy test_edges.npy   int32 [k, 2] source, target; [k, 3] with the type: edges set
+ *                                      aside for link prediction, not among indices, nor their
+ *                                      inverses where an edge is as good as its inverse
+ *     ids.npy           int64 [n]      the user's ids, when all are integers but not 0..n-1; or
+ *     id_offsets.npy    int64 [n + 1]  as text, one after the other in
+ *     id_bytes.npy      uint8 [...]
+ *     partitions/...  (partition.h)
  */
 #pragma once
 

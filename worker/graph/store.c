@@ -235,10 +235,10 @@ static int check_arrays(const struct store *store, const char *dir, uint64_t edg
     return r;
 }
 
-/* Was this part cut from the snapshot that lies there now? A machine that trains one part may have
- * that part alone. */
+/* Was this part cut from the snapshot that lies there now, and by a release that knew of links? A
+ * machine that trains one part may have that part alone. */
 static int check_snapshot(const struct store *store, const char *snapshot_dir, const char *dir,
-                          struct error *reterr) {
+                          const json_t *part, struct error *reterr) {
     _cleanup_(json_decref_p) json_t *manifest = NULL;
     const char *digest = NULL;
     _cleanup_(mem_free_p) char *path = mem_printf("%s/manifest.json", snapshot_dir);
@@ -252,6 +252,14 @@ static int check_snapshot(const struct store *store, const char *snapshot_dir, c
                       "%s: was cut from another snapshot than the one in %s; remove it and run "
                       "graphps partition again",
                       dir, snapshot_dir);
+    const char *const held[][2] = {{"valid_edges.npy", "valid_links_total"},
+                                   {"test_edges.npy", "test_links_total"}};
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(held); i++)
+        if (manifest_has_file(manifest, held[i][0]) && !json_object_get(part, held[i][1]))
+            r = error_set(reterr, ERR_FORMAT,
+                          "%s: was cut by an older graphps, without the edges that %s sets aside; "
+                          "remove it and run graphps partition again",
+                          dir, store->snapshot_name);
     return r;
 }
 
@@ -311,7 +319,7 @@ static int open_arrays(struct store *store, const char *snapshot_dir, const char
     if (r == 0)
         r = read_counts(store, manifest, dir, &edges, &nodes, reterr);
     if (r == 0)
-        r = check_snapshot(store, snapshot_dir, dir, reterr);
+        r = check_snapshot(store, snapshot_dir, dir, manifest, reterr);
     if (r == 0)
         r = map_arrays(store, manifest, dir, edges, reterr);
     if (r < 0 || known)
