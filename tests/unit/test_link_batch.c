@@ -271,6 +271,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("link_batch");
     TCase *tcase = tcase_create("link_batch");
+    tcase_set_timeout(tcase, 60); /* a loaded machine */
     tcase_add_unchecked_fixture(tcase, make_graph, NULL);
     tcase_add_loop_test(tcase, epoch_takes_each_edge_once, 0, 2);
     tcase_add_test(tcase, batches_are_the_same_again);

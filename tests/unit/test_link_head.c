@@ -157,6 +157,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("link_head");
     TCase *tcase = tcase_create("link_head");
+    tcase_set_timeout(tcase, 60); /* a loaded machine */
     tcase_add_loop_test(tcase, gradients_are_differences, 0, 4);
     tcase_add_loop_test(tcase, queries_score_alike, 0, 2);
     tcase_add_loop_test(tcase, threads_do_not_matter, 0, 2);

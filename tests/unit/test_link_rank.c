@@ -262,6 +262,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("link_rank");
     TCase *tcase = tcase_create("link_rank");
+    tcase_set_timeout(tcase, 60); /* a loaded machine */
     tcase_add_loop_test(tcase, ranks_are_counted, 0, 8);
     tcase_add_loop_test(tcase, candidates_are_drawn, 0, 2);
     tcase_add_test(tcase, pairs_are_told_apart);
