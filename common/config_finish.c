@@ -250,17 +250,26 @@ static const struct {
      "gcn, sage, sage_gcn, gin, sgc and appnp have a place for edge weights"},
 };
 
+/* Where an option of the model was given; line 0: it was not, or as its default, as a file of all
+ * defaults has it. */
+static int given_line(const struct config *config, const struct config *defaults,
+                      const char *name) {
+    const struct config_option *option = config_option_find("model", name);
+    return config_option_equal(option, config, defaults)
+               ? 0
+               : config->places[option - config_options].line;
+}
+
 /* What was given and would do nothing. A kind from the command line is not the file's, which stays
  * usable. */
 static void check_kind(struct finisher *finisher) {
     const struct config *config = finisher->config;
+    struct config *defaults = config_new();
     const char *kind = config_choice(config, "model.kind");
     bool kind_set = place_of(config, "model", "kind").line == CONFIG_PLACE_SET;
     for (size_t i = 0; i < ARRAY_LEN(of_kinds); i++) {
-        int line = place_of(config, "model", of_kinds[i].name).line;
-        bool none = (strcmp(of_kinds[i].name, "jump") == 0 && config->model_jump == JUMP_NONE) ||
-                    (strcmp(of_kinds[i].name, "edge_weights") == 0 && !config->model_edge_weights);
-        if (line == 0 || none || of_kinds[i].kinds >> config->model_kind & 1)
+        int line = given_line(config, defaults, of_kinds[i].name);
+        if (line == 0 || of_kinds[i].kinds >> config->model_kind & 1)
             continue;
         if (line > 0 && kind_set)
             warning_of(finisher, "model", of_kinds[i].name,
@@ -270,13 +279,14 @@ static void check_kind(struct finisher *finisher) {
             fault_of(finisher, "model", of_kinds[i].name,
                      "only %s, and model.kind is %s; leave this out", of_kinds[i].whose, kind);
     }
-    if (config->model_jump != JUMP_NONE && place_of(config, "model", "output_heads").line != 0)
+    if (config->model_jump != JUMP_NONE && given_line(config, defaults, "output_heads") != 0)
         fault_of(finisher, "model", "output_heads",
                  "with model.jump the last layer is linear and has no heads; leave this out");
-    if (config->model_norm != NORM_BATCH && place_of(config, "model", "norm_momentum").line != 0)
+    if (config->model_norm != NORM_BATCH && given_line(config, defaults, "norm_momentum") != 0)
         fault_of(finisher, "model", "norm_momentum",
                  "model.norm is %s, and only batch has running statistics; leave this out",
                  config_choice(config, "model.norm"));
+    config_free(defaults);
 }
 
 /* A fault of one entry of model.stack, at its own place. */

@@ -388,12 +388,12 @@ START_TEST(conflicts_are_refused) {
          "f:1:44: model.layers: model.stack lists"},
         {"model:\n  stack:\n    - gcn width=8\n    - gcm\n",
          "f:4:7: model.stack: \"gcm\" does not begin with a kind of layer"},
-        {"model: {kind: gcn, heads: 8}\n", "f:1:27: model.heads: only gat and gatv2 have heads, "
+        {"model: {kind: gcn, heads: 4}\n", "f:1:27: model.heads: only gat and gatv2 have heads, "
                                            "and model.kind is gcn; leave this out"},
         {"model: {output_heads: 2}\n", "f:1:23: model.output_heads: only gat and gatv2"},
         {"model: {kind: sage, attention_dropout: 0.1}\n", "model.attention_dropout: only gat"},
         {"model: {kind: gat, hops: 2}\n", "model.hops: only sgc and appnp"},
-        {"model: {kind: sgc, alpha: 0.1}\n", "model.alpha: only appnp"},
+        {"model: {kind: sgc, alpha: 0.2}\n", "model.alpha: only appnp"},
         {"model: {kind: appnp, jump: max}\n", "f:1:28: model.jump: only models other than sgc"},
         {"model: {kind: gat, jump: max, output_heads: 4}\n",
          "f:1:45: model.output_heads: with model."},
