@@ -149,10 +149,11 @@ START_TEST(mask_scale_undoes_what_was_dropped) {
 }
 END_TEST
 
-static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
-    size_t m = 5, n = 9;
+static void check_gemm(bool trans_a, bool trans_b, size_t m, size_t k, float beta) {
+    size_t n = 9;
     size_t lda = (trans_a ? m : k) + 2, ldb = (trans_b ? k : n) + 1, ldc = n + 3;
-    float *a = random_floats(lda * 20, 1), *b = random_floats(ldb * 20, 2);
+    float *a = random_floats(lda * ((trans_a ? k : m) + 1), 1);
+    float *b = random_floats(ldb * ((trans_b ? n : k) + 1), 2);
     float *c = random_floats(m * ldc, 3), *old = random_floats(m * ldc, 3);
     gemm(trans_a, trans_b, m, n, k, 0.5F, a, lda, b, ldb, beta, c, ldc);
     for (size_t i = 0; i < m; i++)
@@ -161,7 +162,8 @@ static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
             for (size_t l = 0; l < k; l++)
                 sum += (double)(trans_a ? a[l * lda + i] : a[i * lda + l]) *
                        (trans_b ? b[j * ldb + l] : b[l * ldb + j]);
-            ck_assert_double_eq_tol(c[i * ldc + j], 0.5 * sum + beta * old[i * ldc + j], 1e-5);
+            ck_assert_double_eq_tol(c[i * ldc + j], 0.5 * sum + beta * old[i * ldc + j],
+                                    1e-5 + 1e-6 * (double)k);
         }
     mem_free(a);
     mem_free(b);
@@ -173,7 +175,17 @@ static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
 START_TEST(gemm_multiplies) {
     for (int flags = 0; flags < 8; flags++)
         for (size_t k = 0; k < 20; k += 4)
-            check_gemm(flags & 1, flags & 2, k, flags & 4 ? 1 : 0);
+            check_gemm(flags & 1, flags & 2, 5, k, flags & 4 ? 1 : 0);
+}
+END_TEST
+
+/* Threads share long products by rows, or by what is summed over: pieces that end anywhere. */
+START_TEST(gemm_is_shared) {
+    kernels_set_threads(3);
+    for (int flags = 0; flags < 8; flags++) {
+        check_gemm(flags & 1, flags & 2, 4099, 7, flags & 4 ? 1 : 0);
+        check_gemm(flags & 1, flags & 2, 7, 4099, flags & 4 ? 1 : 0);
+    }
 }
 END_TEST
 
@@ -223,6 +235,7 @@ int main(void) {
     tcase_add_test(tcase, bias_act_dropout_follows_its_formula);
     tcase_add_test(tcase, mask_scale_undoes_what_was_dropped);
     tcase_add_test(tcase, gemm_multiplies);
+    tcase_add_test(tcase, gemm_is_shared);
     tcase_add_test(tcase, threads_do_not_change_results);
     tcase_add_test(tcase, reference_can_be_forced);
     tcase_add_test(tcase, fast_twin_is_chosen);

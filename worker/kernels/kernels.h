@@ -32,5 +32,8 @@ const struct kernels *kernels(void);
 /* c[m, n] = alpha op(a) op(b) + beta c, row-major, by OpenBLAS. */
 void gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,
           size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* The processor for which the kernels that OpenBLAS uses were written; OPENBLAS_CORETYPE forces
+ * others. */
+const char *kernels_blas(void);
 /* Threads of OpenMP and OpenBLAS; called once at start. threads >= 1. */
 void kernels_set_threads(int threads);
