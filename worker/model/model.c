@@ -194,7 +194,7 @@ static void plan_layer(const struct model *model, const struct batch *batch, siz
     struct finish_room finish = finish_room(layer, n_dst, n_src, train);
     need[slot_of(l, SLOT_Y)] = n_dst * layer->out * sizeof(float);
     need[slot_of(l, SLOT_MASK)] = finish.mask_bytes;
-    need[slot_of(l, SLOT_SAVED)] = saves ? n_dst * layer->in * sizeof(float) : 0;
+    need[slot_of(l, SLOT_SAVED)] = saves ? n_dst * layer_saved(layer, &room) * sizeof(float) : 0;
     need[slot_of(l, SLOT_OWN)] = room.own * sizeof(float);
     need[slot_of(l, SLOT_NORMED)] = finish.normed * sizeof(float);
     need[slot_of(l, SLOT_INVERSE)] = finish.inverse * sizeof(float);
