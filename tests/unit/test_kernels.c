@@ -10,14 +10,18 @@
 #include "common/rng.h"
 #include "worker/kernels/kernels.h"
 
-static const size_t sizes[] = {1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 40, 63, 64, 65, 72, 130, 200};
+static const size_t sizes[] = {1,  2,  3,  5,  7,  8,  15,  16,  17,  31,
+                               33, 40, 63, 64, 65, 72, 130, 200, 256, 259};
 static const size_t row_counts[] = {0, 1, 2, 3, 7, 17, 130};
 
 /* The twins present here: every test runs over each. */
-static size_t variants(const struct kernels *ret[2]) {
-    ret[0] = &kernels_ref;
-    ret[1] = kernels_avx2();
-    return ret[1] ? 2 : 1;
+static size_t variants(const struct kernels *ret[3]) {
+    const struct kernels *all[] = {&kernels_ref, kernels_avx2(), kernels_avx512()};
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (all[i])
+            ret[count++] = all[i];
+    return count;
 }
 
 static float *random_floats(size_t count, uint64_t seed) {
@@ -65,7 +69,7 @@ static void check_spmm(const struct kernels *twin, size_t n, size_t d, size_t ld
 /* Sums, rows without edges, a hub, an indptr that starts past 0, rows wider apart than they are
  * long; what lies between the rows of y stays untouched. */
 START_TEST(spmm_sums_weighted_sources) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     for (size_t v = 0; v < twin_count; v++)
         for (size_t r = 0; r < ARRAY_LEN(row_counts); r++)
@@ -111,7 +115,7 @@ static size_t check_activation(const struct kernels *twin, size_t d, float p, bo
 /* The formula of kernels.h, literally; masks must agree bit for bit, or partitions would drop
  * different neurons of one node. */
 START_TEST(bias_act_dropout_follows_its_formula) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     const float ps[] = {0, 0.5F, 0.3F, 0.99F};
     for (size_t v = 0; v < twin_count; v++)
@@ -130,7 +134,7 @@ START_TEST(bias_act_dropout_follows_its_formula) {
 END_TEST
 
 START_TEST(mask_scale_undoes_what_was_dropped) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     for (size_t v = 0; v < twin_count; v++)
         for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
@@ -214,16 +218,22 @@ START_TEST(threads_do_not_change_results) {
 }
 END_TEST
 
-/* GRAPHPS_KERNELS=ref forces the reference (each test is a process of its own, so this is the first
- * call). */
+/* GRAPHPS_KERNELS forces the reference or a twin for less than the processor has (each test is a
+ * process of its own, so this is the first call). */
 START_TEST(reference_can_be_forced) {
     setenv("GRAPHPS_KERNELS", "ref", 1);
     ck_assert_ptr_eq(kernels(), &kernels_ref);
 }
 END_TEST
-START_TEST(fast_twin_is_chosen) {
-    unsetenv("GRAPHPS_KERNELS");
+START_TEST(avx2_can_be_forced) {
+    setenv("GRAPHPS_KERNELS", "avx2", 1);
     ck_assert_ptr_eq(kernels(), kernels_avx2() ? kernels_avx2() : &kernels_ref);
+}
+END_TEST
+START_TEST(fastest_twin_is_chosen) {
+    const struct kernels *twins[3];
+    unsetenv("GRAPHPS_KERNELS");
+    ck_assert_ptr_eq(kernels(), twins[variants(twins) - 1]);
 }
 END_TEST
 
@@ -238,7 +248,8 @@ int main(void) {
     tcase_add_test(tcase, gemm_is_shared);
     tcase_add_test(tcase, threads_do_not_change_results);
     tcase_add_test(tcase, reference_can_be_forced);
-    tcase_add_test(tcase, fast_twin_is_chosen);
+    tcase_add_test(tcase, avx2_can_be_forced);
+    tcase_add_test(tcase, fastest_twin_is_chosen);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

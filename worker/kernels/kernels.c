@@ -16,15 +16,33 @@ const struct kernels *kernels_avx2(void) {
     return NULL;
 }
 
+const struct kernels *kernels_avx512(void) {
+#ifdef KERNELS_AVX2
+    if (kernels_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &kernels_avx512_table;
+#endif
+    return NULL;
+}
+
+/* Of the kernels for this processor the best ones, or those that are wanted by name. */
+static const struct kernels *choose(const char *wanted) {
+    const struct kernels *all[] = {kernels_avx512(), kernels_avx2(), &kernels_ref};
+    const struct kernels *best = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (all[i] && wanted && strcmp(wanted, all[i]->name) == 0)
+            return all[i];
+        best = best ? best : all[i];
+    }
+    return best;
+}
+
 const struct kernels *kernels(void) {
     /* Every thread that gets here first finds the same answer. */
     static const struct kernels *_Atomic chosen;
     const struct kernels *found = atomic_load_explicit(&chosen, memory_order_acquire);
     if (!found) {
-        const char *wanted = getenv("GRAPHPS_KERNELS");
-        found = kernels_avx2();
-        if (!found || (wanted && strcmp(wanted, "ref") == 0))
-            found = &kernels_ref;
+        found = choose(getenv("GRAPHPS_KERNELS"));
         atomic_store_explicit(&chosen, found, memory_order_release);
     }
     return found;

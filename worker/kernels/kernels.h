@@ -1,6 +1,6 @@
 /* Graph-shaped kernels: sparse times dense, dense times dense. kernels_ref is portable and plain;
- * kernels_avx2 the fast twin; kernels() is chosen once for this processor (GRAPHPS_KERNELS=ref
- * forces the reference). All loops over rows run under OpenMP. */
+ * kernels_avx2 and kernels_avx512 its fast twins; kernels() is chosen once for this processor
+ * (GRAPHPS_KERNELS=ref or =avx2 forces another one). All loops over rows run under OpenMP. */
 #pragma once
 
 #include <stdbool.h>
@@ -26,7 +26,8 @@ struct kernels {
 };
 
 extern const struct kernels kernels_ref;
-const struct kernels *kernels_avx2(void); /* NULL where there is none */
+const struct kernels *kernels_avx2(void);   /* NULL where there is none */
+const struct kernels *kernels_avx512(void); /* the same */
 const struct kernels *kernels(void);
 
 /* c[m, n] = alpha op(a) op(b) + beta c, row-major, by OpenBLAS. */
