@@ -288,10 +288,10 @@ static int shell_start(struct shell *shell, struct error *reterr) {
     atomic_store(&shell->published, shell->client);
     log_info("worker is up",
              "http=%s snapshot=%s owned=%" PRIu64 " halo=%" PRIu64 " training=%" PRIu64
-             " threads=%d kernels=%s incarnation=%016" PRIx64,
+             " threads=%d kernels=%s blas=%s incarnation=%016" PRIx64,
              httpd_address(shell->httpd), store->snapshot_name, store->owned,
              store->local - store->owned, store->train_nodes, threads, kernels()->name,
-             spec.incarnation);
+             kernels_blas(), spec.incarnation);
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /* `graphps plan` against what `graphps train` then takes: the peak memory of every process, on jobs
- * of three kinds; and a job that does not fit, which neither begins. */
+ * of three kinds; a long run's memory against a short one's; and a job that does not fit, which
+ * neither begins. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "cli/job_plan.h"
 #include "common/file.h"
+#include "common/mem.h"
 #include "tests/child.h"
 #include "tests/test.h"
 
@@ -161,6 +163,39 @@ START_TEST(clusters) {
 }
 END_TEST
 
+/* Peak memory of both shards and the worker, after so many epochs. */
+static json_t *train_peaks(const struct job *job, const char *epochs) {
+    const char *dir = test_path(test_tmpdir(), "run");
+    char set_dir[600], set_epochs[64];
+    snprintf(set_dir, sizeof set_dir, "job.dir=%s", dir);
+    snprintf(set_epochs, sizeof set_epochs, "train.epochs=%s", epochs);
+    run((const char *[]){child_program("graphps"), "train", job->path, "--set", set_dir, "--set",
+                         set_epochs, NULL});
+    char *text = test_read_file(test_path(dir, "result.json"), NULL);
+    json_t *result = parse(text),
+           *peaks = json_incref(json_object_get(result, "peak_memory_bytes"));
+    free(text);
+    json_decref(result);
+    return peaks;
+}
+
+/* Nothing is kept of an epoch: one gradient of this model is 18 KiB, and 1 MiB is 58 of them. */
+START_TEST(memory_does_not_grow) {
+    static const char *const names[] = {"shard 0", "shard 1", "worker 0"};
+    struct job job = make_job("small", "1", "2",
+                              "model: {kind: gcn, hidden: 64}\n"
+                              "train: {mode: full, threads: 1}\n"
+                              "checkpoint: {every_s: 0}\n");
+    json_t *few = train_peaks(&job, "20"), *many = train_peaks(&job, "200");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        ck_assert_msg(number(many, names[i]) <= number(few, names[i]) + (1 << 20),
+                      "%s: %.0f bytes after 20 epochs, %.0f after 200", names[i],
+                      number(few, names[i]), number(many, names[i]));
+    json_decref(few);
+    json_decref(many);
+}
+END_TEST
+
 /* --- jobs that do not ------------------------------------------------------------------------- */
 
 static const char refusal[] = "the job needs about ";
@@ -221,6 +256,8 @@ int main(void) {
     tcase_add_test(tcase, full_gcn);
     tcase_add_test(tcase, neighbours_of_two_workers);
     tcase_add_test(tcase, clusters);
+    if (MEASURES)
+        tcase_add_test(tcase, memory_does_not_grow);
     tcase_add_test(tcase, too_large);
     tcase_add_test(tcase, check_compares);
     suite_add_tcase(suite, tcase);

@@ -10,14 +10,18 @@
 #include "common/rng.h"
 #include "worker/kernels/kernels.h"
 
-static const size_t sizes[] = {1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 40, 63, 64, 65, 72, 130, 200};
+static const size_t sizes[] = {1,  2,  3,  5,  7,  8,  15,  16,  17,  31,
+                               33, 40, 63, 64, 65, 72, 130, 200, 256, 259};
 static const size_t row_counts[] = {0, 1, 2, 3, 7, 17, 130};
 
 /* The twins present here: every test runs over each. */
-static size_t variants(const struct kernels *ret[2]) {
-    ret[0] = &kernels_ref;
-    ret[1] = kernels_avx2();
-    return ret[1] ? 2 : 1;
+static size_t variants(const struct kernels *ret[3]) {
+    const struct kernels *all[] = {&kernels_ref, kernels_avx2(), kernels_avx512()};
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (all[i])
+            ret[count++] = all[i];
+    return count;
 }
 
 static float *random_floats(size_t count, uint64_t seed) {
@@ -65,7 +69,7 @@ static void check_spmm(const struct kernels *twin, size_t n, size_t d, size_t ld
 /* Sums, rows without edges, a hub, an indptr that starts past 0, rows wider apart than they are
  * long; what lies between the rows of y stays untouched. */
 START_TEST(spmm_sums_weighted_sources) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     for (size_t v = 0; v < twin_count; v++)
         for (size_t r = 0; r < ARRAY_LEN(row_counts); r++)
@@ -111,7 +115,7 @@ static size_t check_activation(const struct kernels *twin, size_t d, float p, bo
 /* The formula of kernels.h, literally; masks must agree bit for bit, or partitions would drop
  * different neurons of one node. */
 START_TEST(bias_act_dropout_follows_its_formula) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     const float ps[] = {0, 0.5F, 0.3F, 0.99F};
     for (size_t v = 0; v < twin_count; v++)
@@ -130,7 +134,7 @@ START_TEST(bias_act_dropout_follows_its_formula) {
 END_TEST
 
 START_TEST(mask_scale_undoes_what_was_dropped) {
-    const struct kernels *twins[2];
+    const struct kernels *twins[3];
     size_t twin_count = variants(twins);
     for (size_t v = 0; v < twin_count; v++)
         for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
@@ -149,10 +153,11 @@ START_TEST(mask_scale_undoes_what_was_dropped) {
 }
 END_TEST
 
-static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
-    size_t m = 5, n = 9;
+static void check_gemm(bool trans_a, bool trans_b, size_t m, size_t k, float beta) {
+    size_t n = 9;
     size_t lda = (trans_a ? m : k) + 2, ldb = (trans_b ? k : n) + 1, ldc = n + 3;
-    float *a = random_floats(lda * 20, 1), *b = random_floats(ldb * 20, 2);
+    float *a = random_floats(lda * ((trans_a ? k : m) + 1), 1);
+    float *b = random_floats(ldb * ((trans_b ? n : k) + 1), 2);
     float *c = random_floats(m * ldc, 3), *old = random_floats(m * ldc, 3);
     gemm(trans_a, trans_b, m, n, k, 0.5F, a, lda, b, ldb, beta, c, ldc);
     for (size_t i = 0; i < m; i++)
@@ -161,7 +166,8 @@ static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
             for (size_t l = 0; l < k; l++)
                 sum += (double)(trans_a ? a[l * lda + i] : a[i * lda + l]) *
                        (trans_b ? b[j * ldb + l] : b[l * ldb + j]);
-            ck_assert_double_eq_tol(c[i * ldc + j], 0.5 * sum + beta * old[i * ldc + j], 1e-5);
+            ck_assert_double_eq_tol(c[i * ldc + j], 0.5 * sum + beta * old[i * ldc + j],
+                                    1e-5 + 1e-6 * (double)k);
         }
     mem_free(a);
     mem_free(b);
@@ -173,7 +179,17 @@ static void check_gemm(bool trans_a, bool trans_b, size_t k, float beta) {
 START_TEST(gemm_multiplies) {
     for (int flags = 0; flags < 8; flags++)
         for (size_t k = 0; k < 20; k += 4)
-            check_gemm(flags & 1, flags & 2, k, flags & 4 ? 1 : 0);
+            check_gemm(flags & 1, flags & 2, 5, k, flags & 4 ? 1 : 0);
+}
+END_TEST
+
+/* Threads share long products by rows, or by what is summed over: pieces that end anywhere. */
+START_TEST(gemm_is_shared) {
+    kernels_set_threads(3);
+    for (int flags = 0; flags < 8; flags++) {
+        check_gemm(flags & 1, flags & 2, 4099, 7, flags & 4 ? 1 : 0);
+        check_gemm(flags & 1, flags & 2, 7, 4099, flags & 4 ? 1 : 0);
+    }
 }
 END_TEST
 
@@ -202,16 +218,22 @@ START_TEST(threads_do_not_change_results) {
 }
 END_TEST
 
-/* GRAPHPS_KERNELS=ref forces the reference (each test is a process of its own, so this is the first
- * call). */
+/* GRAPHPS_KERNELS forces the reference or a twin for less than the processor has (each test is a
+ * process of its own, so this is the first call). */
 START_TEST(reference_can_be_forced) {
     setenv("GRAPHPS_KERNELS", "ref", 1);
     ck_assert_ptr_eq(kernels(), &kernels_ref);
 }
 END_TEST
-START_TEST(fast_twin_is_chosen) {
-    unsetenv("GRAPHPS_KERNELS");
+START_TEST(avx2_can_be_forced) {
+    setenv("GRAPHPS_KERNELS", "avx2", 1);
     ck_assert_ptr_eq(kernels(), kernels_avx2() ? kernels_avx2() : &kernels_ref);
+}
+END_TEST
+START_TEST(fastest_twin_is_chosen) {
+    const struct kernels *twins[3];
+    unsetenv("GRAPHPS_KERNELS");
+    ck_assert_ptr_eq(kernels(), twins[variants(twins) - 1]);
 }
 END_TEST
 
@@ -223,9 +245,11 @@ int main(void) {
     tcase_add_test(tcase, bias_act_dropout_follows_its_formula);
     tcase_add_test(tcase, mask_scale_undoes_what_was_dropped);
     tcase_add_test(tcase, gemm_multiplies);
+    tcase_add_test(tcase, gemm_is_shared);
     tcase_add_test(tcase, threads_do_not_change_results);
     tcase_add_test(tcase, reference_can_be_forced);
-    tcase_add_test(tcase, fast_twin_is_chosen);
+    tcase_add_test(tcase, avx2_can_be_forced);
+    tcase_add_test(tcase, fastest_twin_is_chosen);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

@@ -290,10 +290,26 @@ static void take_row(const struct store *store, size_t local, float *row) {
         normalize_row(row, dim);
 }
 
+/* Rows that are on their way from memory while one is copied, and how many bytes of each: the
+ * processor follows by itself. */
+enum { FETCH_AHEAD = 8, FETCH_BYTES = 512 };
+
+static void fetch_row(const struct store *store, size_t local) {
+    size_t bytes = store->feature_dim * (store->features ? sizeof(float) : sizeof(uint16_t));
+    const char *row =
+        store->features ? (const char *)store->features : (const char *)store->half_features;
+    row += local * bytes;
+    for (size_t at = 0; at < bytes && at < FETCH_BYTES; at += 64)
+        __builtin_prefetch(row + at);
+}
+
 void store_take_features(const struct store *store, const int32_t *locals, size_t count,
                          float *ret) {
-    for (size_t i = 0; i < count && store->feature_dim > 0; i++)
+    for (size_t i = 0; i < count && store->feature_dim > 0; i++) {
+        if (i + FETCH_AHEAD < count)
+            fetch_row(store, (size_t)locals[i + FETCH_AHEAD]);
         take_row(store, (size_t)locals[i], ret + i * store->feature_dim);
+    }
 }
 
 void store_take_rows(const struct store *store, uint64_t first, size_t count, float *ret) {

@@ -1,6 +1,6 @@
 /* Graph-shaped kernels: sparse times dense, dense times dense. kernels_ref is portable and plain;
- * kernels_avx2 the fast twin; kernels() is chosen once for this processor (GRAPHPS_KERNELS=ref
- * forces the reference). All loops over rows run under OpenMP. */
+ * kernels_avx2 and kernels_avx512 its fast twins; kernels() is chosen once for this processor
+ * (GRAPHPS_KERNELS=ref or =avx2 forces another one). All loops over rows run under OpenMP. */
 #pragma once
 
 #include <stdbool.h>
@@ -26,11 +26,15 @@ struct kernels {
 };
 
 extern const struct kernels kernels_ref;
-const struct kernels *kernels_avx2(void); /* NULL where there is none */
+const struct kernels *kernels_avx2(void);   /* NULL where there is none */
+const struct kernels *kernels_avx512(void); /* the same */
 const struct kernels *kernels(void);
 
 /* c[m, n] = alpha op(a) op(b) + beta c, row-major, by OpenBLAS. */
 void gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *a,
           size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
+/* The processor for which the kernels that OpenBLAS uses were written; OPENBLAS_CORETYPE forces
+ * others. */
+const char *kernels_blas(void);
 /* Threads of OpenMP and OpenBLAS; called once at start. threads >= 1. */
 void kernels_set_threads(int threads);

@@ -10,8 +10,8 @@
 #include <omp.h>
 #endif
 
-/* The twin of kernels_ref for AVX2 with FMA, defined where the build has it. */
-extern const struct kernels kernels_avx2_table;
+/* The twins of kernels_ref for AVX2 with FMA and for AVX-512, defined where the build has them. */
+extern const struct kernels kernels_avx2_table, kernels_avx512_table;
 
 /* Below this many multiplications a loop is done before the threads have woken up. */
 #define SHARE_WORK_MIN 32768

@@ -115,7 +115,7 @@ static void plan(const struct infer *infer, size_t floats[ARRAYS]) {
         struct layer_room room = layer_of(layer->kind)->room(layer, rows, rows, first, false);
         raise_to(&floats[outputs_of(infer, l)], layer_rows(infer, l) * layer->out);
         raise_to(&floats[PRODUCT], sources * room.z);
-        raise_to(&floats[SAVED], first ? rows * layer->in : 0);
+        raise_to(&floats[SAVED], first ? rows * layer_saved(layer, &room) : 0);
         raise_to(&floats[OWN], room.own);
         raise_to(&floats[SCRATCH], room.scratch);
         raise_to(&floats[SCRATCH], finish_room(layer, rows, rows, false).scratch);

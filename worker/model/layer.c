@@ -21,17 +21,27 @@ size_t layer_weights(const struct layer_spec *spec) {
     return floats;
 }
 
-void adjacency_multiply(const struct layer_graph *graph, size_t d, const float *x, float *y) {
+void adjacency_multiply_into(const struct layer_graph *graph, size_t d, const float *x, float *y,
+                             size_t ldy) {
     kernels()->spmm(graph->n_dst, d, graph->indptr, graph->indices, graph->weights, graph->self, x,
-                    d, y, d);
+                    d, y, ldy);
+}
+
+void adjacency_multiply(const struct layer_graph *graph, size_t d, const float *x, float *y) {
+    adjacency_multiply_into(graph, d, x, y, d);
+}
+
+void adjacency_multiply_back_from(const struct layer_graph *graph, size_t d, const float *dy,
+                                  size_t lddy, float *dx) {
+    /* The sources start with the destinations; the others have no self term. */
+    kernels()->spmm(graph->n_dst, d, graph->t_indptr, graph->t_indices, graph->t_weights,
+                    graph->self, dy, lddy, dx, d);
+    kernels()->spmm(graph->n_src - graph->n_dst, d, graph->t_indptr + graph->n_dst,
+                    graph->t_indices, graph->t_weights, NULL, dy, lddy,
+                    dx + (size_t)graph->n_dst * d, d);
 }
 
 void adjacency_multiply_back(const struct layer_graph *graph, size_t d, const float *dy,
                              float *dx) {
-    /* The sources start with the destinations; the others have no self term. */
-    kernels()->spmm(graph->n_dst, d, graph->t_indptr, graph->t_indices, graph->t_weights,
-                    graph->self, dy, d, dx, d);
-    kernels()->spmm(graph->n_src - graph->n_dst, d, graph->t_indptr + graph->n_dst,
-                    graph->t_indices, graph->t_weights, NULL, dy, d, dx + (size_t)graph->n_dst * d,
-                    d);
+    adjacency_multiply_back_from(graph, d, dy, d, dx);
 }

@@ -28,7 +28,8 @@ struct layer_pass {
     bool saved_valid; /* saved holds A x already, from an earlier pass over the same x */
     const float *weights;
     float *z;     /* [n_src, room.z] projections; lies where scratch does unless it is kept */
-    float *saved; /* [n_dst, in] with graph_first; belongs to forward and backward together */
+    float *saved; /* [n_dst, in] with graph_first, or as wide as room.saved says; belongs to
+                     forward and backward together */
     float *own;   /* [room.own] the same, for whatever the layer likes */
     /* Of attention: destination i is source first + i; dropout while training. */
     size_t first;
@@ -43,8 +44,14 @@ struct layer_room {
     size_t z;       /* of each source's projection; 0: there is none */
     bool z_kept;    /* backward needs it */
     size_t own;     /* in all */
+    size_t saved;   /* of each destination, with graph_first; 0: in */
     size_t scratch; /* in all, besides z */
 };
+
+/* Floats of each row of saved. */
+static inline size_t layer_saved(const struct layer_spec *spec, const struct layer_room *room) {
+    return room->saved ? room->saved : spec->in;
+}
 
 struct layer {
     /* Does forward read x_dst? */
@@ -80,5 +87,11 @@ void jump_back(const struct layer_pass *pass, size_t k, const float *dy, float *
 
 /* y [n_dst, d] = A x [n_src, d], the self term included. */
 void adjacency_multiply(const struct layer_graph *graph, size_t d, const float *x, float *y);
+/* The same with rows of y that are ldy floats apart. */
+void adjacency_multiply_into(const struct layer_graph *graph, size_t d, const float *x, float *y,
+                             size_t ldy);
 /* dx [n_src, d] = transposed A dy [n_dst, d], the self term included. */
 void adjacency_multiply_back(const struct layer_graph *graph, size_t d, const float *dy, float *dx);
+/* The same with rows of dy that are lddy floats apart. */
+void adjacency_multiply_back_from(const struct layer_graph *graph, size_t d, const float *dy,
+                                  size_t lddy, float *dx);
