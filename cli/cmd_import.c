@@ -39,6 +39,7 @@ enum {
     KEY_MULTI_LABEL,
     KEY_FP16,
     KEY_RATIO,
+    KEY_HOLD_OUT,
     KEY_SPLIT_SEED,
     KEY_SKIP_BAD,
 };
@@ -92,7 +93,9 @@ static const struct argp_option options[] = {
     {"split", KEY_SPLIT, "NAME", 0, "ogb: which directory below split/, when there are several", 4},
     {"split-ratio", KEY_RATIO, "TRAIN,VALID,TEST", 0,
      "Split labelled nodes at random, such as 0.6,0.2,0.2", 4},
-    {"split-seed", KEY_SPLIT_SEED, "N", 0, "Seed of that (default: 1)", 4},
+    {"hold-out", KEY_HOLD_OUT, "VALID,TEST", 0,
+     "For link prediction: set shares of the edges aside at random, such as 0.05,0.1", 4},
+    {"split-seed", KEY_SPLIT_SEED, "N", 0, "Seed of both (default: 1)", 4},
     {0},
 };
 
@@ -145,6 +148,14 @@ static void parse_ratio(const char *arg, struct argp_state *state) {
     int end = 0;
     if (sscanf(arg, "%lf,%lf,%lf%n", &ratio[0], &ratio[1], &ratio[2], &end) != 3 || arg[end])
         argp_error(state, "--split-ratio is three shares such as 0.6,0.2,0.2, not \"%s\"", arg);
+}
+
+static void parse_hold_out(const char *arg, struct argp_state *state) {
+    struct arguments *arguments = state->input;
+    double *shares = arguments->import.hold_out;
+    int end = 0;
+    if (sscanf(arg, "%lf,%lf%n", &shares[0], &shares[1], &end) != 2 || arg[end])
+        argp_error(state, "--hold-out is two shares such as 0.05,0.1, not \"%s\"", arg);
 }
 
 static uint64_t parse_number(const char *option, const char *arg, struct argp_state *state) {
@@ -223,6 +234,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state) {
         return 0;
     case KEY_RATIO:
         parse_ratio(arg, state);
+        return 0;
+    case KEY_HOLD_OUT:
+        parse_hold_out(arg, state);
         return 0;
     case KEY_SPLIT_SEED:
         import->split_seed = parse_number("split-seed", arg, state);

@@ -1,9 +1,12 @@
 /* Imports of edges as texts: how rows are cut, which columns are what, ids of every kind, repeats,
  * self-loops, inverses, two kinds of nodes, edges set aside, rows that are left out. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "common/mem.h"
+#include "common/rng.h"
 #include "tests/test.h"
 #include "tests/unit/imports.h"
 
@@ -112,6 +115,16 @@ static const struct imports_case forms[] = {
      .files = EDGES("# a\n# b\n"),
      .code = ERR_FORMAT,
      .message = "there is no edge in it"},
+    {.about = "held out and given too",
+     .files = {{"edges.csv", "0,1\n"}, {"test_edges.csv", "1,0\n"}},
+     .options = {.hold_out = {0, 0.5}},
+     .code = ERR_USAGE,
+     .message = "test_edges.csv too: give one of them"},
+    {.about = "all held out",
+     .files = EDGES("0,1\n"),
+     .options = {.hold_out = {0.5, 0.5}},
+     .code = ERR_USAGE,
+     .message = "--hold-out: shares are 0 or more, and less than 1 together"},
     {.about = "header only",
      .files = EDGES("source,target\n"),
      .code = ERR_FORMAT,
@@ -438,6 +451,84 @@ START_TEST(test_told) {
 }
 END_TEST
 
+/* Edges that --hold-out sets aside are those that are missing in the graph, about as many as asked
+ * for, the same whenever asked for with that seed; nothing of them stays, not their inverses nor
+ * their repeats; of an undirected graph each is listed once. */
+enum { HELD_NODES = 90, HELD_ROWS = 3000 };
+struct held_out {
+    bool graph[HELD_NODES][HELD_NODES], aside[HELD_NODES][HELD_NODES];
+    uint64_t links[2];
+};
+
+static void hold_out(const struct imports_file *file, bool undirected, uint64_t seed,
+                     struct held_out *ret) {
+    static struct import_summary summary;
+    const char *dir = test_tmpdir();
+    imports_write(dir, file, 1);
+    const struct import_options options = {.source = dir,
+                                           .root = test_tmpdir(),
+                                           .name = "held",
+                                           .version = "1.0.0",
+                                           .undirected = undirected,
+                                           .hold_out = {0.1, 0.2},
+                                           .split_seed = seed};
+    struct snapshot *s = imports_good(&options, &summary);
+    *ret = (struct held_out){.links = {summary.valid_edges, summary.test_edges}};
+    const int64_t *indptr = s->indptr.data;
+    for (uint64_t i = 0; i < s->nodes; i++)
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++)
+            ret->graph[((const int32_t *)s->indices.data)[e]][i] = true;
+    const struct npy *arrays[] = {&s->valid_edges, &s->test_edges};
+    for (size_t k = 0; k < 2; k++)
+        for (uint64_t i = 0; i < ret->links[k]; i++) {
+            const int32_t *link = (const int32_t *)arrays[k]->data + 2 * i;
+            ck_assert(!ret->aside[link[0]][link[1]]); /* once */
+            ret->aside[link[0]][link[1]] = true;
+        }
+    snapshot_close(s);
+}
+
+START_TEST(test_hold_out) {
+    static char text[HELD_ROWS * 12];
+    static bool listed[HELD_NODES][HELD_NODES];
+    static struct held_out first, again, other;
+    bool undirected = _i == 1;
+    size_t len = 0;
+    uint64_t pairs = 0, drawn = 0;
+    for (uint64_t i = 0; i < HELD_NODES; i++) /* every node, in order: its id is its number */
+        len += (size_t)snprintf(text + len, sizeof text - len, "%d,%d\n", (int)i, (int)i);
+    for (uint64_t i = 0; i < HELD_ROWS; i++) {
+        uint64_t from = rng_below(rng_at(1, i), HELD_NODES),
+                 to = rng_below(rng_at(2, i), HELD_NODES);
+        listed[from][to] = true;
+        len += (size_t)snprintf(text + len, sizeof text - len, "%d,%d\n", (int)from, (int)to);
+    }
+    const struct imports_file file = {"edges.csv", text};
+    hold_out(&file, undirected, 1, &first);
+    hold_out(&file, undirected, 1, &again);
+    hold_out(&file, undirected, 2, &other);
+    ck_assert_mem_eq(&first, &again, sizeof first);
+    ck_assert_mem_ne(&first, &other, sizeof first);
+    for (int i = 0; i < HELD_NODES; i++)
+        for (int j = 0; j < i; j++) {
+            bool there = listed[i][j] || listed[j][i];
+            bool aside = first.aside[i][j] || first.aside[j][i];
+            bool graph = first.graph[i][j] || first.graph[j][i];
+            ck_assert(there == (aside || graph));
+            ck_assert(!(aside && graph));
+            ck_assert(!undirected || !(first.aside[i][j] && first.aside[j][i]));
+            ck_assert(undirected || !aside ||
+                      (first.aside[i][j] == listed[i][j] && first.aside[j][i] == listed[j][i]));
+            pairs += there;
+            drawn += aside;
+        }
+    /* 0.3 of the pairs, within six deviations. */
+    ck_assert_double_le_tol((double)drawn / (double)pairs, 0.3, 6 * 0.46 / sqrt((double)pairs));
+    ck_assert_double_ge_tol((double)drawn / (double)pairs, 0.3, 6 * 0.46 / sqrt((double)pairs));
+    ck_assert_double_ge_tol((double)first.links[1] / (double)first.links[0], 2, 1);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("import_edges");
     TCase *tcase = tcase_create("import_edges");
@@ -448,6 +539,7 @@ int main(void) {
     tcase_add_loop_test(tcase, test_rules, 0, ARRAY_LEN(rules));
     tcase_add_loop_test(tcase, test_kinds, 0, ARRAY_LEN(kinds));
     tcase_add_loop_test(tcase, test_bad_rows, 0, ARRAY_LEN(bad_rows));
+    tcase_add_loop_test(tcase, test_hold_out, 0, 2);
     tcase_add_test(tcase, test_pipes);
     tcase_add_test(tcase, test_zero_byte);
     tcase_add_test(tcase, test_told);

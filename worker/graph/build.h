@@ -124,6 +124,13 @@ int build_edges_begin(struct build *build, bool weights, bool types, struct erro
  * are checked by the caller. */
 int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
                 struct error *reterr);
+/* The same, whatever --hold-out says. */
+int build_edges_of(struct build *build, enum split kind, const struct edge_batch *batch,
+                   struct error *reterr);
+/* Draws those of the graph that are to be set aside (build_hold_out.c); and, when all are numbered,
+ * leaves one of those that come several times. */
+int build_hold_out(struct build *build, const struct edge_batch *batch, struct error *reterr);
+void build_hold_out_finish(struct build *build, struct aside *aside);
 /* After everything has been read: new numbers where ids came in no order, then the CSR. */
 int build_finish(struct build *build, struct error *reterr);
 

@@ -32,14 +32,25 @@ static void aside_add(struct aside *aside, const struct edge_batch *batch) {
     aside->count += batch->n;
 }
 
-int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
-                struct error *reterr) {
-    if (kind == SPLIT_TRAIN) {
-        build->summary->edges_read += batch->n;
+int build_edges_of(struct build *build, enum split kind, const struct edge_batch *batch,
+                   struct error *reterr) {
+    if (kind == SPLIT_TRAIN)
         return edges_add(build->edges, batch, reterr);
-    }
     aside_add(kind == SPLIT_VALID ? &build->valid_edges : &build->test_edges, batch);
     return 0;
+}
+
+static bool holds_out(const struct build *build) {
+    return build->options->hold_out[0] + build->options->hold_out[1] > 0;
+}
+
+int build_edges(struct build *build, enum split kind, const struct edge_batch *batch,
+                struct error *reterr) {
+    if (kind != SPLIT_TRAIN)
+        return build_edges_of(build, kind, batch, reterr);
+    build->summary->edges_read += batch->n;
+    return holds_out(build) ? build_hold_out(build, batch, reterr)
+                            : build_edges_of(build, kind, batch, reterr);
 }
 
 /* Columns to where their nodes are now. */
@@ -112,6 +123,10 @@ int build_finish(struct build *build, struct error *reterr) {
     }
     renumber_aside(&build->valid_edges, nodes, types, build->type_ids != NULL);
     renumber_aside(&build->test_edges, nodes, types, build->type_ids != NULL);
+    if (holds_out(build)) {
+        build_hold_out_finish(build, &build->valid_edges);
+        build_hold_out_finish(build, &build->test_edges);
+    }
     struct edges_rule rule = {.nodes = build->nodes,
                               .undirected = build->undirected,
                               .self_loops = build->options->self_loops,

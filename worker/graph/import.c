@@ -50,6 +50,10 @@ static int check_options(const struct import_options *options, struct error *ret
         return error_set(reterr, ERR_USAGE,
                          "--split-ratio: shares of train, valid and test are at most 1 together, "
                          "and that of train is more than 0");
+    if (!(options->hold_out[0] >= 0) || !(options->hold_out[1] >= 0) ||
+        options->hold_out[0] + options->hold_out[1] >= 1)
+        return error_set(reterr, ERR_USAGE,
+                         "--hold-out: shares are 0 or more, and less than 1 together");
     return 0;
 }
 

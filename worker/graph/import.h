@@ -35,9 +35,10 @@ struct import_options {
     bool undirected;           /* add the inverse of every edge (OGB's add_inverse_edge) */
     bool self_loops;           /* keep them */
     enum dedup dedup;
-    bool multi_label; /* labels' rows may name several, or the same node several times */
-    bool half;        /* features as 16-bit floats */
-    double ratio[3];  /* of labelled nodes to train, valid, test; all 0: as files say */
+    bool multi_label;   /* labels' rows may name several, or the same node several times */
+    bool half;          /* features as 16-bit floats */
+    double ratio[3];    /* of labelled nodes to train, valid, test; all 0: as files say */
+    double hold_out[2]; /* shares of the edges that are set aside to validate and to test links */
     uint64_t split_seed;
     uint64_t skip_bad; /* wrong rows that are left out instead of refused */
     bool overwrite;    /* replace a snapshot of that name and version */

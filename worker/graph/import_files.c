@@ -151,6 +151,9 @@ static int find_files(const struct import_options *options, struct files *files,
     };
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(named); i++)
         r = wanted(named[i].option, named[i].path, named[i].to, reterr);
+    const char *aside = files->valid_edges ? files->valid_edges : files->test_edges;
+    if (r == 0 && aside && options->hold_out[0] + options->hold_out[1] > 0)
+        r = error_set(reterr, ERR_USAGE, "--hold-out, and %s too: give one of them", aside);
     if (r == 0 && files->edges && options->format != IMPORT_AUTO &&
         kind_of(files->edges) !=
             (options->format == IMPORT_MTX ? MATRICES : kinds_of(options->format)))

@@ -7,6 +7,7 @@
 #include "worker/graph/balance.h"
 #include "worker/graph/csr.h"
 #include "worker/graph/manifest.h"
+#include "worker/graph/part_links.h"
 
 #define CHUNK_BYTES (4u << 20)
 #define CHUNK_ENTRIES (1u << 18)
@@ -48,6 +49,8 @@ static void collect(const struct cut *cut, struct desk *desk, uint32_t number, s
                     desk->local_of[indices[e]] = (int32_t)local;
                     desk->nodes[local++] = indices[e];
                 }
+        if (hop == 1)
+            local = part_links_collect(cut, desk, number, local);
         begin = end;
         part->hop_nodes[hop] = local;
     }
@@ -55,7 +58,8 @@ static void collect(const struct cut *cut, struct desk *desk, uint32_t number, s
 }
 
 /* How many bytes its arrays will have; without a halo rows lose some of their entries. */
-static uint64_t expect(const struct cut *cut, const struct desk *desk, const struct part *part) {
+static uint64_t expect(const struct cut *cut, const struct desk *desk, uint32_t number,
+                       const struct part *part) {
     const struct snapshot *s = cut->snapshot;
     const int64_t *indptr = s->indptr.data;
     uint64_t local = part->hop_nodes[cut->halo], entries = 0;
@@ -69,12 +73,12 @@ static uint64_t expect(const struct cut *cut, const struct desk *desk, const str
     if (s->node_type.data)
         node_bytes += 1;
     uint64_t entry_bytes = 4 + (s->edge_weights.data ? 4 : 0) + (s->edge_type.data ? 4 : 0);
-    return local * node_bytes + (part->rows + 1) * 8 + entries * entry_bytes;
+    return local * node_bytes + (part->rows + 1) * 8 + entries * entry_bytes +
+           part_links_bytes(cut, number);
 }
 
-/* Where an array is written, and its bytes are counted. */
-static int append(struct cut *cut, struct npy_writer *writer, enum npy_type type, const void *items,
-                  uint64_t count, struct error *reterr) {
+int part_append(struct cut *cut, struct npy_writer *writer, enum npy_type type, const void *items,
+                uint64_t count, struct error *reterr) {
     if (atomic_load_explicit(&cut->stop, memory_order_relaxed))
         return error_set(reterr, ERR_INTERRUPTED, "interrupted");
     int r = npy_append(writer, items, count, reterr);
@@ -82,8 +86,7 @@ static int append(struct cut *cut, struct npy_writer *writer, enum npy_type type
     return r;
 }
 
-/* Commits the array, or abandons it when something has failed. */
-static int finish(struct npy_writer *writer, int r, struct error *reterr) {
+int part_finish(struct npy_writer *writer, int r, struct error *reterr) {
     if (r == 0)
         return npy_commit(writer, reterr);
     npy_abandon(writer);
@@ -100,11 +103,11 @@ struct entries {
 };
 
 static int entries_flush(struct cut *cut, struct entries *entries, struct error *reterr) {
-    int r = append(cut, entries->indices, NPY_I4, entries->index, entries->count, reterr);
+    int r = part_append(cut, entries->indices, NPY_I4, entries->index, entries->count, reterr);
     if (r == 0 && entries->weights)
-        r = append(cut, entries->weights, NPY_F4, entries->weight, entries->count, reterr);
+        r = part_append(cut, entries->weights, NPY_F4, entries->weight, entries->count, reterr);
     if (r == 0 && entries->types)
-        r = append(cut, entries->types, NPY_I4, entries->type, entries->count, reterr);
+        r = part_append(cut, entries->types, NPY_I4, entries->type, entries->count, reterr);
     entries->count = 0;
     return r;
 }
@@ -127,7 +130,7 @@ static int entries_close(struct entries *entries, int r, struct error *reterr) {
     struct npy_writer *writers[] = {entries->indices, entries->weights, entries->types};
     for (size_t i = 0; i < ARRAY_LEN(writers); i++)
         if (writers[i])
-            r = finish(writers[i], r, reterr);
+            r = part_finish(writers[i], r, reterr);
     mem_free(entries->index);
     mem_free(entries->weight);
     mem_free(entries->type);
@@ -195,7 +198,8 @@ static int write_rows(struct cut *cut, const struct desk *desk, struct part *par
     if (r == 0)
         r = npy_create(path, NPY_I8, 0, &writer, reterr);
     if (r == 0)
-        r = finish(writer, append(cut, writer, NPY_I8, indptr, part->rows + 1, reterr), reterr);
+        r = part_finish(writer, part_append(cut, writer, NPY_I8, indptr, part->rows + 1, reterr),
+                        reterr);
     return r;
 }
 
@@ -220,9 +224,9 @@ static int write_copy(struct cut *cut, const struct desk *desk, uint64_t local, 
         for (uint64_t i = 0; i < count; i++)
             memcpy(buffer + i * row_bytes,
                    (const char *)from->data + (size_t)desk->nodes[l + i] * row_bytes, row_bytes);
-        r = append(cut, writer, from->type, buffer, count * width, reterr);
+        r = part_append(cut, writer, from->type, buffer, count * width, reterr);
     }
-    return finish(writer, r, reterr);
+    return part_finish(writer, r, reterr);
 }
 
 enum column { COLUMN_NODES, COLUMN_OWNER, COLUMN_DEGREE };
@@ -252,9 +256,9 @@ static int write_column(struct cut *cut, const struct desk *desk, uint64_t local
             else
                 narrow[i] = (int32_t)(indptr[node + 1] - indptr[node]);
         }
-        r = append(cut, writer, type, buffer, count, reterr);
+        r = part_append(cut, writer, type, buffer, count, reterr);
     }
-    return finish(writer, r, reterr);
+    return part_finish(writer, r, reterr);
 }
 
 static int write_manifest(const struct cut *cut, const struct part *part, uint32_t number,
@@ -282,6 +286,11 @@ static int write_manifest(const struct cut *cut, const struct part *part, uint32
         {"train_nodes", part->train, false},
         {"train_nodes_max", cut->train_max, false},
         {"train_nodes_total", cut->train_total, false},
+        {"owned_edges_max", cut->edges_max, false},
+        {"valid_links", part->links[0], !s->valid_edges.data},
+        {"test_links", part->links[1], !s->test_edges.data},
+        {"valid_links_total", cut->held[0].starts[cut->parts], !s->valid_edges.data},
+        {"test_links_total", cut->held[1].starts[cut->parts], !s->test_edges.data},
     };
     for (size_t i = 0; i < ARRAY_LEN(counts); i++)
         if (!counts[i].absent)
@@ -322,11 +331,13 @@ int part_write(struct cut *cut, struct desk *desk, uint32_t number, const char *
     _cleanup_(mem_free_p) char *part_dir = mem_printf("%s/part-%u", dir, number);
     struct part part = {0};
     collect(cut, desk, number, &part);
-    atomic_fetch_add(&cut->expected, expect(cut, desk, &part));
+    atomic_fetch_add(&cut->expected, expect(cut, desk, number, &part));
     atomic_fetch_add(&cut->collected, part.owned);
     int r = dir_make(part_dir, reterr);
     if (r == 0)
         r = write_arrays(cut, desk, &part, part_dir, reterr);
+    if (r == 0)
+        r = part_links_write(cut, desk, number, part_dir, &part, reterr);
     if (r == 0)
         r = write_manifest(cut, &part, number, part_dir, reterr);
     for (uint64_t l = 0; l < part.hop_nodes[cut->halo]; l++)

@@ -22,7 +22,7 @@
 #include "worker/graph/claim.h"
 #include "worker/graph/manifest.h"
 #include "worker/graph/order.h"
-#include "worker/graph/part.h"
+#include "worker/graph/part_links.h"
 
 #define TELL_MS 100
 #define TELL_NODES (1u << 20)
@@ -214,6 +214,9 @@ static int fill(struct cut *cut, const struct partition_options *options, enum a
     for (uint32_t k = 0; k < cut->parts; k++)
         if (balance.load[k][BALANCE_TRAIN] > cut->train_max)
             cut->train_max = balance.load[k][BALANCE_TRAIN];
+    for (uint32_t k = 0; k < cut->parts; k++)
+        if (balance.load[k][BALANCE_EDGES] > cut->edges_max)
+            cut->edges_max = balance.load[k][BALANCE_EDGES];
     int r = count_edge_cut(s, cut->owner, &options->watch, &edge_cut, reterr);
     if (r == 0)
         r = write_parts(cut, &options->watch, tmp, parts, reterr);
@@ -272,7 +275,9 @@ static int cut_snapshot(const struct snapshot *s, const struct partition_options
     r = dir_create(fresh, &tmp, reterr);
     if (r < 0)
         return r;
+    held_out_deal(s, options->parts, owner, cut.held);
     r = fill(&cut, options, method, tmp, reterr);
+    held_out_done(cut.held);
     if (r == 0)
         return commit(tmp, dir, reterr);
     (void)dir_remove(tmp, NULL); /* the first error is the one to tell */

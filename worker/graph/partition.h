@@ -10,7 +10,8 @@
  *   <snapshot>/partitions/<parts>x<halo>/part-<k>/     l local nodes, r rows, m entries
  *     manifest.json  files with length and MD5; snapshot (name@version), snapshot_digest, part,
  *                    parts, halo, snapshot_nodes, feature_dim, classes, rows (r), edges (m),
- *                    train_nodes, train_nodes_max, train_nodes_total, hop_nodes [halo + 1];
+ *                    train_nodes, train_nodes_max, train_nodes_total, owned_edges_max,
+ *                    hop_nodes [halo + 1];
  *                    node_types, edge_types (counts; absent when there are none)
  *     nodes.npy      int64 [l]      global node numbers: owned first, then halo by hop. Owned nodes
  *                                   are in an order that keeps neighbours close (order.h), those of
@@ -29,6 +30,12 @@
  *     node_types.npy    uint8 [l]
  *     edge_weights.npy  float32 [m]    in the order of indices
  *     edge_types.npy    int32 [m]      in the order of indices
+ *     valid_sources.npy valid_targets.npy valid_relations.npy, test_...   int32 [k]: the held-out
+ *                       links whose target is owned, local numbers; the manifest has valid_links,
+ *                       test_links (k) and ..._total. Their sources count as neighbours of the
+ *                       owned nodes in the halo, so that with one hop more than a model has both
+ *                       ends of a link have complete rows; without a halo only links between owned
+ *                       nodes are there. Relations: where edges have types
  *   Names of classes and types are in the snapshot's manifest alone.
  */
 #pragma once

@@ -37,8 +37,15 @@ static int read_counts(struct store *store, const json_t *manifest, const char *
         {"train_nodes_total", CSR_NODES_MAX, &store->train_nodes_total},
         {"node_types", UINT8_MAX + 1, &node_types},
         {"edge_types", INT32_MAX, &edge_types},
+        {"owned_edges_max", INT64_MAX, &store->owned_edges_max},
+        {"valid_links", CSR_NODES_MAX, &store->links[SPLIT_VALID].count},
+        {"test_links", CSR_NODES_MAX, &store->links[SPLIT_TEST].count},
+        {"valid_links_total", CSR_NODES_MAX, &store->links_total[SPLIT_VALID]},
+        {"test_links_total", CSR_NODES_MAX, &store->links_total[SPLIT_TEST]},
     };
-    const size_t needed = ARRAY_LEN(counts) - 2; /* the last are there if the graph has types */
+    /* The last are there if the graph has what they count, and the part is not of an old release.
+     */
+    const size_t needed = ARRAY_LEN(counts) - 7;
     int r = manifest_text(manifest, dir, "snapshot", &name, reterr);
     if (r == 0)
         r = manifest_text(manifest, dir, "snapshot_digest", &digest, reterr);
@@ -94,6 +101,7 @@ static int map_features(struct store *store, const char *path, struct npy *file,
 
 static int map_arrays(struct store *store, const json_t *manifest, const char *dir, uint64_t edges,
                       struct error *reterr) {
+    struct links *valid = &store->links[SPLIT_VALID], *test = &store->links[SPLIT_TEST];
     const struct {
         const char *name;
         enum npy_type type;
@@ -111,6 +119,12 @@ static int map_arrays(struct store *store, const json_t *manifest, const char *d
         {"node_types.npy", NPY_U1, store->local, 0, (const void **)&store->node_type},
         {"edge_types.npy", NPY_I4, edges, 0, (const void **)&store->edge_type},
         {"edge_weights.npy", NPY_F4, edges, 0, (const void **)&store->edge_weights},
+        {"valid_sources.npy", NPY_I4, valid->count, 0, (const void **)&valid->sources},
+        {"valid_targets.npy", NPY_I4, valid->count, 0, (const void **)&valid->targets},
+        {"valid_relations.npy", NPY_I4, valid->count, 0, (const void **)&valid->relations},
+        {"test_sources.npy", NPY_I4, test->count, 0, (const void **)&test->sources},
+        {"test_targets.npy", NPY_I4, test->count, 0, (const void **)&test->targets},
+        {"test_relations.npy", NPY_I4, test->count, 0, (const void **)&test->relations},
     };
     const size_t needed = 6; /* the others are there if the graph has them */
     _Static_assert(ARRAY_LEN(arrays) < ARRAY_LEN(store->files), "struct store has too few files");
@@ -166,6 +180,26 @@ static int check_types(const struct store *store, const char *dir, uint64_t edge
     return 0;
 }
 
+static int check_links(const struct store *store, const char *dir, struct error *reterr) {
+    uint64_t reach = store->hop_nodes[store->halo ? 1 : 0];
+    for (int split = SPLIT_VALID; split <= SPLIT_TEST; split++) {
+        const struct links *links = &store->links[split];
+        const char *name = split == SPLIT_VALID ? "valid" : "test";
+        if (links->count > 0 && (!links->sources || !links->targets ||
+                                 (store->edge_types > 0) != (links->relations != NULL)))
+            return error_set(reterr, ERR_FORMAT, "%s: the arrays of its %s links are not all there",
+                             dir, name);
+        for (size_t i = 0; i < links->count; i++)
+            if (links->sources[i] < 0 || (uint64_t)links->sources[i] >= reach ||
+                links->targets[i] < 0 || (uint64_t)links->targets[i] >= store->owned ||
+                (links->relations &&
+                 (links->relations[i] < 0 || (uint32_t)links->relations[i] >= store->edge_types)))
+                return error_set(reterr, ERR_FORMAT, "%s: %s link %zu is out of range", dir, name,
+                                 i);
+    }
+    return 0;
+}
+
 static int check_arrays(const struct store *store, const char *dir, uint64_t edges, uint64_t nodes,
                         struct error *reterr) {
     int r = csr_check(dir, store->indptr, store->indices, store->rows, edges, store->local, reterr);
@@ -173,6 +207,8 @@ static int check_arrays(const struct store *store, const char *dir, uint64_t edg
         r = check_hops(store, dir, reterr);
     if (r == 0)
         r = check_types(store, dir, edges, reterr);
+    if (r == 0)
+        r = check_links(store, dir, reterr);
     uint64_t train = 0;
     for (uint64_t l = 0; r == 0 && l < store->local; l++) {
         int64_t row_len = l < store->rows ? store->indptr[l + 1] - store->indptr[l] : 0;
@@ -306,6 +342,24 @@ int store_open(const char *snapshot_dir, uint32_t parts, uint32_t halo, uint32_t
     return 0;
 }
 
+/* The columns of an array of links, each in an array of its own. */
+static void split_links(struct store *store, enum split split, const struct npy *array,
+                        void **made) {
+    size_t cols = store->edge_types ? 3 : 2, count = array->data ? array->count / cols : 0;
+    const int32_t *items = array->data;
+    struct links *links = &store->links[split];
+    store->links_total[split] = count;
+    if (count == 0)
+        return;
+    int32_t *columns[3] = {NULL};
+    for (size_t column = 0; column < cols; column++) {
+        columns[column] = made[column] = mem_array(count, sizeof **columns);
+        for (size_t i = 0; i < count; i++)
+            columns[column][i] = items[i * cols + column];
+    }
+    *links = (struct links){count, columns[0], columns[1], columns[2]};
+}
+
 struct store *store_from_snapshot(const struct snapshot *snapshot, bool normalize) {
     struct store *store = mem_alloc(sizeof *store);
     *store = (struct store){.parts = 1,
@@ -342,6 +396,9 @@ struct store *store_from_snapshot(const struct snapshot *snapshot, bool normaliz
         store->train_nodes += store->split[i] == SPLIT_TRAIN && store->labels[i] >= 0;
     }
     store->train_nodes_max = store->train_nodes_total = store->train_nodes;
+    store->owned_edges_max = snapshot->edges;
+    split_links(store, SPLIT_VALID, &snapshot->valid_edges, store->made + 2);
+    split_links(store, SPLIT_TEST, &snapshot->test_edges, store->made + 5);
     return store;
 }
 
@@ -350,8 +407,8 @@ struct store *store_close(struct store *store) {
         return NULL;
     for (size_t i = 0; i < ARRAY_LEN(store->files); i++)
         npy_close(&store->files[i]);
-    mem_free(store->made[0]);
-    mem_free(store->made[1]);
+    for (size_t i = 0; i < ARRAY_LEN(store->made); i++)
+        mem_free(store->made[i]);
     mem_free(store);
     return NULL;
 }

@@ -5,6 +5,13 @@
 
 #include "worker/graph/partition.h"
 
+/* Held-out links whose target is owned. Without a halo those between owned nodes alone. */
+struct links {
+    size_t count;
+    const int32_t *sources, *targets; /* [count] local numbers */
+    const int32_t *relations;         /* [count] edge types, or NULL: there are none */
+};
+
 struct store {
     char snapshot_name[128];
     char digest[33]; /* of the snapshot */
@@ -35,8 +42,13 @@ struct store {
     uint64_t train_nodes;        /* of the owned ones; labelled */
     uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
     uint64_t train_nodes_total;  /* of the snapshot */
-    struct npy files[11];
-    void *made[2]; /* nodes and degree of store_from_snapshot, else NULL */
+    /* Edges into owned nodes, of the part that has most; 0: a part of an old release does not say.
+     */
+    uint64_t owned_edges_max;
+    struct links links[4];   /* by enum split: validation and test */
+    uint64_t links_total[4]; /* of the snapshot */
+    struct npy files[17];
+    void *made[8]; /* what store_from_snapshot made, else NULL */
 };
 
 /* Maps a part's arrays: its pages are shared by all processes that have it open. What is in them is
