@@ -2,6 +2,7 @@
 #include "cli/job_plan.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "common/mem.h"
@@ -54,6 +55,8 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
         int r = store_open(snapshot_dir, parts, (uint32_t)config->data_halo, part, false,
                            config->data_normalize_features, &store, reterr);
         if (r == 0)
+            r = model_check(config, store, reterr);
+        if (r == 0)
             r = sampler_check(store, config, reterr);
         if (r == 0 && part == 0)
             r = make_layout(config, store, &layout, reterr);
@@ -78,6 +81,14 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
     /* A launcher lives as long as its job: what the tried batches took goes back to the system. */
     malloc_trim(0);
     return 0;
+}
+
+int job_plan_threads(const struct config *config) {
+    cpu_set_t cpus;
+    int count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    int each =
+        config->train_threads ? (int)config->train_threads : count / (int)config->workers_count;
+    return each < 1 ? 1 : each;
 }
 
 void job_plan_done(struct job_plan *plan) {

@@ -62,12 +62,9 @@ int trainer_new(const struct config *config, uint32_t rank, const struct store *
             reterr, ERR_CONFIG,
             "snapshot %s has no labelled training node: there is nothing to learn from",
             store->snapshot_name);
-    if (store->multi_labels && config->train_label_smoothing > 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "train.label_smoothing is for one label a node, but those of %s may have "
-                         "several; leave it out",
-                         store->snapshot_name);
-    int r = sampler_check(store, config, reterr);
+    int r = model_check(config, store, reterr);
+    if (r == 0)
+        r = sampler_check(store, config, reterr);
     if (r < 0)
         return r;
     bool multi_label = store->multi_labels != NULL;

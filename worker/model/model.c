@@ -7,13 +7,21 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/config.h"
 #include "common/mem.h"
 #include "common/rng.h"
 #include "worker/model/finish.h"
 #include "worker/model/layer.h"
 #include "worker/model/loss.h"
 #include "worker/model/loss_multi.h"
+
+int model_check(const struct config *config, const struct store *store, struct error *reterr) {
+    if (!store->multi_labels || config->train_label_smoothing <= 0)
+        return 0;
+    return error_set(reterr, ERR_CONFIG,
+                     "train.label_smoothing is for one label a node, but those of %s may have "
+                     "several; leave it out",
+                     store->snapshot_name);
+}
 
 size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret) {
     struct tensor_spec *tensors =

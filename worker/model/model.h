@@ -3,9 +3,11 @@
  * and backward once the largest batch has been seen. */
 #pragma once
 
+#include "common/config.h"
 #include "common/model_spec.h"
 #include "proto/layout.h"
 #include "worker/graph/batch.h"
+#include "worker/graph/store.h"
 
 struct model;
 
@@ -15,6 +17,9 @@ size_t model_tensors(const struct model_spec *spec, struct tensor_spec **ret);
 
 /* Floats of a layer's own weights: about what it multiplies each row by. */
 size_t model_layer_floats(const struct layer_spec *layer);
+
+/* ERR_CONFIG when the options ask for what the part's labels do not allow. */
+int model_check(const struct config *config, const struct store *store, struct error *reterr);
 
 struct model *model_new(const struct model_spec *spec);
 struct model *model_free(struct model *model);
