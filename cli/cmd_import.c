@@ -2,6 +2,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -371,6 +372,9 @@ int cmd_import(int argc, char **argv) {
             "edges once: add --undirected for them.",
     };
     struct arguments arguments = {.import = {.root = "graphps-data", .split_seed = 1}};
+    /* Large arrays come from the system and go back to it. By default the allocator, once it has
+     * seen some go, keeps the next ones to itself: half as much memory again at the peak. */
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
     argp_parse(&argp, argc, argv, 0, NULL, &arguments);
 
     struct progress progress;

@@ -1,7 +1,6 @@
 /* graphps plan: what a job will need, before it runs. */
 #include <argp.h>
 #include <jansson.h>
-#include <sched.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
@@ -94,15 +93,6 @@ static void print_memory(const struct config *config, const struct job_plan *pla
                "again\n");
 }
 
-/* Workers that share a machine share its processors, as graphps train starts them. */
-static int threads_each(const struct config *config) {
-    cpu_set_t cpus;
-    int count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-    int each =
-        config->train_threads ? (int)config->train_threads : count / (int)config->workers_count;
-    return each < 1 ? 1 : each;
-}
-
 static void print_plan(const struct config *config, const struct snapshot *snapshot,
                        const struct job_plan *plan) {
     char a[16], b[16];
@@ -127,7 +117,7 @@ static void print_time(const struct config *config, const struct plan_worker *wo
     printf("%-10s about %.3g s a step, %.3g s an epoch, %.3g s for %ld epochs (worker %u alone on "
            "%d threads,\n           without evaluation and waiting)\n",
            "time", worker->step_seconds, epoch, epoch * (double)config->train_epochs,
-           (long)config->train_epochs, rank, threads_each(config));
+           (long)config->train_epochs, rank, job_plan_threads(config));
 }
 
 /* --- JSON --- */
@@ -193,7 +183,7 @@ static int take_time(const struct config *config, const char *dir, struct job_pl
                        false, config->data_normalize_features, &store, reterr);
     if (r < 0)
         return r;
-    kernels_set_threads(threads_each(config));
+    kernels_set_threads(job_plan_threads(config));
     plan_time(config, store, &plan->workers[slowest]);
     store_close(store);
     *ret_rank = slowest;

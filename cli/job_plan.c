@@ -2,14 +2,14 @@
 #include "cli/job_plan.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "common/mem.h"
 #include "proto/codec.h"
 #include "proto/layout.h"
 #include "server/optimizer.h"
-#include "worker/graph/mfg.h"
-#include "worker/graph/sampler.h"
+#include "worker/job_check.h"
 #include "worker/model/link_head.h"
 #include "worker/model/model.h"
 
@@ -68,13 +68,6 @@ static void plan_rows(const struct config *config, uint64_t nodes, struct job_pl
     ret->checkpoint_bytes += nodes * (16 + (2 + state_floats) * dim * sizeof(float));
 }
 
-static int check_weights(const struct config *config, const struct store *store,
-                         struct error *reterr) {
-    struct model_spec spec;
-    model_spec_from(config, store->feature_dim, store->classes, &spec);
-    return mfg_check(store, &spec, reterr);
-}
-
 int job_plan_make(const struct config *config, const char *snapshot_dir, struct job_plan *ret,
                   struct error *reterr) {
     *ret = (struct job_plan){.available_bytes = plan_available_bytes()};
@@ -87,9 +80,7 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
         int r = store_open(snapshot_dir, parts, (uint32_t)config->data_halo, part, false,
                            config->data_normalize_features, &store, reterr);
         if (r == 0)
-            r = sampler_check(store, config, reterr);
-        if (r == 0)
-            r = check_weights(config, store, reterr);
+            r = job_check(config, store, reterr);
         if (r == 0 && part == 0)
             r = make_layout(config, store, &layout, reterr);
         if (r == 0 && part == 0)
@@ -116,6 +107,14 @@ int job_plan_make(const struct config *config, const char *snapshot_dir, struct 
     /* A launcher lives as long as its job: what the tried batches took goes back to the system. */
     malloc_trim(0);
     return 0;
+}
+
+int job_plan_threads(const struct config *config) {
+    cpu_set_t cpus;
+    int count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    int each =
+        config->train_threads ? (int)config->train_threads : count / (int)config->workers_count;
+    return each < 1 ? 1 : each;
 }
 
 void job_plan_done(struct job_plan *plan) {

@@ -20,6 +20,9 @@ struct job_plan {
 /* snapshot_dir: its partitioning is there. */
 int job_plan_make(const struct config *config, const char *snapshot_dir, struct job_plan *ret,
                   struct error *reterr);
+/* Threads of each worker when all run on this machine: its processors shared out, unless the job
+ * says how many. */
+int job_plan_threads(const struct config *config);
 void job_plan_done(struct job_plan *plan);
 /* ERR_NO_MEMORY, with what is needed, what there is and what to change, when all processes are to
  * run here and do not fit, files left aside. */

@@ -4,12 +4,12 @@
 #include "cli/launch.h"
 
 #include <limits.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/job_plan.h"
 #include "common/file.h"
 #include "common/mem.h"
 
@@ -37,13 +37,6 @@ static int launch_find_programs(char **ret, struct error *reterr) {
     return 0;
 }
 
-static int launch_threads(const struct config *config) {
-    cpu_set_t cpus;
-    int count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-    int each = count / (int)config->workers_count;
-    return each < 1 ? 1 : each;
-}
-
 static void launch_prepare(struct launch *launch, size_t i) {
     bool shard = i < launch->shards;
     size_t number = shard ? i : i - launch->shards;
@@ -65,7 +58,7 @@ static void launch_prepare(struct launch *launch, size_t i) {
     if (shard)
         argv[n++] = mem_printf("--port-file=%s/ports/shard-%zu", launch->config->job_dir, number);
     else if (launch->config->train_threads == 0)
-        argv[n++] = mem_printf("--set=train.threads=%d", launch_threads(launch->config));
+        argv[n++] = mem_printf("--set=train.threads=%d", job_plan_threads(launch->config));
     process_init(&launch->processes[i], name, log, argv);
 }
 

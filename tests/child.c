@@ -185,6 +185,30 @@ void child_stop(struct child *child) {
     child_reap(child, 0);
 }
 
+void child_stop_family(struct child *child, int timeout_ms) {
+    enum { FAMILY_MAX = 16 };
+    char path[64], pids[256] = "";
+    struct pollfd family[FAMILY_MAX];
+    size_t count = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", child->pid, child->pid);
+    FILE *file = fopen(path, "re");
+    ck_assert_msg(file != NULL, "cannot read %s: %s", path, strerror(errno));
+    if (!fgets(pids, sizeof pids, file))
+        pids[0] = 0;
+    fclose(file);
+    for (char *pid = strtok(pids, " "); pid; pid = strtok(NULL, " ")) {
+        ck_assert_uint_lt(count, FAMILY_MAX);
+        family[count] = (struct pollfd){.fd = pidfd_open((pid_t)atoi(pid), 0), .events = POLLIN};
+        count += family[count].fd >= 0; /* else it has ended */
+    }
+    child_stop(child);
+    for (size_t i = 0; i < count; i++) {
+        ck_assert_msg(poll(&family[i], 1, timeout_ms) == 1, "a child of %s outlives it by %d ms",
+                      child->name, timeout_ms);
+        close(family[i].fd);
+    }
+}
+
 const char *child_program(const char *name) {
     static char paths[8][600];
     static int next;

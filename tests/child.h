@@ -34,6 +34,8 @@ void child_wait_file(struct child *child, const char *path, int timeout_ms);
 char *child_log(const struct child *child);
 /* SIGKILL, and reaped; no failure when it does not run. */
 void child_stop(struct child *child);
+/* The same, and returns when its own children, which die with it, have ended, too. */
+void child_stop_family(struct child *child, int timeout_ms);
 
 /* Where a built program is: $GRAPHPS_BIN/<name>, or below it in the folder that builds it. Static
  * storage per call up to 8 calls. */

@@ -7,18 +7,21 @@
 #include <string.h>
 #include <unistd.h>
 
-static char tmpdirs[16][64];
-static pid_t tmpdir_owner[16];
+/* Many: all cases of a program may run in one process (CK_FORK=no). */
+enum { TMPDIRS_MAX = 512 };
+
+static char tmpdirs[TMPDIRS_MAX][64];
+static pid_t tmpdir_owner[TMPDIRS_MAX];
 static int tmpdir_count;
 
 static void tmpdirs_remove(void) {
+    static char command[sizeof "rm -rf" + TMPDIRS_MAX * (sizeof tmpdirs[0] + 1)] = "rm -rf";
+    size_t len = strlen(command), bare = len;
     for (int i = 0; i < tmpdir_count; i++)
-        if (tmpdir_owner[i] == getpid()) {
-            char command[96];
-            snprintf(command, sizeof command, "rm -rf '%s'", tmpdirs[i]);
-            if (system(command) != 0)
-                fprintf(stderr, "could not remove %s\n", tmpdirs[i]);
-        }
+        if (tmpdir_owner[i] == getpid())
+            len += (size_t)sprintf(command + len, " %s", tmpdirs[i]);
+    if (len > bare && system(command) != 0)
+        fprintf(stderr, "could not remove all of: %s\n", command);
 }
 
 int test_run(Suite *suite) {
@@ -30,7 +33,7 @@ int test_run(Suite *suite) {
 }
 
 const char *test_tmpdir(void) {
-    ck_assert_int_lt(tmpdir_count, 16);
+    ck_assert_int_lt(tmpdir_count, TMPDIRS_MAX);
     if (tmpdir_count == 0)
         atexit(tmpdirs_remove);
     char *dir = tmpdirs[tmpdir_count];

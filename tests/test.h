@@ -15,15 +15,24 @@
  * of n. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TEST_REPEATS(n) (((n) + 3) / 4)
+#define TEST_SANITIZED 1
 #else
 #define TEST_REPEATS(n) (n)
+#define TEST_SANITIZED 0
+#endif
+
+/* Cases about what one thread does, most of which is to start processes, end here under
+ * ThreadSanitizer: it has nothing to find, and every start costs a quarter of a second. */
+#if defined(__SANITIZE_THREAD__)
+#define TEST_WITHOUT_THREADS() return
+#else
+#define TEST_WITHOUT_THREADS() (void)0
 #endif
 
 /* Runs the suites with Check and prints its closing lines; returns main's exit code. */
 int test_run(Suite *suite);
 
-/* A fresh directory, removed when the process that made it ends normally. Static storage per call
- * up to 16 calls. */
+/* A fresh directory, removed when the process that made it ends normally. Static storage. */
 const char *test_tmpdir(void);
 /* "<dir>/<name>" in a ring of 16 static buffers. */
 const char *test_path(const char *dir, const char *name);

@@ -16,11 +16,6 @@ struct embedding {
 int embedding_declare(const struct model_spec *spec, const struct store *store,
                       struct layout *layout, struct error *reterr) {
     struct error cause;
-    if (spec->input_dim == 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "snapshot %s has no features: set model.embedding, so that a row is "
-                         "learned for each node, or import it with features",
-                         store->snapshot_name);
     if (spec->embedding == 0)
         return 0;
     /* Rows of length 1, about, whatever their number of floats. */

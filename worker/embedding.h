@@ -8,8 +8,7 @@
 #include "worker/graph/batch.h"
 #include "worker/graph/store.h"
 
-/* Adds the table to a layout when the model has learned rows. ERR_CONFIG: it would be too large; or
- * the snapshot has no features, and there is nothing else to go into the model. */
+/* Adds the table to a layout when the model has learned rows. ERR_CONFIG: it would be too large. */
 int embedding_declare(const struct model_spec *spec, const struct store *store,
                       struct layout *layout, struct error *reterr);
 

@@ -13,20 +13,6 @@ struct link_task {
     size_t model_at; /* where the model's weights begin, behind the decoder's */
 };
 
-int link_task_check(const struct config *config, const struct store *store, struct error *reterr) {
-    if (store->parts > 1 && store->owned_edges_max == 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "the parts of %s do not say how many edges each has: they are of an older "
-                         "release, or there are none; remove them and cut it again with graphps "
-                         "partition",
-                         store->snapshot_name);
-    if (store->owned_edges_max == 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "snapshot %s has no edges: there is nothing to learn from",
-                         store->snapshot_name);
-    return 0;
-}
-
 size_t link_task_tensors(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct tensor_spec **ret) {
     struct link_head_spec head = link_head_spec_from(config, store->edge_types);

@@ -9,8 +9,6 @@
 #include "worker/report.h"
 
 struct link_task;
-/* Is there something to learn from? ERR_CONFIG. */
-int link_task_check(const struct config *config, const struct store *store, struct error *reterr);
 /* The job's tensors: the decoder's and the model's. *ret: mem_free it. */
 size_t link_task_tensors(const struct config *config, const struct store *store,
                          const struct model_spec *spec, struct tensor_spec **ret);

@@ -7,12 +7,6 @@
 #include "worker/model/confusion.h"
 #include "worker/model/spread.h"
 
-Graphps__Task report_task(const struct store *store) {
-    return store->targets        ? GRAPHPS__TASK__REGRESSION
-           : store->multi_labels ? GRAPHPS__TASK__MULTI_LABEL
-                                 : GRAPHPS__TASK__SINGLE_LABEL;
-}
-
 void report_init(struct report *report, const struct store *store, Graphps__Task task,
                  bool histograms) {
     bool classes = task <= GRAPHPS__TASK__MULTI_LABEL;

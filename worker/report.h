@@ -14,8 +14,6 @@ struct report {
     Graphps__Eval eval;        /* owns its tables; a report that has no validation hides them */
 };
 
-/* What there is to learn of the store's nodes. */
-Graphps__Task report_task(const struct store *store);
 /* histograms: ROC-AUC and average precision of classes are wanted (score_histogram_rows > 0). */
 void report_init(struct report *report, const struct store *store, Graphps__Task task,
                  bool histograms);

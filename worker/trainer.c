@@ -19,8 +19,8 @@
 #include "common/vec.h"
 #include "worker/clip.h"
 #include "worker/embedding.h"
-#include "worker/graph/mfg.h"
 #include "worker/graph/sampler.h"
+#include "worker/job_check.h"
 #include "worker/link_task.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
@@ -61,44 +61,16 @@ struct trainer {
     struct trainer_totals totals;
 };
 
-/* Is there something to learn from? */
-static int check_task(const struct config *config, const struct store *store,
-                      struct error *reterr) {
-    if (config->train_task == TASK_LINKS)
-        return link_task_check(config, store, reterr);
-    if (store->train_nodes_total == 0)
-        return error_set(
-            reterr, ERR_CONFIG,
-            "snapshot %s has no labelled training node: there is nothing to learn from",
-            store->snapshot_name);
-    if ((store->multi_labels || store->targets) && config->train_label_smoothing > 0)
-        return error_set(reterr, ERR_CONFIG,
-                         "train.label_smoothing is for one label a node, but those of %s %s; leave "
-                         "it out",
-                         store->snapshot_name,
-                         store->targets ? "have targets" : "may have several");
-    return 0;
-}
-
 int trainer_new(const struct config *config, uint32_t rank, const struct store *store,
                 struct trainer **ret, struct error *reterr) {
-    int r = check_task(config, store, reterr);
-    if (r < 0)
-        return r;
-    r = sampler_check(store, config, reterr);
+    int r = job_check(config, store, reterr);
     if (r < 0)
         return r;
     bool links = config->train_task == TASK_LINKS;
-    Graphps__Task task = links ? GRAPHPS__TASK__LINKS : report_task(store);
+    Graphps__Task task = job_task(config, store);
     enum score metric = score_choose(config->train_metric, task);
-    r = score_check_choice(metric, task, store->classes, store->snapshot_name, reterr);
-    if (r < 0)
-        return r;
     struct model_spec spec;
     model_spec_from(config, store->feature_dim, store->classes, &spec);
-    r = mfg_check(store, &spec, reterr);
-    if (r < 0)
-        return r;
     _cleanup_(mem_free_p) struct tensor_spec *tensors = NULL;
     size_t count =
         links ? link_task_tensors(config, store, &spec, &tensors) : model_tensors(&spec, &tensors);

@@ -225,6 +225,7 @@ static void refuse(const char *arguments, const char *text) {
 
 /* Promise: shards started with the printed job do not leave while nobody measures, unless told. */
 START_TEST(prints_a_lasting_job) {
+    TEST_WITHOUT_THREADS();
     char *output = bench("ps --print-job --optimizer sgd", 0);
     ck_assert_ptr_nonnull(strstr(output, "give_up_s: 604800"));
     ck_assert_ptr_nonnull(strstr(output, "kind: sgd"));
@@ -299,6 +300,7 @@ START_TEST(tells_what_clients_found) {
 END_TEST
 
 START_TEST(refuses_what_is_wrong) {
+    TEST_WITHOUT_THREADS();
     const char *dir = watch();
     refuse("", "graphps bench ps --help");
     refuse("psst", "unknown benchmark \"psst\"; there is: ps");

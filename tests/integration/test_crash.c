@@ -14,7 +14,7 @@
 #include "tests/test.h"
 
 enum { NODES = 800, CLASSES = 5, FEATURES = 32, SHARDS = 2, WORKERS = 3, EPOCHS = 200 };
-enum { BSP_EPOCHS = 1500, PACE_MS = 50, SEED = 20 };
+enum { BSP_EPOCHS = TEST_REPEATS(1500), PACE_MS = 50, SEED = 20 };
 /* Pushes to one shard that a worker may have under way: two steps (worker/trainer.c), each of one
  * frame, since the whole model fits one. */
 enum { IN_FLIGHT_MAX = 2 };

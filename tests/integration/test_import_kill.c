@@ -20,7 +20,6 @@ static char source[512], root[512];
 static uint64_t entries; /* of the whole snapshot */
 
 static void write_source(void) {
-    snprintf(root, sizeof root, "%s", test_path(test_tmpdir(), "root"));
     snprintf(source, sizeof source, "%s", test_path(test_tmpdir(), "edges.csv"));
     FILE *file = fopen(source, "w");
     ck_assert_ptr_nonnull(file);
@@ -44,6 +43,11 @@ static void start(struct child *child, bool overwrite) {
                                 NULL};
     child_init(child, "import", test_path(test_tmpdir(), "log"));
     child_start(child, argv);
+}
+
+static void new_root(void) {
+    snprintf(root, sizeof root, "%s", test_path(test_tmpdir(), "root"));
+    entries = 0;
 }
 
 /* How many entries snapshots/ has, and how many begin so. */
@@ -97,7 +101,6 @@ static uint64_t import_whole(bool overwrite) {
 /* Killed while it makes the first one. */
 START_TEST(test_kill) {
     struct child child;
-    write_source();
     uint64_t ms = import_whole(false);
     for (uint64_t k = 0; k < KILLS; k++) {
         ck_assert_int_eq(dir_remove(test_path(root, "snapshots/g@1.0.0-rc"), NULL), 0);
@@ -117,7 +120,6 @@ END_TEST
 /* Killed while it replaces one: at every moment one of the two is there. */
 START_TEST(test_kill_overwrite) {
     struct child child;
-    write_source();
     uint64_t ms = import_whole(false);
     for (uint64_t k = 0; k < KILLS; k++) {
         start(&child, true);
@@ -132,7 +134,6 @@ END_TEST
 /* Interrupted: exit code 75, and nothing is left. */
 START_TEST(test_interrupt) {
     struct child child;
-    write_source();
     for (int i = 0; i < 3; i++) {
         start(&child, false);
         while (count_entries("g@1.0.0-rc@new.tmp-") == 0)
@@ -151,7 +152,6 @@ END_TEST
 /* What a live import holds is not swept by another of the same name. */
 START_TEST(test_two_at_once) {
     struct child one, two;
-    write_source();
     start(&one, true);
     while (count_entries("g@1.0.0-rc@new.tmp-") == 0)
         sleep_ms(1);
@@ -171,6 +171,8 @@ int main(void) {
     Suite *suite = suite_create("import_kill");
     TCase *tcase = tcase_create("import_kill");
     tcase_set_timeout(tcase, 280);
+    tcase_add_unchecked_fixture(tcase, write_source, NULL);
+    tcase_add_checked_fixture(tcase, new_root, NULL);
     tcase_add_test(tcase, test_kill);
     tcase_add_test(tcase, test_kill_overwrite);
     tcase_add_test(tcase, test_interrupt);

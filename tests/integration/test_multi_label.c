@@ -154,9 +154,18 @@ START_TEST(imported_trained_predicted) {
                       "servers: {count: 1}\n"
                       "workers: {count: %d, lease_ms: 60000}\n",
                       dir, root, EPOCHS, rows[_i].train, rows[_i].consistency, rows[_i].workers);
+    const char *const smooth[] = {child_program("graphps"),    "train",
+                                  cluster_job_path(cluster),   "--set",
+                                  "train.label_smoothing=0.1", NULL};
     const char *const train[] = {child_program("graphps"), "train", cluster_job_path(cluster),
                                  NULL};
     char *output;
+    /* Refused before any process starts: those would say it in their logs alone. */
+    ck_assert_int_eq(child_run(smooth, CLUSTER_TIMEOUT_MS, &output), 78);
+    ck_assert_msg(strstr(output, "graphps train: train.label_smoothing is for one label a node") &&
+                      !strstr(output, "logs in "),
+                  "%s", output);
+    free(output);
     int code = child_run(train, 2 * CLUSTER_TIMEOUT_MS, &output);
     ck_assert_msg(code == 0, "graphps train ended with %d: %s", code, output);
     ck_assert_msg(strstr(output, "\ntest micro-F1 "), "no \"test micro-F1\" in: %s", output);

@@ -124,7 +124,8 @@ static void write_npz(const char *path, const char *text) {
         char *rest = strchr(line, ' '), name[64];
         ck_assert(rest && n < 8);
         *rest++ = 0;
-        snprintf(paths[n], sizeof paths[n], "%s.%s.npy", path, line);
+        int len = snprintf(paths[n], sizeof paths[n], "%s.%s.npy", path, line);
+        ck_assert_int_lt(len, (int)sizeof paths[n]);
         /* write_npy uses strtok, which is why this loop does not. */
         if (!strcmp(line, "format"))
             write_format(paths[n], rest);

@@ -15,6 +15,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/model/infer.h"
 #include "worker/model/model.h"
+#include "worker/job_check.h"
 #include "worker/report.h"
 
 /* What all partitions together make of one step. */
@@ -63,8 +64,9 @@ static void add_part(const struct model_spec *spec, const struct layout *layout,
         memcpy(sum->logits + (size_t)batch.nodes[i] * spec->classes, logits + i * spec->classes,
                spec->classes * sizeof *logits);
     sum->outputs += batch.n_output;
+    static const struct config nodes = {.train_task = TASK_NODES};
     struct report report;
-    report_init(&report, store, report_task(store), true);
+    report_init(&report, store, job_task(&nodes, store), true);
     report_begin(&report, 1);
     report_validation(&report, logits, &result);
     score_sum_add(&sum->scores, &report.eval, true, true);

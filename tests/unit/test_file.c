@@ -249,7 +249,7 @@ END_TEST
 START_TEST(test_dir_list) {
     const char *dir = test_tmpdir();
     for (int i = 39; i >= 0; i--) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "f%02d", i);
         test_write_file(test_path(dir, name), "", 0);
     }

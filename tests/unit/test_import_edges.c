@@ -95,11 +95,11 @@ static const struct imports_case forms[] = {
     {.about = "a quoted field that is open in the first row",
      .files = EDGES("\"a,b\n1,2\n"),
      .code = ERR_FORMAT,
-     .message = "edges.csv:1: a quoted field is not closed"},
+     .message = "edges.csv:1:2: a quoted field is not closed"},
     {.about = "a zero byte (UTF-16) in the first row", /* written as a text it ends there */
      .files = EDGES("\xff\xfe"),
      .code = ERR_FORMAT,
-     .message = "edges.csv:1: an edge needs two fields"},
+     .message = "edges.csv:1:3: an edge needs two fields"},
     {.about = "carriage returns alone",
      .files = EDGES("source,target\r1,2\r2,3\r"),
      .code = ERR_FORMAT,
@@ -396,7 +396,7 @@ static const struct imports_case bad_rows[] = {
      .files = EDGES("\"a\"x,b\nc,d\n"),
      .options = {.skip_bad = 9},
      .code = ERR_FORMAT,
-     .message = "edges.csv:1: \"x\" after the closing quote"},
+     .message = "edges.csv:1:4: \"x\" after the closing quote"},
     {.about = "a count of edges counts those that are left out",
      .files = {{"raw/num-node-list.csv", "3\n"},
                {"raw/num-edge-list.csv", "4\n"},
@@ -452,6 +452,30 @@ START_TEST(test_pipes) {
 }
 END_TEST
 
+/* The byte itself is told, in a field with quotes too. */
+START_TEST(test_zero_byte) {
+    static const struct {
+        const char *text;
+        const char *message;
+    } cases[] = {{"source,target\na,b\nbc,d@f\n", "edges.csv:3:5: a zero byte"},
+                 {"source,target\na,\"b\"\"c@\"\n", "edges.csv:2:8: a zero byte"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *dir = test_tmpdir();
+        static struct import_summary summary;
+        struct error err = {0};
+        char text[64];
+        size_t len = strlen(cases[i].text);
+        memcpy(text, cases[i].text, len);
+        *(char *)memchr(text, '@', len) = 0;
+        test_write_file(test_path(dir, "edges.csv"), text, len);
+        struct import_options options = {
+            .source = dir, .root = test_tmpdir(), .name = "g", .version = "1.0.0"};
+        ck_assert_int_eq(import_run(&options, NULL, NULL, &summary, &err), ERR_FORMAT);
+        ck_assert_msg(strstr(err.text, cases[i].message), "%s", err.text);
+    }
+}
+END_TEST
+
 /* What was left out is told: each row with its place, the first five. */
 START_TEST(test_told) {
     const struct imports_file files[] = {
@@ -464,9 +488,9 @@ START_TEST(test_told) {
     struct snapshot *s = imports_good(&options, &summary);
     ck_assert_uint_eq(summary.rejects.count, 6);
     ck_assert_uint_eq(summary.edges, 2);
-    const char *const told[] = {"edges.csv:3: 1 fields", "edges.csv:4: 1 fields",
-                                "edges.csv:5:1: the source is empty", "edges.csv:6: 1 fields",
-                                "edges.csv:7: 1 fields"};
+    const char *const told[] = {"edges.csv:3:2: 1 fields", "edges.csv:4:2: 1 fields",
+                                "edges.csv:5:1: the source is empty", "edges.csv:6:2: 1 fields",
+                                "edges.csv:7:2: 1 fields"};
     for (size_t i = 0; i < ARRAY_LEN(told); i++)
         ck_assert_msg(strstr(summary.rejects.told[i], told[i]), "%s", summary.rejects.told[i]);
     snapshot_close(s);
@@ -484,6 +508,7 @@ int main(void) {
     tcase_add_loop_test(tcase, test_kinds, 0, ARRAY_LEN(kinds));
     tcase_add_loop_test(tcase, test_bad_rows, 0, ARRAY_LEN(bad_rows));
     tcase_add_test(tcase, test_pipes);
+    tcase_add_test(tcase, test_zero_byte);
     tcase_add_test(tcase, test_told);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

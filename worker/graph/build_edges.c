@@ -119,16 +119,17 @@ int build_finish(struct build *build, struct error *reterr) {
     }
     renumber_aside(&build->valid_edges, nodes, types, build->type_ids != NULL);
     renumber_aside(&build->test_edges, nodes, types, build->type_ids != NULL);
-    const struct edges_rule rule = {.nodes = build->nodes,
-                                    .node_numbers = nodes,
-                                    .type_numbers = types,
-                                    .undirected = build->undirected,
-                                    .self_loops = build->options->self_loops,
-                                    .dedup = build->options->dedup};
+    struct edges_rule rule = {.nodes = build->nodes,
+                              .undirected = build->undirected,
+                              .self_loops = build->options->self_loops,
+                              .dedup = build->options->dedup};
     malloc_trim(0); /* what parsing took and has given back is in pieces of the heap */
     int r = build_progress(build, "edges to rows", 0, 0, reterr);
-    if (r == 0)
-        r = edges_build(build->edges, &rule, &build->csr, reterr);
+    if (r < 0)
+        return r;
+    rule.node_numbers = TAKE_PTR(nodes);
+    rule.type_numbers = TAKE_PTR(types);
+    r = edges_build(build->edges, &rule, &build->csr, reterr);
     if (r == 0 && rule.dedup == DEDUP_SUM)
         r = check_sums(build, reterr);
     if (r == 0)

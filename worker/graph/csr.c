@@ -65,7 +65,26 @@ void csr_transpose(const int64_t *indptr, const int32_t *indices, uint64_t nodes
     t_indptr[0] = 0;
 }
 
+static bool has_entry(const int32_t *row, int64_t n, int32_t wanted) {
+    int64_t low = 0, high = n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (row[middle] < wanted)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n && row[low] == wanted;
+}
+
 bool csr_symmetric(const int64_t *indptr, const int32_t *indices, uint64_t nodes) {
+    /* Most that are not are so at once, and need no memory. */
+    for (uint64_t i = 0; i < nodes && i < 256; i++)
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
+            int32_t j = indices[e];
+            if (!has_entry(indices + indptr[j], indptr[j + 1] - indptr[j], (int32_t)i))
+                return false;
+        }
     /* Row i is walked in ascending order of i, so the entries i that others hold of it are met in
      * ascending order too: one cursor per row finds each inverse without a search. */
     _cleanup_(mem_free_p) int64_t *cursor = mem_array(nodes, sizeof *cursor);

@@ -395,7 +395,7 @@ static void sort_rows(const struct edges *edges, const struct edges_rule *rule,
     csr->repeats = (uint64_t)(begin - out);
 }
 
-int edges_build(struct edges *edges, const struct edges_rule *rule, struct edges_csr *ret,
+int edges_build(struct edges *edges, struct edges_rule *rule, struct edges_csr *ret,
                 struct error *reterr) {
     assert(rule->nodes <= CSR_NODES_MAX);
     *ret = (struct edges_csr){0};
@@ -404,6 +404,8 @@ int edges_build(struct edges *edges, const struct edges_rule *rule, struct edges
         r = block_write(edges, edges->count / BLOCK_EDGES, edges->block, reterr);
     if (r == 0)
         r = count_rows(edges, rule, ret, reterr);
+    mem_free(TAKE_PTR(rule->node_numbers));
+    mem_free(TAKE_PTR(rule->type_numbers));
     if (r == 0)
         r = place_rows(edges, rule, ret, reterr);
     if (r < 0) {

@@ -31,9 +31,9 @@ uint64_t edges_count(const struct edges *edges);
 
 struct edges_rule {
     uint64_t nodes;
-    const int32_t *node_numbers, *type_numbers; /* new numbers of the old ones; NULL: the same */
-    bool undirected;                            /* add the inverse of every edge */
-    bool self_loops;                            /* keep them */
+    int32_t *node_numbers, *type_numbers; /* new numbers of the old ones; NULL: the same */
+    bool undirected;                      /* add the inverse of every edge */
+    bool self_loops;                      /* keep them */
     enum dedup dedup;
 };
 
@@ -46,7 +46,8 @@ struct edges_csr {
     uint64_t self_loops, repeats; /* edges of the file that are self-loops; entries dropped */
     bool symmetric;               /* every entry has its inverse */
 };
-/* Uses edges up: they can only be freed. The arrays are the caller's, to be mem_freed. */
-int edges_build(struct edges *edges, const struct edges_rule *rule, struct edges_csr *ret,
+/* Uses edges up: they can only be freed. Frees the rule's numbers, as soon as they are not needed.
+ * The arrays are the caller's, to be mem_freed. */
+int edges_build(struct edges *edges, struct edges_rule *rule, struct edges_csr *ret,
                 struct error *reterr);
 void edges_csr_done(struct edges_csr *csr);

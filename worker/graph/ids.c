@@ -10,15 +10,13 @@
 #include "common/mem.h"
 #include "common/rng.h"
 
-#define AHEAD 16 /* keys whose slots are on their way from memory */
+#define AHEAD 16 /* keys whose slots are on their way from memory; what slots tell of, half */
 
-struct integer_slot {
-    int64_t key;
-    int64_t number_plus_one; /* 0: free */
-};
-struct text_slot {
+/* Keys are not kept twice: a slot tells which one to compare, and with a hash that it is worth it.
+ */
+struct slot {
     uint32_t hash;
-    uint32_t number_plus_one;
+    uint32_t number_plus_one; /* 0: free */
 };
 
 struct ids {
@@ -27,9 +25,9 @@ struct ids {
     /* [cap] of a text its length + 1, 0: an integer; NULL while all are integers */
     uint32_t *lengths;
     bool dense; /* all integers, value i is i: no table yet */
-    struct integer_slot *integers;
+    struct slot *integers;
     uint64_t integers_cap, integers_used;
-    struct text_slot *texts;
+    struct slot *texts;
     uint64_t texts_cap, texts_used;
     char *bytes;
     uint64_t bytes_len, bytes_cap;
@@ -85,23 +83,29 @@ uint64_t ids_count(const struct ids *ids) {
     return ids->count;
 }
 
-static uint64_t integer_home(const struct ids *ids, int64_t key) {
-    return rng_mix((uint64_t)key) & (ids->integers_cap - 1);
+static uint64_t integer_hash(int64_t key) {
+    return rng_mix((uint64_t)key);
+}
+
+static uint32_t slot_hash(uint64_t hash) {
+    return (uint32_t)(hash >> 32);
 }
 
 /* The slot that holds the key, or the free one where it belongs. */
-static struct integer_slot *integer_slot(const struct ids *ids, int64_t key) {
-    for (uint64_t at = integer_home(ids, key);; at = (at + 1) & (ids->integers_cap - 1)) {
-        struct integer_slot *slot = &ids->integers[at];
-        if (!slot->number_plus_one || slot->key == key)
+static struct slot *integer_slot(const struct ids *ids, int64_t key) {
+    uint64_t hash = integer_hash(key);
+    for (uint64_t at = hash & (ids->integers_cap - 1);; at = (at + 1) & (ids->integers_cap - 1)) {
+        struct slot *slot = &ids->integers[at];
+        if (!slot->number_plus_one ||
+            (slot->hash == slot_hash(hash) && ids->values[slot->number_plus_one - 1] == key))
             return slot;
     }
 }
 
-static struct text_slot *text_slot(const struct ids *ids, const struct id_key *key) {
-    uint32_t hash = (uint32_t)(key->hash >> 32);
+static struct slot *text_slot(const struct ids *ids, const struct id_key *key) {
+    uint32_t hash = slot_hash(key->hash);
     for (uint64_t at = key->hash & (ids->texts_cap - 1);; at = (at + 1) & (ids->texts_cap - 1)) {
-        struct text_slot *slot = &ids->texts[at];
+        struct slot *slot = &ids->texts[at];
         if (!slot->number_plus_one)
             return slot;
         uint32_t number = slot->number_plus_one - 1;
@@ -119,7 +123,7 @@ static void integers_grow(struct ids *ids, uint64_t cap) {
     for (uint64_t i = 0; i < ids->count; i++)
         if (!ids->lengths || !ids->lengths[i])
             *integer_slot(ids, ids->values[i]) =
-                (struct integer_slot){ids->values[i], (int64_t)i + 1};
+                (struct slot){slot_hash(integer_hash(ids->values[i])), (uint32_t)i + 1};
 }
 
 static void texts_grow(struct ids *ids, uint64_t cap) {
@@ -131,7 +135,7 @@ static void texts_grow(struct ids *ids, uint64_t cap) {
             continue;
         struct id_key key = {.text = ids->bytes + ids->values[i], .len = ids->lengths[i] - 1};
         key.hash = XXH3_64bits(key.text, key.len);
-        *text_slot(ids, &key) = (struct text_slot){(uint32_t)(key.hash >> 32), (uint32_t)i + 1};
+        *text_slot(ids, &key) = (struct slot){slot_hash(key.hash), (uint32_t)i + 1};
     }
 }
 
@@ -145,11 +149,27 @@ static void dense_end(struct ids *ids) {
     ids->integers_used = ids->count;
 }
 
-static void prefetch(const struct ids *ids, const struct id_key *key) {
+static void prefetch_slot(const struct ids *ids, const struct id_key *key) {
     if (!key->text && !ids->dense)
-        __builtin_prefetch(&ids->integers[integer_home(ids, key->integer)]);
+        __builtin_prefetch(&ids->integers[integer_hash(key->integer) & (ids->integers_cap - 1)]);
     else if (key->text && ids->texts)
         __builtin_prefetch(&ids->texts[key->hash & (ids->texts_cap - 1)]);
+}
+
+static void prefetch_value(const struct ids *ids, const struct id_key *key) {
+    if (key->text || ids->dense)
+        return;
+    uint32_t number =
+        ids->integers[integer_hash(key->integer) & (ids->integers_cap - 1)].number_plus_one;
+    if (number)
+        __builtin_prefetch(&ids->values[number - 1]);
+}
+
+static void prefetch(const struct ids *ids, const struct id_key *keys, size_t i, size_t n) {
+    if (i + AHEAD < n)
+        prefetch_slot(ids, &keys[i + AHEAD]);
+    if (i + AHEAD / 2 < n)
+        prefetch_value(ids, &keys[i + AHEAD / 2]);
 }
 
 static int32_t find_one(const struct ids *ids, const struct id_key *key) {
@@ -163,8 +183,7 @@ static int32_t find_one(const struct ids *ids, const struct id_key *key) {
 
 void ids_find(const struct ids *ids, const struct id_key *keys, size_t n, int32_t *numbers) {
     for (size_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            prefetch(ids, &keys[i + AHEAD]);
+        prefetch(ids, keys, i, n);
         numbers[i] = find_one(ids, &keys[i]);
     }
 }
@@ -188,7 +207,8 @@ static void add_integer(struct ids *ids, int64_t key) {
     if (!ids->dense) {
         if (ids->integers_used * 3 >= ids->integers_cap * 2)
             integers_grow(ids, 2 * ids->integers_cap);
-        *integer_slot(ids, key) = (struct integer_slot){key, (int64_t)ids->count + 1};
+        *integer_slot(ids, key) =
+            (struct slot){slot_hash(integer_hash(key)), (uint32_t)ids->count + 1};
         ids->integers_used++;
     }
     ids->values[ids->count++] = key;
@@ -207,8 +227,7 @@ static void add_text(struct ids *ids, const struct id_key *key) {
         ids->bytes = mem_resize(ids->bytes, ids->bytes_cap, cap);
         ids->bytes_cap = cap;
     }
-    *text_slot(ids, key) =
-        (struct text_slot){(uint32_t)(key->hash >> 32), (uint32_t)ids->count + 1};
+    *text_slot(ids, key) = (struct slot){slot_hash(key->hash), (uint32_t)ids->count + 1};
     memcpy(ids->bytes + ids->bytes_len, key->text, key->len);
     ids->values[ids->count] = (int64_t)ids->bytes_len;
     ids->lengths[ids->count++] = key->len + 1;
@@ -218,8 +237,7 @@ static void add_text(struct ids *ids, const struct id_key *key) {
 
 bool ids_add(struct ids *ids, const struct id_key *keys, size_t n, uint64_t max, int32_t *numbers) {
     for (size_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            prefetch(ids, &keys[i + AHEAD]);
+        prefetch(ids, keys, i, n);
         numbers[i] = find_one(ids, &keys[i]);
         if (numbers[i] >= 0)
             continue;
@@ -254,9 +272,34 @@ bool ids_integers(const struct ids *ids) {
     return !ids->lengths;
 }
 
-static int compare_slots(const void *a, const void *b) {
-    const struct integer_slot *x = a, *y = b;
-    return (x->key > y->key) - (x->key < y->key);
+/* The order of values [n]: by one byte after the other, from the lowest; those that all have alike
+ * are passed over. */
+static uint32_t *sorted_order(const int64_t *values, uint64_t n) {
+    enum { BYTES = sizeof *values, SIGN = BYTES - 1 };
+    uint64_t starts[BYTES][256] = {0};
+    for (uint64_t i = 0; i < n; i++)
+        for (int byte = 0; byte < BYTES; byte++)
+            starts[byte][(uint64_t)values[i] >> 8 * byte & 255]++;
+    uint32_t *order = mem_raw(n * sizeof *order), *next = mem_raw(n * sizeof *next);
+    for (uint64_t i = 0; i < n; i++)
+        order[i] = (uint32_t)i;
+    for (int byte = 0; byte < BYTES; byte++) {
+        if (n == 0 || starts[byte][(uint64_t)values[0] >> 8 * byte & 255] == n)
+            continue;
+        uint64_t sum = 0;
+        for (unsigned v = 0; v < 256; v++) {
+            uint64_t *start = &starts[byte][byte == SIGN ? v ^ 0x80 : v], count = *start;
+            *start = sum;
+            sum += count;
+        }
+        for (uint64_t i = 0; i < n; i++)
+            next[starts[byte][(uint64_t)values[order[i]] >> 8 * byte & 255]++] = order[i];
+        uint32_t *swap = order;
+        order = next;
+        next = swap;
+    }
+    mem_free(next);
+    return order;
 }
 
 void ids_sort(struct ids *ids, int32_t *ret_new) {
@@ -266,17 +309,17 @@ void ids_sort(struct ids *ids, int32_t *ret_new) {
             ret_new[i] = (int32_t)i;
         return;
     }
-    /* The table holds every pair already: packed to its front and sorted it is the order. */
-    uint64_t used = 0;
-    for (uint64_t i = 0; i < ids->integers_cap; i++)
-        if (ids->integers[i].number_plus_one)
-            ids->integers[used++] = ids->integers[i];
-    qsort(ids->integers, used, sizeof *ids->integers, compare_slots);
-    for (uint64_t i = 0; i < used; i++) {
-        ids->values[i] = ids->integers[i].key;
-        ret_new[ids->integers[i].number_plus_one - 1] = (int32_t)i;
-    }
     mem_free(TAKE_PTR(ids->integers));
+    uint32_t *order = sorted_order(ids->values, ids->count);
+    int64_t *sorted = mem_raw(ids->count * sizeof *sorted);
+    for (uint64_t i = 0; i < ids->count; i++) {
+        sorted[i] = ids->values[order[i]];
+        ret_new[order[i]] = (int32_t)i;
+    }
+    mem_free(order);
+    mem_free(ids->values);
+    ids->values = sorted;
+    ids->cap = ids->count;
 }
 
 const int64_t *ids_values(const struct ids *ids) {

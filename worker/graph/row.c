@@ -41,8 +41,13 @@ static void reject(struct row *row, uint32_t column, int code, const char *text)
     walk->stopped = ++part->faults > walk->allowed;
 }
 
+/* From 1. */
+static uint32_t column_at(const struct row *row, const char *at) {
+    return (uint32_t)(at - row->walk_p->begin) + 1;
+}
+
 uint32_t row_column(const struct row *row, size_t field) {
-    return (uint32_t)(row->fields[field].text - row->walk_p->begin) + 1;
+    return column_at(row, row->fields[field].text);
 }
 
 void row_reject(struct row *row, size_t field, int code, const char *format, ...) {
@@ -51,7 +56,22 @@ void row_reject(struct row *row, size_t field, int code, const char *format, ...
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    reject(row, field == SIZE_MAX ? 0 : row_column(row, field), code, text);
+    reject(row, row_column(row, field), code, text);
+}
+
+void row_reject_count(struct row *row, size_t wanted, const char *format, ...) {
+    char text[480];
+    int len = snprintf(text, sizeof text, "%zu fields where ", row->count);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text + len, sizeof text - (size_t)len, format, args);
+    va_end(args);
+    const struct rows_field *last = &row->fields[row->count - 1];
+    bool quoted = last->text > row->walk_p->begin && last->text[-1] == '"';
+    reject(row,
+           row->count > wanted ? row_column(row, wanted)
+                               : column_at(row, last->text + last->len + quoted),
+           ERR_FORMAT, text);
 }
 
 static void field_add(struct row *row, char *text, size_t len) {
@@ -68,10 +88,15 @@ static void field_add(struct row *row, char *text, size_t len) {
 
 /* What else was found wrong with the row at hand. */
 struct flaw {
-    bool zero, open;
-    char stray; /* after a closing quote */
+    const char *zero, *open; /* the first zero byte, a field whose quotes are not closed; or NULL */
+    const char *stray;       /* after a closing quote */
     size_t stray_field;
 };
+
+static void note_zero(struct flaw *flaw, const char *at) {
+    if (!*at && !flaw->zero)
+        flaw->zero = at;
+}
 
 /* After the opening quote. Takes the quotes out, leaves at on what follows the field. */
 static char *quoted_field(struct row *row, char *at, struct flaw *flaw) {
@@ -79,7 +104,7 @@ static char *quoted_field(struct row *row, char *at, struct flaw *flaw) {
     char *start = at, *to = at;
     for (;; at++) {
         if (at == walk->end) {
-            flaw->open = true;
+            flaw->open = start;
             break;
         }
         if (*at == '"') {
@@ -88,7 +113,7 @@ static char *quoted_field(struct row *row, char *at, struct flaw *flaw) {
             at++;
         }
         walk->next_line += *at == '\n';
-        flaw->zero |= *at == 0;
+        note_zero(flaw, at);
         *to++ = *at;
     }
     if (at < walk->end)
@@ -97,9 +122,9 @@ static char *quoted_field(struct row *row, char *at, struct flaw *flaw) {
            walk->classes[(uint8_t)*at] != CLASS_DELIMITER;
          at++)
         if (walk->classes[(uint8_t)*at] != CLASS_BLANK && !flaw->stray) {
-            flaw->stray = *at ? *at : '?';
+            flaw->stray = at;
             flaw->stray_field = row->count;
-            flaw->zero |= *at == 0;
+            note_zero(flaw, at);
         }
     size_t len = (size_t)(to - start);
     field_add(row, start, len);
@@ -112,7 +137,8 @@ static char *plain_field(struct row *row, char *at, struct flaw *flaw) {
     char *start = at;
     uint8_t class;
     for (; (class = classes[(uint8_t)*at]) < CLASS_DELIMITER; at++)
-        flaw->zero |= class == CLASS_ZERO;
+        if (class == CLASS_ZERO)
+            note_zero(flaw, at);
     char *stop = at;
     while (stop > start && classes[(uint8_t)stop[-1]] == CLASS_BLANK)
         stop--;
@@ -158,16 +184,16 @@ bool row_next(struct row *row) {
         if (!row_read(row, &flaw) && !flaw.zero)
             continue;
         if (flaw.zero) {
-            reject(row, 0, ERR_FORMAT, "a zero byte; this is no text");
+            reject(row, column_at(row, flaw.zero), ERR_FORMAT, "a zero byte; this is no text");
         } else if (flaw.open) {
-            reject(row, 0, ERR_FORMAT, "a quoted field is not closed");
+            reject(row, column_at(row, flaw.open), ERR_FORMAT, "a quoted field is not closed");
         } else if (flaw.stray) {
-            snprintf(text, sizeof text, "\"%c\" after the closing quote of field %zu", flaw.stray,
+            snprintf(text, sizeof text, "\"%c\" after the closing quote of field %zu", *flaw.stray,
                      flaw.stray_field + 1);
-            reject(row, 0, ERR_FORMAT, text);
+            reject(row, column_at(row, flaw.stray), ERR_FORMAT, text);
         } else if (row->count > walk->cap) {
             snprintf(text, sizeof text, "the row has more than %u fields", FIELDS_MAX);
-            reject(row, 0, ERR_RANGE, text);
+            reject(row, row_column(row, FIELDS_MAX - 1), ERR_RANGE, text);
         } else {
             /* Only now, for the delimiters were needed until here. */
             for (size_t i = 0; i < row->count; i++)

@@ -69,10 +69,13 @@ int rows_run(struct rows *rows, bool header, const struct rows_ops *ops, void *c
              struct error *reterr);
 /* Inside parse: the next row. False at the end of the part, or when nothing more is of use. */
 bool row_next(struct row *row);
-/* Inside parse: this row is wrong at a field (from 0; SIZE_MAX: as a whole), go on with the next.
- */
+/* Inside parse: this row is wrong at a field (from 0), go on with the next. */
 void row_reject(struct row *row, size_t field, int code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The same where it has not as many fields as wanted: at the first one too many, or where one is
+ * missing. Says how many there are, and then what the format says. */
+void row_reject_count(struct row *row, size_t wanted, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* The column, from 1, where a field begins. */
 uint32_t row_column(const struct row *row, size_t field);
 /* Inside use: a row that was parsed is wrong. 0 when that is allowed; else code. column 0: the row

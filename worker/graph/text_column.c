@@ -50,7 +50,7 @@ static void parse(void *ctx, struct row *row, void *item) {
         }
         const struct rows_field *field = &row->fields[0];
         if (row->count != 1)
-            row_reject(row, SIZE_MAX, ERR_FORMAT, "%zu fields where there should be 1", row->count);
+            row_reject_count(row, 1, "there should be 1");
         else if (reading->typed && (field->len == 0 || field->len > IDS_TEXT_MAX))
             row_reject(row, 0, ERR_FORMAT, "the type is empty or too long");
         else if (reading->typed)

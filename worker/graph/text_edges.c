@@ -124,8 +124,8 @@ static bool parse_row(const struct reading *reading, struct row *row, struct par
     const struct edge_columns *columns = &reading->edges->columns;
     size_t n = parsed->n;
     if (row->count != columns->count) {
-        row_reject(row, SIZE_MAX, ERR_FORMAT, "%zu fields where %s has %zu", row->count,
-                   columns->header ? "the header" : "the first row", columns->count);
+        row_reject_count(row, columns->count, "%s has %zu",
+                         columns->header ? "the header" : "the first row", columns->count);
         return false;
     }
     if (!parse_end(reading, row, parsed, 0, &parsed->ends[2 * n]) ||
@@ -388,7 +388,7 @@ static int find_columns(struct build *build, const struct rows *rows, struct edg
                           "--source and --target",
                           ret->from + 1);
     if (first->count < 2)
-        return rows_fault(rows, first->line, 0, ERR_FORMAT, reterr,
+        return rows_fault(rows, first->line, (uint32_t)first->fields[0].len + 1, ERR_FORMAT, reterr,
                           "an edge needs two fields, its source and its target; this row has %zu "
                           "(--delimiter says what is between fields)",
                           first->count);

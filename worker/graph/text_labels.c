@@ -38,9 +38,9 @@ struct reading {
     int (*use_row)(struct reading *reading, const struct parsed *parsed, const struct item *item,
                    int32_t node, struct error *reterr);
     /* labels */
-    struct ids *texts; /* as they came */
-    uint64_t *lines;   /* [count of texts] where each was seen first */
-    size_t lines_cap;
+    struct ids *texts;    /* as they came */
+    struct place *places; /* [count of texts] where each was seen first */
+    size_t places_cap;
     bool words;    /* one of them is no integer */
     float *values; /* targets: room for a row's */
     /* splits */
@@ -90,8 +90,7 @@ static void parse(void *ctx, struct row *row, void *parsed_p) {
     while (row_next(row)) {
         parsed_reserve(parsed, row->count);
         if (reading->columns && row->count != reading->columns) {
-            row_reject(row, SIZE_MAX, ERR_FORMAT, "%zu fields where there should be %zu",
-                       row->count, reading->columns);
+            row_reject_count(row, reading->columns, "there should be %zu", reading->columns);
             continue;
         }
         if (reading->ids && (row->fields[0].len == 0 || row->fields[0].len > IDS_TEXT_MAX)) {
@@ -215,26 +214,26 @@ static bool label_missing(const char *text) {
 }
 
 /* The label's number in the order of arrival. */
-static int label_add(struct reading *reading, const struct rows_field *field, uint64_t line,
-                     int64_t *ret, struct error *reterr) {
+static int label_add(struct reading *reading, const struct rows_field *field,
+                     const struct place *place, int64_t *ret, struct error *reterr) {
     struct id_key key = id_key(field->text, field->len);
     uint64_t before = ids_count(reading->texts);
     int32_t number;
     int64_t integer;
     if (!ids_add(reading->texts, &key, 1, LABEL_MAX, &number))
-        return rows_fault(reading->rows, line, 0, ERR_RANGE, reterr,
+        return rows_fault(reading->rows, place->number, place->column, ERR_RANGE, reterr,
                           "more than %d different labels", LABEL_MAX);
     *ret = number;
     if (ids_count(reading->texts) == before)
         return 0;
     reading->words |= !text_int(field->text, &integer);
-    if (before == reading->lines_cap) {
-        size_t cap = reading->lines_cap ? 2 * reading->lines_cap : 256;
-        reading->lines = mem_resize(reading->lines, reading->lines_cap * sizeof *reading->lines,
-                                    cap * sizeof *reading->lines);
-        reading->lines_cap = cap;
+    if (before == reading->places_cap) {
+        size_t old = reading->places_cap, cap = old ? 2 * old : 256;
+        reading->places = mem_resize(reading->places, old * sizeof *reading->places,
+                                     cap * sizeof *reading->places);
+        reading->places_cap = cap;
     }
-    reading->lines[before] = line;
+    reading->places[before] = *place;
     return 0;
 }
 
@@ -254,7 +253,7 @@ static int use_label(struct reading *reading, const struct parsed *parsed, const
                 return r;
             continue;
         }
-        int r = missing ? 0 : label_add(reading, field, item->line, &label, reterr);
+        int r = missing ? 0 : label_add(reading, field, &place, &label, reterr);
         if (r == 0 && build->options->multi_label) {
             if (!missing)
                 r = build_label_one_more(build, &place, (uint64_t)node, label, reterr);
@@ -305,11 +304,12 @@ static int classes_from_integers(struct build *build, const struct reading *read
         int64_t label = 0;
         text_int(ids_text(reading->texts, i, text, sizeof text), &label);
         if (label < 0 || label >= LABEL_MAX)
-            return error_set(reterr, ERR_RANGE,
-                             "%s:%llu: label %lld is out of range; labels are 0 to %d, or words, "
-                             "and -1, nan or nothing where there is none",
-                             path, (unsigned long long)reading->lines[i], (long long)label,
-                             LABEL_MAX - 1);
+            return error_set(
+                reterr, ERR_RANGE,
+                "%s:%llu:%u: label %lld is out of range; labels are 0 to %d, or words, "
+                "and -1, nan or nothing where there is none",
+                path, (unsigned long long)reading->places[i].number, reading->places[i].column,
+                (long long)label, LABEL_MAX - 1);
         final[i] = (int32_t)label;
         if (label >= build->classes)
             build->classes = (uint32_t)label + 1;
@@ -342,7 +342,7 @@ static int labels_with_ids(struct build *build, const char *path, struct error *
     for (uint64_t i = 0; r == 0 && build->classes == 0 && i < build->nodes; i++)
         build->labels[i] = -1; /* no row has named a class */
     ids_free(reading.texts);
-    mem_free(reading.lines);
+    mem_free(reading.places);
     return r;
 }
 

@@ -92,8 +92,7 @@ static bool parse_values(const struct reading *reading, struct row *row, float *
 static bool parse_row(const struct reading *reading, struct row *row, struct parsed *parsed) {
     size_t n = parsed->n;
     if (row->count != reading->columns) {
-        row_reject(row, SIZE_MAX, ERR_FORMAT, "%zu fields where there should be %zu", row->count,
-                   reading->columns);
+        row_reject_count(row, reading->columns, "there should be %zu", reading->columns);
         return false;
     }
     parsed->lines[n] = row->line;

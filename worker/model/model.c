@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/config.h"
 #include "common/mem.h"
 #include "common/rng.h"
 #include "worker/model/finish.h"
@@ -92,7 +91,7 @@ struct model {
     struct arena *arena;
 
     const float *outputs[STACK_MAX]; /* of each layer, in its slot */
-    float *input_gradient; /* of the last backward pass; lies in a slot */
+    float *input_gradient;           /* of the last backward pass; lies in a slot */
 
     struct features *features;
     struct matrix inputs[STACK_MAX]; /* what each layer multiplied in the last forward pass */

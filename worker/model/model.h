@@ -3,9 +3,11 @@
  * and backward once the largest batch has been seen. */
 #pragma once
 
+#include "common/config.h"
 #include "common/model_spec.h"
 #include "proto/layout.h"
 #include "worker/graph/batch.h"
+#include "worker/graph/store.h"
 
 struct model;
 
