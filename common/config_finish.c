@@ -250,11 +250,11 @@ static const struct {
      "gcn, sage, sage_gcn, gin, sgc and appnp have a place for edge weights"},
 };
 
-/* Where an option of the model was given; line 0: it was not, or as its default, as a file of all
- * defaults has it. */
+/* Where an option was given; line 0: it was not, or as its default, as a file of all defaults has
+ * it. */
 static int given_line(const struct config *config, const struct config *defaults,
-                      const char *name) {
-    const struct config_option *option = config_option_find("model", name);
+                      const char *section, const char *name) {
+    const struct config_option *option = config_option_find(section, name);
     return config_option_equal(option, config, defaults)
                ? 0
                : config->places[option - config_options].line;
@@ -268,7 +268,7 @@ static void check_kind(struct finisher *finisher) {
     const char *kind = config_choice(config, "model.kind");
     bool kind_set = place_of(config, "model", "kind").line == CONFIG_PLACE_SET;
     for (size_t i = 0; i < ARRAY_LEN(of_kinds); i++) {
-        int line = given_line(config, defaults, of_kinds[i].name);
+        int line = given_line(config, defaults, "model", of_kinds[i].name);
         if (line == 0 || of_kinds[i].kinds >> config->model_kind & 1)
             continue;
         if (line > 0 && kind_set)
@@ -279,10 +279,12 @@ static void check_kind(struct finisher *finisher) {
             fault_of(finisher, "model", of_kinds[i].name,
                      "only %s, and model.kind is %s; leave this out", of_kinds[i].whose, kind);
     }
-    if (config->model_jump != JUMP_NONE && given_line(config, defaults, "output_heads") != 0)
+    if (config->model_jump != JUMP_NONE &&
+        given_line(config, defaults, "model", "output_heads") != 0)
         fault_of(finisher, "model", "output_heads",
                  "with model.jump the last layer is linear and has no heads; leave this out");
-    if (config->model_norm != NORM_BATCH && given_line(config, defaults, "norm_momentum") != 0)
+    if (config->model_norm != NORM_BATCH &&
+        given_line(config, defaults, "model", "norm_momentum") != 0)
         fault_of(finisher, "model", "norm_momentum",
                  "model.norm is %s, and only batch has running statistics; leave this out",
                  config_choice(config, "model.norm"));
@@ -372,9 +374,11 @@ static void check_links(struct finisher *finisher) {
         "dim", "decoder", "loss", "negatives", "negatives_per_link", "candidates"};
     const struct config *config = finisher->config;
     if (config->train_task == TASK_NODES) {
+        struct config *defaults = config_new();
         for (size_t i = 0; i < ARRAY_LEN(names); i++)
-            if (place_of(config, "link", names[i]).line != 0)
+            if (given_line(config, defaults, "link", names[i]) != 0)
                 fault_of(finisher, "link", names[i], "it is for train.task links, which is nodes");
+        config_free(defaults);
         return;
     }
     if (config->train_label_smoothing > 0)
