@@ -260,6 +260,36 @@ static int given_line(const struct config *config, const struct config *defaults
                : config->places[option - config_options].line;
 }
 
+/* The same of what is asked of hidden layers where there are none. */
+static void check_hidden(struct finisher *finisher, const struct config *defaults) {
+    const struct config *config = finisher->config;
+    bool attends = config->model_kind == MODEL_GAT || config->model_kind == MODEL_GATV2;
+    const struct {
+        const char *name;
+        bool asked;
+    } options[] = {{"heads", attends},
+                   {"dropout", config->model_dropout > 0},
+                   {"activation", config->model_activation != ACTIVATION_NONE},
+                   {"norm", true},
+                   {"residual", true}};
+    if (config->model_layers > 1 || config->model_jump != JUMP_NONE)
+        return;
+    bool layers_set = place_of(config, "model", "layers").line == CONFIG_PLACE_SET;
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        int line = given_line(config, defaults, "model", options[i].name);
+        if (line == 0 || !options[i].asked)
+            continue;
+        if (line > 0 && layers_set)
+            warning_of(finisher, "model", options[i].name,
+                       "not used: it is of hidden layers, and with model.layers 1 (from --set) "
+                       "there are none");
+        else
+            fault_of(finisher, "model", options[i].name,
+                     "it is of hidden layers, and with model.layers 1 there are none; leave this "
+                     "out");
+    }
+}
+
 /* What was given and would do nothing. A kind from the command line is not the file's, which stays
  * usable. */
 static void check_kind(struct finisher *finisher) {
@@ -288,6 +318,7 @@ static void check_kind(struct finisher *finisher) {
         fault_of(finisher, "model", "norm_momentum",
                  "model.norm is %s, and only batch has running statistics; leave this out",
                  config_choice(config, "model.norm"));
+    check_hidden(finisher, defaults);
     config_free(defaults);
 }
 
@@ -320,7 +351,19 @@ static void check_model(struct finisher *finisher) {
         if (place_of(finisher->config, "model", names[i]).line != 0)
             fault_of(finisher, "model", names[i],
                      "model.stack lists the layers with all that belongs to them; leave this out");
-    model_spec_check(finisher->config, tell_stack_fault, finisher);
+    if (model_spec_check(finisher->config, tell_stack_fault, finisher) > 0)
+        return;
+    struct model_spec spec;
+    struct config *defaults = config_new();
+    bool batch = false;
+    model_spec_from(finisher->config, 1, 1, &spec);
+    for (size_t l = 0; l < spec.count; l++)
+        batch = batch || spec.layers[l].norm == NORM_BATCH;
+    if (!batch && given_line(finisher->config, defaults, "model", "norm_momentum") != 0)
+        fault_of(finisher, "model", "norm_momentum",
+                 "no layer of model.stack has norm=batch, and only that has running statistics; "
+                 "leave this out");
+    config_free(defaults);
 }
 
 static void finish_fanout(struct finisher *finisher, struct config *config, size_t hops) {

@@ -13,6 +13,8 @@ static bool option_is_shared(const struct config_option *option) {
                                            "consistency", "aggregation", "push"};
     if (strcmp(option->name, "threads") == 0 || strcmp(option->name, "sampler_threads") == 0)
         return false; /* a matter of the machine */
+    if (strcmp(option->name, "normalize_features") == 0 || strcmp(option->name, "halo") == 0)
+        return true; /* of data the only ones; where it lies is each machine's own */
     for (size_t i = 0; i < ARRAY_LEN(sections); i++)
         if (strcmp(option->section, sections[i]) == 0)
             return true;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/config_option.h"
+#include "common/mem.h"
 #include "common/nearest.h"
 #include "tests/test.h"
 
@@ -405,6 +406,12 @@ START_TEST(conflicts_are_refused) {
         {"train: {replace: true, mode: full}\n", "train.replace: true needs train.mode sampled"},
         {"model: {norm: layer, norm_momentum: 0.2}\n",
          "f:1:37: model.norm_momentum: model.norm is"},
+        {"model: {stack: [gcn width=8 norm=layer, gcn], norm_momentum: 0.2}\n",
+         "f:1:62: model.norm_momentum: no layer of model.stack has norm=batch"},
+        {"model: {layers: 1, norm: batch, hidden: 8, dropout: 0}\n",
+         "f:1:26: model.norm: it is of hidden layers, and with model.layers 1 there are none"},
+        {"model: {kind: mlp, layers: 1, residual: true}\n", "f:1:41: model.residual: it is of"},
+        {"model: {kind: gat, layers: 1, heads: 4}\n", "f:1:38: model.heads: it is of hidden"},
         {"train: {sampler: saint, weighted: true}\n",
          "f:1:35: train.weighted: true needs train.sampler neighbor, which is saint"},
         {"train: {sampler: layer, replace: true}\n", "f:1:34: train.replace: true needs"},
@@ -467,6 +474,46 @@ START_TEST(each_layer_has_its_fault) {
 }
 END_TEST
 
+/* Where a model has such layers, there is nothing to complain about. */
+START_TEST(what_is_used_is_no_fault) {
+    static const char *const yamls[] = {
+        "model: {layers: 1, jump: max, norm: batch, norm_momentum: 0.2, residual: true}\n",
+        "model: {stack: [gcn width=8 norm=batch, gcn], norm_momentum: 0.2}\n",
+        "model: {kind: sgc, layers: 1, hidden: 8, dropout: 0, activation: none}\n",
+    };
+    for (size_t i = 0; i < sizeof yamls / sizeof yamls[0]; i++) {
+        struct config_faults faults = {0};
+        config_free(finish(yamls[i], &faults));
+        ck_assert_msg(faults.count == 0, "%s gave %s", yamls[i], faults.texts[0]);
+    }
+}
+END_TEST
+
+/* What decides which numbers a job gives is told by the text that its processes compare; where it
+ * is computed, and how fast, is not. */
+START_TEST(shared_text_has_what_decides_numbers) {
+    static const struct {
+        const char *set;
+        bool shared;
+    } rows[] = {{"model.hidden=9", true},   {"data.normalize_features=true", true},
+                {"data.halo=1", true},      {"train.threads=3", false},
+                {"data.root=there", false}, {"data.verify=false", false}};
+    struct config *plain = config_new();
+    char *before = config_shared_text(plain);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct error err = {0};
+        struct config *config = config_new();
+        ck_assert_int_eq(config_set(config, rows[i].set, &err), 0);
+        char *text = config_shared_text(config);
+        ck_assert_msg((strcmp(text, before) != 0) == rows[i].shared, "%s", rows[i].set);
+        mem_free(text);
+        config_free(config);
+    }
+    mem_free(before);
+    config_free(plain);
+}
+END_TEST
+
 /* A file for one kind of model stays usable with another from the command line: what is not used is
  * said, and no fault. Given beside each other on the command line it is one. */
 START_TEST(another_kind_from_the_command_line_warns) {
@@ -484,6 +531,16 @@ START_TEST(another_kind_from_the_command_line_warns) {
     ck_assert_int_eq(config_set(config, "model.hops=3", &err), 0);
     ck_assert_int_eq(config_finish(config, "f", &faults, &err), ERR_CONFIG);
     ck_assert_ptr_nonnull(strstr(err.text, "f: model.hops (from --set): only sgc and appnp"));
+    config_faults_done(&faults);
+    config_free(config);
+
+    config = config_new(); /* nor does fewer layers make the file a wrong one */
+    static const char layers[] = "model: {layers: 3, norm: batch}\n";
+    ck_assert_int_eq(config_parse(config, "f", layers, strlen(layers), NULL, &err), 0);
+    ck_assert_int_eq(config_set(config, "model.layers=1", &err), 0);
+    ck_assert_int_eq(config_finish(config, "f", &faults, &err), 0);
+    ck_assert_uint_eq(faults.count, 1);
+    ck_assert_ptr_nonnull(strstr(faults.texts[0], "warning: f:1:26: model.norm: not used"));
     config_faults_done(&faults);
     config_free(config);
 }
@@ -663,6 +720,8 @@ int main(void) {
     tcase_add_test(tests, conflicts_are_refused);
     tcase_add_test(tests, each_layer_has_its_fault);
     tcase_add_test(tests, another_kind_from_the_command_line_warns);
+    tcase_add_test(tests, what_is_used_is_no_fault);
+    tcase_add_test(tests, shared_text_has_what_decides_numbers);
     tcase_add_test(tests, http_ports_keep_off_the_shards);
     tcase_add_test(tests, listening_beyond_loopback_takes_a_word);
     tcase_add_test(tests, derived_values_are_filled_in);
