@@ -18,6 +18,7 @@
 #include "worker/model/confusion.h"
 #include "worker/model/infer.h"
 #include "worker/model/link_head.h"
+#include "worker/model/spread.h"
 #include "worker/model/tensors.h"
 
 enum { KEY_MODEL = 256, KEY_LINKS, KEY_EVALUATE };
@@ -161,8 +162,11 @@ static int predict_check_snapshot(struct predict *p, const char *command, const 
     if (digest[0] && strcmp(digest, p->snapshot->digest) != 0)
         fprintf(stderr,
                 "%s: warning: the model was trained on another snapshot (%s) than %s@%s: its "
-                "classes are taken for this one's by their order\n",
-                command, was, p->snapshot->name, p->snapshot->version);
+                "%s are taken for this one's by their order\n",
+                command, was, p->snapshot->name, p->snapshot->version,
+                p->head.dim   ? "features"
+                : has_targets ? "targets"
+                              : "classes");
     return 0;
 }
 
@@ -280,6 +284,31 @@ static void predict_print_errors(const struct model_result *result, int split, c
             score_text(SCORE_MAE, result->absolute_sum[split] / count, 3).text);
 }
 
+/* ROC-AUC and average precision, where one of them chose the model. */
+static void predict_print_curves(const struct predict *p, const float *logits, int split,
+                                 FILE *summary) {
+    static const enum score curves[] = {SCORE_ROC_AUC, SCORE_AVERAGE_PRECISION};
+    const struct store *store = p->store;
+    enum score metric = SCORE_ACCURACY;
+    score_find(metadata_text(p, "metric"), &metric);
+    Graphps__Task task =
+        store->multi_labels ? GRAPHPS__TASK__MULTI_LABEL : GRAPHPS__TASK__SINGLE_LABEL;
+    size_t rows = score_histogram_rows(task, store->classes);
+    if (rows == 0 || (metric != SCORE_ROC_AUC && metric != SCORE_AVERAGE_PRECISION))
+        return;
+    _cleanup_(mem_free_p) uint64_t *histogram =
+        mem_array(score_histogram_cells(rows), sizeof *histogram);
+    spread_add(store->owned, store->classes, logits, store->labels, store->multi_labels,
+               store->split, (enum split)split, histogram);
+    for (size_t i = 0; i < ARRAY_LEN(curves); i++)
+        fprintf(summary, ", %s %s", score_title(curves[i]),
+                score_text(curves[i],
+                           curves[i] == SCORE_ROC_AUC ? score_roc_auc(rows, histogram)
+                                                      : score_average_precision(rows, histogram),
+                           2)
+                    .text);
+}
+
 /* How right it is where that is known: F1 of all classes together where a node may have several. */
 static void predict_print_scores(const struct predict *p, const float *logits,
                                  const struct model_result *result, FILE *summary) {
@@ -307,6 +336,7 @@ static void predict_print_scores(const struct predict *p, const float *logits,
                     100 * (micro > 0 ? micro : 0), (unsigned long)result->count[s], 100 * right);
         if (rows == store->classes && macro >= 0)
             fprintf(summary, ", macro-F1 %.2f %%", 100 * macro);
+        predict_print_curves(p, logits, s, summary);
         fputc('\n', summary);
     }
 }

@@ -252,10 +252,16 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     double valid = facts->scores[SCORE_VALID][facts->metric];
     double test = facts->scores[SCORE_TEST][facts->metric];
     const struct score_text valid_text = score_text(facts->metric, valid, 2);
-    if (facts->best_epoch > 0 && isnan(test))
-        printf("test %s    there are no labelled test nodes (best validation epoch %u: %s; %s)\n",
-               title, facts->best_epoch, valid_text.text, stop);
-    else if (facts->best_epoch > 0)
+    bool links = facts->task == GRAPHPS__TASK__LINKS;
+    if (facts->best_epoch == 0)
+        printf("no scores        there are no %s to choose the best weights by: the last ones are "
+               "kept (%s)\n",
+               links ? "edges set aside for validation" : "labelled validation nodes", stop);
+    else if (isnan(test))
+        printf("test %s    there are no %s (best validation epoch %u: %s; %s)\n", title,
+               links ? "edges set aside for the test" : "labelled test nodes", facts->best_epoch,
+               valid_text.text, stop);
+    else
         printf("test %s    %s (best validation epoch %u: %s; %s)\n", title,
                score_text(facts->metric, test, 2).text, facts->best_epoch, valid_text.text, stop);
     for (enum score score = 0; facts->metric != SCORE_ACCURACY && score < SCORES; score++)

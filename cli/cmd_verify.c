@@ -95,12 +95,16 @@ static double parse_number(const char *option, const char *arg, double min, doub
 
 static error_t parse_option(int key, char *arg, struct argp_state *state) {
     struct arguments *arguments = state->input;
+    double number;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &arguments->job;
         return 0;
     case KEY_SEEDS:
-        arguments->seeds = (long)parse_number("--seeds", arg, 1, SEEDS_MAX, state);
+        number = parse_number("--seeds", arg, 1, SEEDS_MAX, state);
+        if (number != floor(number))
+            argp_error(state, "--seeds is a whole number, not \"%s\"", arg);
+        arguments->seeds = (long)number;
         return 0;
     case KEY_TOLERANCE:
         arguments->tolerance = parse_number("--tolerance", arg, 0, 100, state);
@@ -257,9 +261,11 @@ static int score_read(struct verify *v, const char *dir, double *ret, struct err
         snprintf(v->metric, sizeof v->metric, "%s", metric);
         snprintf(v->digest, sizeof v->digest, "%s", digest ? digest : "");
     } else {
-        r = error_set(reterr, ERR_CONFIG,
-                      "%s: it has no test score: does the snapshot have labelled test nodes?",
-                      path);
+        r = error_set(
+            reterr, ERR_CONFIG,
+            "%s: it has no test score, which is that of the best validation epoch: has the "
+            "snapshot both validation and test nodes with labels, or links?",
+            path);
     }
     json_decref(result);
     mem_free(text);

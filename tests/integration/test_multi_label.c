@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/cluster.h"
 #include "tests/graphs.h"
@@ -20,23 +21,29 @@ static void run(const char *const *argv) {
     free(output);
 }
 
-static void make_snapshot(void) {
-    snprintf(root, sizeof root, "%s", test_tmpdir());
-    const char *source = test_path(root, "source");
-    graphs_make_multi_label(source, NODES, CLASSES, DEGREE, FEATURES, 5);
+static void import(const char *source, const char *name) {
     const char *const argv[] = {child_program("graphps"),
                                 "import",
                                 source,
                                 "--root",
                                 root,
                                 "--name",
-                                "several",
+                                name,
                                 "--version",
                                 "1.0.0",
                                 "--undirected",
                                 "--multi-label",
                                 NULL};
     run(argv);
+}
+
+static void make_snapshot(void) {
+    snprintf(root, sizeof root, "%s", test_tmpdir());
+    const char *source = test_path(root, "source");
+    graphs_make_multi_label(source, NODES, CLASSES, DEGREE, FEATURES, 5);
+    import(source, "several");
+    ck_assert_int_eq(unlink(test_path(source, "valid.csv")), 0);
+    import(source, "unvalidated");
     graphs_snapshot(root, "one", NODES, CLASSES, DEGREE, FEATURES, 5);
 }
 
@@ -177,7 +184,10 @@ START_TEST(imported_trained_predicted) {
     const char *const predict[] = {
         child_program("graphps"),  "predict", "--model", model, "--config",
         cluster_job_path(cluster), "--out",   out,       NULL};
-    run(predict);
+    code = child_run(predict, CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(code == 0, "graphps predict ended with %d: %s", code, output);
+    ck_assert_msg(!auc == !strstr(output, ", ROC-AUC "), "%s", output);
+    free(output);
     check_refused(model, cluster_job_path(cluster));
     unsigned said[NODES], is[NODES];
     size_t tested = read_predictions(out, said, is);
@@ -205,12 +215,44 @@ START_TEST(imported_trained_predicted) {
 }
 END_TEST
 
+/* Promise: where there is nothing to choose the best weights by, the last ones are the model, and
+ * that is said: by train, and by verify, which compares scores. */
+START_TEST(without_validation_nodes) {
+    struct cluster *cluster = cluster_new(1, 1);
+    cluster_write_job(cluster,
+                      "job: {name: unvalidated, dir: '%s'}\n"
+                      "data: {root: '%s', snapshot: unvalidated}\n"
+                      "model: {kind: mlp, hidden: 8}\n"
+                      "train: {epochs: 2, threads: 1}\n"
+                      "servers: {count: 1}\n"
+                      "workers: {count: 1}\n",
+                      test_path(cluster_dir(cluster), "run"), root);
+    static const struct {
+        const char *command, *said;
+        int code;
+    } rows[] = {
+        {"train", "there are no labelled validation nodes to choose the best weights by", 0},
+        {"verify", "has the snapshot both validation and test nodes with labels", 78},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *const argv[] = {child_program("graphps"), rows[i].command,
+                                    cluster_job_path(cluster), NULL};
+        char *output;
+        int code = child_run(argv, CLUSTER_TIMEOUT_MS, &output);
+        ck_assert_msg(code == rows[i].code && strstr(output, rows[i].said), "%d: %s", code, output);
+        free(output);
+    }
+    cluster_free(cluster);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("multi_label");
     TCase *tests = tcase_create("multi_label");
     tcase_set_timeout(tests, 280);
     tcase_add_unchecked_fixture(tests, make_snapshot, NULL);
     tcase_add_loop_test(tests, imported_trained_predicted, 0, 3);
+    tcase_add_test(tests, without_validation_nodes);
     suite_add_tcase(suite, tests);
     return test_run(suite);
 }

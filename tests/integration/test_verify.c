@@ -146,6 +146,8 @@ START_TEST(a_run_that_fails_is_told) {
     free(output);
     ck_assert_int_eq(verify("--seeds=1", "--tolerance=x", NULL, &output), 78);
     free(output);
+    ck_assert_int_eq(verify("--seeds=1.5", NULL, NULL, &output), 78);
+    free(output);
 }
 END_TEST
 
