@@ -55,13 +55,16 @@ int mfg_check(const struct store *store, const struct model_spec *spec, struct e
                          "model's edge weights need; cut it again with `graphps partition "
                          "--overwrite`",
                          store->part, store->parts, store->snapshot_name);
-    for (int64_t e = 0; e < store->indptr[store->rows]; e++)
-        if (!isfinite(store->edge_weights[e]) || store->edge_weights[e] < 0)
-            return error_set(reterr, ERR_CONFIG,
-                             "edge %lld of %s, part %u of %u, has the weight %g; the model's edge "
-                             "weights have to be finite and not negative",
-                             (long long)e, store->snapshot_name, store->part, store->parts,
-                             (double)store->edge_weights[e]);
+    for (uint64_t i = 0; i < store->rows; i++)
+        for (int64_t e = store->indptr[i]; e < store->indptr[i + 1]; e++)
+            if (!isfinite(store->edge_weights[e]) || store->edge_weights[e] < 0)
+                return error_set(reterr, ERR_CONFIG,
+                                 "the edge from node %lld to node %lld of %s (nodes counted from 0 "
+                                 "in the order of the import) has the weight %g; the model's edge "
+                                 "weights have to be finite and not negative",
+                                 (long long)store->nodes[store->indices[e]],
+                                 (long long)store->nodes[i], store->snapshot_name,
+                                 (double)store->edge_weights[e]);
     for (uint64_t i = 0; i < store->local; i++)
         if (!isfinite(store->weighted_degree[i]) || store->weighted_degree[i] < 0)
             return error_set(reterr, ERR_CONFIG,
