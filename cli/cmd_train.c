@@ -258,6 +258,13 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     else if (facts->best_epoch > 0)
         printf("test %s    %s (best validation epoch %u: %s; %s)\n", title,
                score_text(facts->metric, test, 2).text, facts->best_epoch, valid_text.text, stop);
+    else if (!isnan(test))
+        printf("test %s    %s (the last weights': there is no validation to choose the best by; "
+               "%s)\n",
+               title, score_text(facts->metric, test, 2).text, stop);
+    else
+        printf("test %s    - (nothing was validated or tested; the last weights are kept; %s)\n",
+               title, stop);
     for (enum score score = 0; facts->metric != SCORE_ACCURACY && score < SCORES; score++)
         if (score != facts->metric && !isnan(facts->scores[SCORE_TEST][score]))
             printf("test %s    %s\n", score_title(score),
