@@ -112,6 +112,12 @@ static int predict_read_spec(struct predict *p, const char *path, struct error *
         return error_set(reterr, ERR_FORMAT,
                          "%s: its metadata does not describe a model of graphps (layers): %s", path,
                          cause.text);
+    if (model_spec_outputs(&p->spec) != outputs)
+        return error_set(reterr, ERR_WRONG_LAYOUT,
+                         "%s: the model gives %u numbers for each node of snapshot %s@%s, and %u "
+                         "are wanted; was it trained on another snapshot?",
+                         path, model_spec_outputs(&p->spec), p->snapshot->name,
+                         p->snapshot->version, outputs);
     return 0;
 }
 

@@ -253,14 +253,18 @@ static void run_print_summary(const struct run *run, const struct model_facts *f
     double test = facts->scores[SCORE_TEST][facts->metric];
     const struct score_text valid_text = score_text(facts->metric, valid, 2);
     bool links = facts->task == GRAPHPS__TASK__LINKS;
-    if (facts->best_epoch == 0)
-        printf("no scores        there are no %s to choose the best weights by: the last ones are "
-               "kept (%s)\n",
-               links ? "edges set aside for validation" : "labelled validation nodes", stop);
+    const char *validation = links ? "edges set aside for validation" : "labelled validation nodes";
+    const char *tests = links ? "edges set aside for the test" : "labelled test nodes";
+    if (facts->best_epoch == 0 && isnan(test))
+        printf("no scores        there are no %s to choose the best weights by, and no %s; the "
+               "last weights are kept (%s)\n",
+               validation, tests, stop);
+    else if (facts->best_epoch == 0)
+        printf("test %s    %s (the last weights': there are no %s to choose the best by; %s)\n",
+               title, score_text(facts->metric, test, 2).text, validation, stop);
     else if (isnan(test))
-        printf("test %s    there are no %s (best validation epoch %u: %s; %s)\n", title,
-               links ? "edges set aside for the test" : "labelled test nodes", facts->best_epoch,
-               valid_text.text, stop);
+        printf("test %s    there are no %s (best validation epoch %u: %s; %s)\n", title, tests,
+               facts->best_epoch, valid_text.text, stop);
     else
         printf("test %s    %s (best validation epoch %u: %s; %s)\n", title,
                score_text(facts->metric, test, 2).text, facts->best_epoch, valid_text.text, stop);

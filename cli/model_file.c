@@ -21,13 +21,15 @@ static void facts_read(const json_t *coordinator, struct model_facts *facts) {
     double last_epoch = number_of(json_object_get(coordinator, "last"), "epoch");
     facts->best_epoch = best_epoch > 0 ? (uint32_t)best_epoch : 0;
     facts->last_epoch = last_epoch > 0 ? (uint32_t)last_epoch : 0;
+    /* Without validation none is the best, but the last may have been tested. */
+    const json_t *scored = facts->best_epoch ? best : json_object_get(coordinator, "last");
     if (!score_find(json_string_value(json_object_get(coordinator, "metric")), &facts->metric))
         facts->metric = SCORE_ACCURACY;
     score_task_find(json_string_value(json_object_get(coordinator, "task")), &facts->task);
     for (enum score_set set = 0; set < SCORE_SETS; set++)
         for (enum score score = 0; score < SCORES; score++) {
-            double value = number_of(best, score_key(set, score));
-            facts->scores[set][score] = facts->best_epoch && value >= 0 ? value : NAN;
+            double value = number_of(scored, score_key(set, score));
+            facts->scores[set][score] = value >= 0 ? value : NAN;
         }
     size_t rank;
     json_t *worker;

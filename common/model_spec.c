@@ -227,8 +227,8 @@ static void check_width(const struct model_spec *spec, size_t l, size_t last,
         fault(listener, l, "layer %zu, %s, needs a width", l, kinds[layer->kind].name);
 }
 
-/* Faults of layers that are each well written. */
-static void stack_check(const struct model_spec *spec, struct listener *listener) {
+/* Faults of layers that are each well written. learns: the inputs do, so that no layer has to. */
+static void stack_check(const struct model_spec *spec, bool learns, struct listener *listener) {
     uint64_t widths[STACK_MAX];
     size_t hops = 0, last = spec->count, jumps_seen = 0;
     for (size_t l = 0; l < spec->count; l++) {
@@ -237,8 +237,10 @@ static void stack_check(const struct model_spec *spec, struct listener *listener
             last = l;
         widths[l] = width_of(spec, l, widths);
     }
-    if (last == spec->count) {
-        fault(listener, MODEL_FAULT_LIST, "no layer has weights: there is nothing to learn");
+    if (last == spec->count && (!learns || spec->count == 0)) {
+        fault(listener, MODEL_FAULT_LIST,
+              "no layer has weights: there is nothing to learn (train.task links can do without "
+              "where model.embedding learns rows)");
         return;
     }
     if (hops > HOPS_MAX)
@@ -304,11 +306,15 @@ int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
             return r;
     }
     struct error first = {0};
-    stack_check(spec, &(struct listener){tell_error, &first, 0});
+    stack_check(spec, spec->embedding > 0, &(struct listener){tell_error, &first, 0});
     if (first.code)
         return error_set(reterr, ERR_CONFIG, "%s", first.text);
     stack_resolve(spec, input_dim, classes);
     return 0;
+}
+
+uint32_t model_spec_outputs(const struct model_spec *spec) {
+    return spec->layers[spec->count - 1].out;
 }
 
 bool model_spec_weighted(const struct model_spec *spec) {
@@ -443,8 +449,9 @@ static void read_stack(const struct config *config, struct model_spec *ret,
         if (layer_parse(stack->items[i], &ret->layers[i], &cause) < 0)
             fault(listener, i, "%s", cause.text);
     }
+    bool links = config->train_task == TASK_LINKS;
     if (listener->count == 0)
-        stack_check(ret, listener);
+        stack_check(ret, links && config->model_embedding > 0, listener);
 }
 
 size_t model_spec_check(const struct config *config, model_fault *tell, void *ctx) {

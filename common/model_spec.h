@@ -121,7 +121,10 @@ bool model_spec_first_transpose(const struct model_spec *spec);
 void model_spec_print(const struct model_spec *spec, char *buf, size_t buf_bytes);
 /* Do both compute the same of the same weights? Dropout is not asked about. */
 bool model_spec_same(const struct model_spec *a, const struct model_spec *b);
-/* The layers from such a text; the other fields are left as they are. ERR_CONFIG. */
+/* Numbers that come out for each node. They are as many as classes unless no layer has weights. */
+uint32_t model_spec_outputs(const struct model_spec *spec);
+/* The layers from such a text; the other fields are left as they are, and embedding says whether a
+ * list without weights learns. ERR_CONFIG. */
 int model_spec_parse(const char *text, uint32_t input_dim, uint32_t classes,
                      struct model_spec *spec, struct error *reterr);
 const char *layer_kind_name(int kind);

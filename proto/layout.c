@@ -61,8 +61,8 @@ static int layout_check(const struct tensor_spec *tensors, size_t tensor_count,
     if (shard_count < 1 || shard_count > LAYOUT_SHARDS_MAX)
         return error_set(reterr, ERR_RANGE, "%zu shards; 1 to %d are possible", shard_count,
                          LAYOUT_SHARDS_MAX);
-    if (tensor_count < 1 || tensor_count > LAYOUT_TENSORS_MAX)
-        return error_set(reterr, ERR_LIMIT, "%zu tensors; 1 to %d are possible", tensor_count,
+    if (tensor_count > LAYOUT_TENSORS_MAX)
+        return error_set(reterr, ERR_LIMIT, "%zu tensors; up to %d are possible", tensor_count,
                          LAYOUT_TENSORS_MAX);
 
     uint64_t floats = 0, trained = 0, blocks = 0;

@@ -198,11 +198,14 @@ static void read_coordinator(struct reader *reader, json_t *header, struct check
 /* The header as a checkpoint without arrays of floats. */
 static int header_decode(json_t *header, struct checkpoint **ret, struct error *reterr) {
     struct reader reader = {.reterr = reterr};
-    const json_t *tensors = read_array(&reader, header, "tensors", 1, LAYOUT_TENSORS_MAX);
     const json_t *ledger = read_array(&reader, header, "ledger", 0, LEDGER_MAX);
     const json_t *tables = read_array(&reader, header, "tables", 0, LAYOUT_TABLES_MAX);
     const json_t *blocks = json_object_get(header, "blocks");
     const json_t *ids = read_array(&reader, blocks, "ids", 0, LAYOUT_BLOCKS_MAX);
+    /* Learned rows may be all there is. */
+    bool rows_alone = json_array_size(tables) > 0 && json_array_size(ids) == 0;
+    const json_t *tensors =
+        read_array(&reader, header, "tensors", rows_alone ? 0 : 1, LAYOUT_TENSORS_MAX);
     struct checkpoint *c =
         checkpoint_new(json_array_size(ids), json_array_size(ledger), json_array_size(tensors));
     read_scalars(&reader, header, c);

@@ -172,12 +172,14 @@ static void valid_copy(Graphps__EpochStatus *to, const Graphps__EpochStatus *fro
 /* Validation and test: of the epoch itself in bsp, of the candidate else. */
 static void epoch_judge(struct coordinator *c, const struct epoch *epoch) {
     uint64_t valid_count = epoch->sum.valid_count;
-    if (valid_count == 0)
+    if (valid_count == 0 && epoch->sum.test_count == 0)
         return;
     Graphps__EpochStatus *last = &c->last;
     score_validation(&epoch->sum, last);
     last->valid_epoch = epoch->epoch;
     last->valid_workers = epoch_reports(c, epoch);
+    if (valid_count == 0) /* nothing to choose by */
+        return;
     /* An epoch that fewer ranks reported saw other nodes: it is not comparable, and one that more
      * reported replaces what was seen of a part. */
     if (valid_count > c->best_valid_count ||

@@ -160,7 +160,8 @@ int coordinator_check_model(const struct config *config, const json_t *state,
     const json_t *model = json_object_get(state, "model");
     const char *layers = json_string_value(json_object_get(model, "layers"));
     bool normalized = json_is_true(json_object_get(model, "normalize_features"));
-    struct model_spec saved = {0}, wanted;
+    json_int_t embedding = json_integer_value(json_object_get(model, "embedding"));
+    struct model_spec saved = {.embedding = (uint32_t)embedding}, wanted;
     char text[STACK_TEXT_MAX];
     if (!layers || model_spec_parse(layers, 1, 1, &saved, NULL) < 0)
         return error_set(reterr, ERR_FORMAT,
@@ -176,7 +177,6 @@ int coordinator_check_model(const struct config *config, const json_t *state,
     int r = check_links(config, model, reterr);
     if (r < 0)
         return r;
-    json_int_t embedding = json_integer_value(json_object_get(model, "embedding"));
     if (embedding != config->model_embedding)
         return error_set(
             reterr, ERR_CONFIG,

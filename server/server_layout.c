@@ -244,8 +244,9 @@ static int layout_check(const struct server *server, const Graphps__Hello *hello
 
 static int layout_begin_locked(struct server *server, const Graphps__Hello *hello,
                                struct error *reterr) {
-    if (hello->n_tensors == 0)
-        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u declares no tensors", hello->rank);
+    if (hello->n_tensors == 0 && hello->n_tables == 0)
+        return error_set(reterr, ERR_WRONG_LAYOUT, "rank %u declares no tensors and no tables",
+                         hello->rank);
     if (hello->seed != (uint64_t)server->config->job_seed)
         return error_set(reterr, ERR_CONFIG, "rank %u: job.seed is %llu, shard %u has %lld",
                          hello->rank, (unsigned long long)hello->seed, server->shard,

@@ -60,5 +60,10 @@ int job_check(const struct config *config, const struct store *store, struct err
                          "snapshot %s has no features: set model.embedding, so that a row is "
                          "learned for each node, or import it with features",
                          store->snapshot_name);
+    if (model_spec_outputs(&spec) != spec.classes)
+        return error_set(reterr, ERR_CONFIG,
+                         "no layer of model.stack has weights, so %u numbers come out for each "
+                         "node, but link.dim is %u; set link.dim: %u",
+                         model_spec_outputs(&spec), spec.classes, model_spec_outputs(&spec));
     return mfg_check(store, &spec, reterr);
 }

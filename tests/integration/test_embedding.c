@@ -25,23 +25,30 @@ static void run(const char *const *argv) {
     free(output);
 }
 
+static void import_plain(const char *name, const char *option, const char *value) {
+    const char *const argv[] = {child_program("graphps"),
+                                "import",
+                                test_path(root, "source"),
+                                "--root",
+                                root,
+                                "--name",
+                                name,
+                                "--version",
+                                "1.0.0",
+                                "--undirected",
+                                option,
+                                value,
+                                NULL};
+    run(argv);
+}
+
 static void set_up(void) {
     snprintf(root, sizeof root, "%s", test_tmpdir());
     const char *source = test_path(root, "source");
     graphs_make_community(source, NODES, CLASSES, DEGREE, 1, 5);
     ck_assert_int_eq(unlink(test_path(source, "features.csv")), 0);
-    const char *const argv[] = {child_program("graphps"),
-                                "import",
-                                source,
-                                "--root",
-                                root,
-                                "--name",
-                                "plain",
-                                "--version",
-                                "1.0.0",
-                                "--undirected",
-                                NULL};
-    run(argv);
+    import_plain("plain", NULL, NULL);
+    import_plain("held", "--hold-out", "0.1,0.1");
 }
 
 /* A job of `graphps train` with more options, as YAML lines. */
@@ -118,6 +125,64 @@ START_TEST(learned_and_predicted) {
 }
 END_TEST
 
+static double score_after(const char *output, const char *line, const char *title) {
+    const char *at = strstr(output, line);
+    at = at ? strstr(at, title) : NULL;
+    ck_assert_msg(at, "no \"%s\" after \"%s\" in: %s", title, line, output);
+    return strtod(at + strlen(title), NULL);
+}
+
+/* Promise: the rows can be all there is to learn, propagated (LightGCN) or as they are (DistMult),
+ * with no weights on any shard; the exported rows rank links as the trainer did. */
+START_TEST(rows_alone) {
+    static const struct {
+        const char *stack, *link, *train, *consistency;
+    } rows[] = {
+        {"propagate, propagate", "decoder: dot, loss: bpr", "mode: full, epochs: 100", "bsp"},
+        {"propagate, propagate", "decoder: dot, loss: bpr",
+         "mode: sampled, epochs: 20, batch_size: 256, fanout: [10, 10]", "async"},
+        {"identity", "decoder: distmult, loss: bce, negatives_per_link: 4",
+         "mode: sampled, epochs: 30, batch_size: 256", "bsp"},
+    };
+    struct cluster *cluster = cluster_new(2, 1);
+    cluster_write_job(cluster,
+                      "job: {name: rows, seed: 3, dir: '%s'}\n"
+                      "data: {root: '%s', snapshot: held}\n"
+                      "model: {stack: [%s], embedding: 12}\n"
+                      "link: {dim: 12, candidates: 0, %s}\n"
+                      "train: {task: links, threads: 1, eval_every: 5, %s}\n"
+                      "optimizer: {kind: adam, lr: 0.02}\n"
+                      "consistency: {mode: %s}\n"
+                      "servers: {count: 2}\n"
+                      "workers: {count: 1, lease_ms: 60000}\n",
+                      job_dir(cluster), root, rows[_i].stack, rows[_i].link, rows[_i].train,
+                      rows[_i].consistency);
+    train(cluster);
+    const char *dir = job_dir(cluster);
+    json_t *result = json_load_file(test_path(dir, "result.json"), 0, NULL);
+    ck_assert_ptr_nonnull(result);
+    double told = json_number_value(json_object_get(result, "test_mrr"));
+    json_decref(result);
+    const char *const argv[] = {child_program("graphps"),
+                                "predict",
+                                "--model",
+                                test_path(dir, "model.safetensors"),
+                                "--config",
+                                cluster_job_path(cluster),
+                                "--evaluate",
+                                NULL};
+    char *output;
+    int code = child_run(argv, CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(code == 0, "%s", output);
+    ck_assert_double_eq_tol(score_after(output, "test ", "MRR ") / 100, told, 2e-4);
+    /* A quarter of the random pairs lies within a community, as nearly all links do. */
+    double auc = score_after(output, "test ", "ROC-AUC ");
+    ck_assert_msg(auc > 70, "ROC-AUC %g", auc);
+    free(output);
+    cluster_free(cluster);
+}
+END_TEST
+
 static void expect_refused(const struct cluster *cluster, const char *set, int code,
                            const char *text) {
     const char *const argv[] = {
@@ -136,6 +201,7 @@ START_TEST(refused) {
                                       "train: {epochs: 2, threads: 1}\n");
     expect_refused(cluster, "model.embedding=0", 78, "set model.embedding");
     expect_refused(cluster, "push.encoding=topk", 78, "topk is not for the rows");
+    expect_refused(cluster, "model.stack=propagate", 78, "no layer has weights");
     train(cluster);
     const char *model = test_path(job_dir(cluster), "model.safetensors");
     ck_assert_int_eq(unlink(test_path(job_dir(cluster), "result.json")), 0);
@@ -282,6 +348,7 @@ int main(void) {
     tcase_set_timeout(tests, 280);
     tcase_add_unchecked_fixture(tests, set_up, NULL);
     tcase_add_loop_test(tests, learned_and_predicted, 0, 3);
+    tcase_add_loop_test(tests, rows_alone, 0, 3);
     tcase_add_test(tests, refused);
     tcase_add_test(tests, parts_equal_one_process);
     tcase_add_test(tests, resumed_to_the_bit);

@@ -188,6 +188,13 @@ static void predict(const struct cluster *cluster, int i) {
     ck_assert_msg(strstr(output, "pairs.csv:202") && strstr(output, "\"nobody\" is no node"), "%s",
                   output);
     free(output);
+
+    file = fopen(pairs, "w");
+    fputs("n1,n2\nn1\n", file);
+    fclose(file);
+    ck_assert_int_eq(child_run(score, CLUSTER_TIMEOUT_MS, &output), 78);
+    ck_assert_msg(strstr(output, "pairs.csv:2:3: 1 fields where there should be 2"), "%s", output);
+    free(output);
     free(dir);
 }
 

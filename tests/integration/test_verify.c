@@ -101,6 +101,73 @@ START_TEST(json_has_the_scores) {
 }
 END_TEST
 
+static char *run(const char *const *argv) {
+    char *output;
+    int code = child_run(argv, 4 * CLUSTER_TIMEOUT_MS, &output);
+    ck_assert_msg(code == 0, "%s %s ended with %d: %s", argv[0], argv[1], code, output);
+    return output;
+}
+
+/* Promise: of links it is the ranks among all nodes that are compared. Workers find better ones,
+ * among their own, the more of them there are. */
+START_TEST(links_are_ranked_among_all) {
+    char links[320], dir[320], root_option[320], text[600];
+    snprintf(links, sizeof links, "%s/links.yaml", root);
+    snprintf(dir, sizeof dir, "%s/runs/again", root);
+    snprintf(root_option, sizeof root_option, "--root=%s", root);
+    int len = snprintf(text, sizeof text,
+                       "job: {name: links}\n"
+                       "data: {root: \"%s\", snapshot: links}\n"
+                       "model: {kind: gcn, layers: 2, hidden: 8}\n"
+                       "link: {dim: 8, candidates: 0}\n"
+                       "train: {task: links, epochs: 15, threads: 1}\n"
+                       "consistency: {mode: bsp}\n"
+                       "servers: {count: 1}\n"
+                       "workers: {count: 3}\n",
+                       root);
+    test_write_file(links, text, (size_t)len);
+    const char *source = test_path(root, "source");
+    graphs_make_community(source, 300, 3, 8, 8, 3);
+    const char *const import[] = {child_program("graphps"),
+                                  "import",
+                                  source,
+                                  root_option,
+                                  "--name=links",
+                                  "--version=1.0.0",
+                                  "--undirected",
+                                  "--hold-out=0.1,0.1",
+                                  NULL};
+    free(run(import));
+    const char *const verify_links[] = {
+        "/bin/sh",
+        "-c",
+        "\"$0\" verify \"$1\" --seeds 1 --tolerance 100 --json 2>/dev/null",
+        child_program("graphps"),
+        links,
+        NULL};
+    char *output = run(verify_links), *model, *job_dir;
+    json_t *document = json_loads(output, 0, NULL);
+    ck_assert_msg(document, "%s", output);
+    double told = json_number_value(
+        json_array_get(json_object_get(json_object_get(document, "scores"), "bsp"), 0));
+    json_decref(document);
+    free(output);
+    ck_assert_int_gt(asprintf(&job_dir, "--set=job.dir=%s", dir), 0);
+    ck_assert_int_gt(asprintf(&model, "--model=%s/model.safetensors", dir), 0);
+    const char *const train[] = {child_program("graphps"), "train", links, job_dir, NULL};
+    free(run(train));
+    const char *const predict[] = {
+        child_program("graphps"), "predict", "--config", links, model, "--evaluate", NULL};
+    output = run(predict);
+    const char *at = strstr(output, "test ");
+    at = at ? strstr(at, "MRR ") : NULL;
+    ck_assert_msg(at && fabs(strtod(at + 4, NULL) - told) < 1e-6, "not %g: %s", told, output);
+    free(output);
+    free(model);
+    free(job_dir);
+}
+END_TEST
+
 /* A second one at once is refused. Interrupted in the middle of a run it ends with 75 and leaves no
  * half of one; asked again it goes on with what is there; another job file begins anew. */
 START_TEST(an_interruption_is_gone_on_with) {
@@ -177,6 +244,7 @@ int main(void) {
     tcase_add_unchecked_fixture(tcase, make_job, NULL);
     tcase_add_test(tcase, the_verdict_follows_from_the_scores);
     tcase_add_test(tcase, json_has_the_scores);
+    tcase_add_test(tcase, links_are_ranked_among_all);
     tcase_add_test(tcase, an_interruption_is_gone_on_with);
     tcase_add_test(tcase, a_run_that_fails_is_told);
     tcase_add_test(tcase, intervals_are_students);

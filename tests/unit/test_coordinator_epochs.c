@@ -550,6 +550,45 @@ START_TEST(test_errors_go_down) {
 }
 END_TEST
 
+/* Promise: where there is nothing to validate on no epoch is the best, but how the last was tested
+ * is known, and saved. */
+START_TEST(test_without_validation) {
+    coord_begin(CONSISTENCY_BSP);
+    shards_fresh();
+    ranks_join();
+    ranks_pass(0);
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++)
+        ck_assert_int_eq(rank_clock(rank, 2), 0);
+    for (uint32_t rank = 0; rank < COORD_WORKERS; rank++) {
+        Graphps__Eval eval = GRAPHPS__EVAL__INIT;
+        struct error err;
+        eval.id = eval.epoch = 1;
+        eval.rank = rank;
+        eval.incarnation = 10 + rank;
+        eval.task = GRAPHPS__TASK__REGRESSION;
+        eval.classes = 1;
+        eval.test_count = 10;
+        eval.test_loss_sum = 10 * 4.0;
+        eval.test_absolute_sum = 10 * 1.5;
+        ck_assert_msg(coordinator_eval(coord.c, &coord.conns[rank], &eval, coord.now, &err) == 0,
+                      "%s", err.text);
+    }
+    shards_obey();
+    Graphps__Status status;
+    coordinator_status(coord.c, coord.now, &status);
+    ck_assert_uint_eq(status.best ? status.best->epoch : 0, 0);
+    ck_assert_uint_eq(status.last->valid_epoch, 1);
+    ck_assert_double_eq_tol(status.last->test_rmse, 2, 1e-12);
+    ck_assert_double_eq(status.last->valid_rmse, -1);
+    coordinator_status_done(&status);
+    json_t *state = coordinator_save(coord.c), *last = json_object_get(state, "last");
+    ck_assert_double_eq_tol(json_number_value(json_object_get(last, "test_mae")), 1.5, 1e-12);
+    json_decref(state);
+    shards_done();
+    coord_finish();
+}
+END_TEST
+
 /* Promise: a report that cannot be, or is of another task than the others', is refused and counts
  * for nothing; the tables of one far ahead are not kept. */
 START_TEST(test_wrong_tables) {
@@ -600,6 +639,7 @@ int main(void) {
     tcase_add_test(tcase, test_patience_saved);
     tcase_add_loop_test(tcase, test_metric, 0, 5);
     tcase_add_loop_test(tcase, test_errors_go_down, 0, 2);
+    tcase_add_test(tcase, test_without_validation);
     tcase_add_test(tcase, test_wrong_tables);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

@@ -199,12 +199,26 @@ START_TEST(init_is_independent) {
 }
 END_TEST
 
+/* A model of learned rows alone has no tensors, and no blocks. */
+START_TEST(rows_alone) {
+    static const struct layout_table table = {.name = "t", .rows = 10, .dim = 4, .init_scale = 1};
+    static const struct tensor_spec none[1];
+    struct layout *layout = NULL;
+    struct error err = {0};
+    ck_assert_int_eq(layout_new(none, 0, 64, 3, &layout, &err), 0);
+    ck_assert_int_eq(layout_add_tables(layout, &table, 1, &err), 0);
+    ck_assert_uint_eq(layout->block_count, 0);
+    ck_assert_uint_eq(layout->floats, 0);
+    ck_assert_uint_eq(layout->shard_starts[3], 0);
+    layout_free(layout);
+}
+END_TEST
+
 /* Promise: a layout a stranger sends is checked before it costs anything. */
 START_TEST(refusals) {
     struct tensor_spec spec = {"a", 2, 2, TENSOR_ZEROS, false}, twice[2] = {spec, spec}, bad;
     struct layout *layout = NULL;
     struct error err = {0};
-    ck_assert_int_eq(layout_new(&spec, 0, 64, 1, &layout, &err), ERR_LIMIT);
     ck_assert_int_eq(layout_new(&spec, LAYOUT_TENSORS_MAX + 1, 64, 1, &layout, &err), ERR_LIMIT);
     ck_assert_int_eq(layout_new(&spec, 1, 63, 1, &layout, &err), ERR_RANGE);
     ck_assert_int_eq(layout_new(&spec, 1, 0, 1, &layout, &err), ERR_RANGE);
@@ -243,6 +257,7 @@ int main(void) {
     tcase_add_test(tcase, balance);
     tcase_add_test(tcase, hash);
     tcase_add_test(tcase, init_is_independent);
+    tcase_add_test(tcase, rows_alone);
     tcase_add_test(tcase, refusals);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

@@ -110,6 +110,8 @@ START_TEST(faults_are_named) {
         {"gcn width=6x; gcn", "width=6x is not a number"},
         {"gcn wide=6; gcn",
          "gcn takes width, edge_weights, activation, norm, dropout and residual, not wide"},
+        {"identity", "no layer has weights"},
+        {"identity width=6; gcn", "identity takes activation, norm, dropout and residual"},
         {"propagate width=6; gcn",
          "propagate takes edge_weights, activation, norm, dropout and residual"},
         {"gcn; gcn", "layer 0, gcn, needs a width"},
@@ -135,7 +137,7 @@ START_TEST(faults_are_named) {
          "ppr",
          "17 layers propagate; at most 16 may"},
     };
-    struct model_spec spec;
+    struct model_spec spec = {0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct error err = {0};
         ck_assert_int_eq(model_spec_parse(cases[i][0], 9, 4, &spec, &err), ERR_CONFIG);
@@ -150,6 +152,30 @@ START_TEST(faults_are_named) {
 }
 END_TEST
 
+/* Where the inputs are learned no layer has to, and what goes in comes out; but of nodes classes
+ * are wanted. */
+START_TEST(learned_rows_need_no_weights) {
+    static const struct {
+        const char *text;
+        uint32_t out;
+    } cases[] = {
+        {"identity", 9},
+        {"propagate; propagate", 9},
+        {"identity; ppr", 9},
+        {"identity; propagate; jump", 18},
+    };
+    struct error err = {0};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct model_spec spec = {.embedding = 9};
+        ck_assert_msg(model_spec_parse(cases[i].text, 9, 4, &spec, &err) == 0, "%s", err.text);
+        ck_assert_uint_eq(model_spec_outputs(&spec), cases[i].out);
+    }
+    struct model_spec spec = {.embedding = 9};
+    ck_assert_int_eq(model_spec_parse("", 9, 4, &spec, &err), ERR_CONFIG);
+    ck_assert_int_eq(model_spec_parse("ppr", 9, 4, &spec, &err), ERR_CONFIG);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("model_spec");
     TCase *tcase = tcase_create("model_spec");
@@ -157,6 +183,7 @@ int main(void) {
     tcase_add_test(tcase, widths_and_hops_follow_from_the_list);
     tcase_add_test(tcase, text_survives);
     tcase_add_test(tcase, faults_are_named);
+    tcase_add_test(tcase, learned_rows_need_no_weights);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

@@ -44,10 +44,8 @@ static void parse_row(const struct reading *reading, struct row *row, struct par
     static const char *const names[] = {"source", "target"};
     int32_t *link = parsed->links[parsed->n];
     if (row->count != reading->columns) {
-        row_reject(row, SIZE_MAX, ERR_FORMAT,
-                   "%zu fields where there should be %zu: source, "
-                   "target%s",
-                   row->count, reading->columns, reading->types ? ", type" : "");
+        row_reject_count(row, reading->columns, "there should be %zu: source, target%s",
+                         reading->columns, reading->types ? ", type" : "");
         return;
     }
     for (size_t k = 0; k < 2; k++)
