@@ -355,7 +355,7 @@ int array_targets(struct build *build, const char *path, struct error *reterr) {
         for (uint64_t k = 0; k < targets; k++)
             row[k] = (float)npy_double(&array.npy, i * targets + k);
         place.number = i;
-        r = build_target_row(build, &place, i, row, reterr);
+        r = build_target_row(build, &place, i, row, NULL, reterr);
     }
     array_done(&array);
     return r;

@@ -260,7 +260,7 @@ int build_targets_begin(struct build *build, const struct place *place, uint64_t
 }
 
 int build_target_row(struct build *build, const struct place *place, uint64_t node,
-                     const float *values, struct error *reterr) {
+                     const float *values, const uint32_t *columns, struct error *reterr) {
     char name[96];
     if (build->labels[node] != LABEL_UNSEEN)
         return build_reject(place, ERR_FORMAT, reterr, "node %s has targets already",
@@ -268,8 +268,10 @@ int build_target_row(struct build *build, const struct place *place, uint64_t no
     bool missing = false;
     for (uint32_t k = 0; k < build->classes; k++) {
         missing |= isnan(values[k]);
+        struct place here = *place;
+        here.column = columns ? columns[k] : 0;
         if (isinf(values[k]))
-            return build_reject(place, ERR_NOT_FINITE, reterr,
+            return build_reject(&here, ERR_NOT_FINITE, reterr,
                                 "target %u of node %s is infinite; every target must be a finite "
                                 "number (32 bits: below 3.4e38), or nan or nothing where there is "
                                 "none",

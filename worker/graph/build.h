@@ -116,11 +116,11 @@ void build_labelled(struct build *build, uint64_t node);
 /* It has no labels after all: those beyond the first pairs were its. */
 void build_unlabelled(struct build *build, uint64_t node, uint64_t pairs);
 /* Regression: every node has so many target values, in place of labels. The nodes' rows follow, [n]
- * values each; a nan among them: the node has none. */
+ * values each, of a text in these columns (else NULL); a nan among them: the node has none. */
 int build_targets_begin(struct build *build, const struct place *place, uint64_t targets,
                         struct error *reterr);
 int build_target_row(struct build *build, const struct place *place, uint64_t node,
-                     const float *values, struct error *reterr);
+                     const float *values, const uint32_t *columns, struct error *reterr);
 int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
                 struct error *reterr);
 /* Labelled nodes to train, valid, test by options->ratio. ERR_USAGE when there are none. */
