@@ -133,6 +133,45 @@ START_TEST(bias_act_dropout_follows_its_formula) {
 }
 END_TEST
 
+/* A softmax's row: the first of the largest, wherever it stands, and exponentials within a few
+ * units of the last place, of numbers of any size and of few. */
+START_TEST(rows_of_a_softmax) {
+    const struct kernels *twins[3];
+    size_t count = variants(twins);
+    for (size_t v = 0; v < count; v++)
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            size_t n = sizes[k];
+            float *x = random_floats(n, n), *out = mem_array(n + 1, sizeof *out);
+            for (size_t place = 0; place < n; place++) {
+                float before = x[place];
+                x[place] = 1.5F;
+                x[n - 1] = place % 2 ? x[n - 1] : 1.5F; /* as large, and not the first */
+                ck_assert_uint_eq(twins[v]->largest(n, x), place);
+                x[n - 1] = place == n - 1 ? x[n - 1] : -1;
+                x[place] = before;
+            }
+            double wanted = 0;
+            for (size_t i = 0; i < n; i++) {
+                x[i] = i % 7 == 3 ? -70 : x[i] * (float)(1 + i % 20);
+                wanted += exp((double)x[i] - 20.5);
+            }
+            out[n] = 77;
+            double sum = twins[v]->exp_sum(n, x, 20.5F, out);
+            for (size_t i = 0; i < n; i++) {
+                double y = exp((double)(x[i] - 20.5F)); /* at least e^-87, or about nothing */
+                ck_assert_msg(fabs(out[i] - y) <= 5e-7 * y + 2e-38, "%s n=%zu %zu: %g, not %g",
+                              twins[v]->name, n, i, (double)out[i], y);
+            }
+            ck_assert_double_eq(out[n], 77);
+            ck_assert_msg(fabs(sum - wanted) <= 3e-6 * wanted + 1e-36, "%s n=%zu: %g, not %g",
+                          twins[v]->name, n, sum, wanted);
+            ck_assert_double_eq(twins[v]->exp_sum(n, x, 20.5F, NULL), sum);
+            mem_free(out);
+            mem_free(x);
+        }
+}
+END_TEST
+
 START_TEST(mask_scale_undoes_what_was_dropped) {
     const struct kernels *twins[3];
     size_t twin_count = variants(twins);
@@ -243,6 +282,7 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, spmm_sums_weighted_sources);
     tcase_add_test(tcase, bias_act_dropout_follows_its_formula);
+    tcase_add_test(tcase, rows_of_a_softmax);
     tcase_add_test(tcase, mask_scale_undoes_what_was_dropped);
     tcase_add_test(tcase, gemm_multiplies);
     tcase_add_test(tcase, gemm_is_shared);

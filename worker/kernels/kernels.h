@@ -23,6 +23,10 @@ struct kernels {
                              uint64_t key, const int64_t *nodes, uint8_t *mask);
     /* dx[n*d] *= mask / (1 - p) */
     void (*mask_scale)(size_t count, float *dx, const uint8_t *mask, float p);
+    /* A row of a softmax, n > 0: the place of the first of the largest numbers; and the sum of
+     * exp(x - shift), none of which is above 1, which are written to out unless it is NULL. */
+    size_t (*largest)(size_t n, const float *x);
+    double (*exp_sum)(size_t n, const float *x, float shift, float *out);
 };
 
 extern const struct kernels kernels_ref;

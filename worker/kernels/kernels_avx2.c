@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "common/rng.h"
+#include "worker/kernels/exp_avx2.h"
 
 /* Edges ahead of the one being added whose source row is fetched from memory: rows of a graph lie
  * anywhere, so the processor cannot guess them. */
@@ -216,9 +217,63 @@ static void mask_scale(size_t count, float *dx, const uint8_t *mask, float p) {
         dx[i] = mask[i] ? dx[i] * scale : 0;
 }
 
+static size_t largest(size_t n, const float *x) {
+    size_t best = 0;
+    if (n >= 8) {
+        __m256 top = _mm256_loadu_ps(x);
+        for (size_t i = 8; i + 8 <= n; i += 8)
+            top = _mm256_max_ps(top, _mm256_loadu_ps(x + i));
+        top = _mm256_max_ps(top, _mm256_loadu_ps(x + n - 8));
+        top = _mm256_max_ps(top, _mm256_permute2f128_ps(top, top, 1));
+        top = _mm256_max_ps(top, _mm256_shuffle_ps(top, top, 0x4e));
+        top = _mm256_max_ps(top, _mm256_shuffle_ps(top, top, 0xb1));
+        for (; best + 8 <= n; best += 8) {
+            int found =
+                _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + best), top, _CMP_EQ_OQ));
+            if (found)
+                return best + (size_t)__builtin_ctz((unsigned)found);
+        }
+        best = n - 8; /* among the last, or nowhere: numbers that are none */
+    }
+    for (size_t i = best + 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+static double exp_sum(size_t n, const float *x, float shift, float *out) {
+    const __m256 shifts = _mm256_set1_ps(shift);
+    __m256 sums = _mm256_setzero_ps();
+    float lanes[8];
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 y = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + i), shifts));
+        sums = _mm256_add_ps(sums, y);
+        if (out)
+            _mm256_storeu_ps(out + i, y);
+    }
+    if (i < n) {
+        __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n - i)),
+                                          _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        __m256 those = _mm256_castsi256_ps(mask);
+        __m256 some = _mm256_blendv_ps(shifts, _mm256_maskload_ps(x + i, mask), those);
+        __m256 y = exp8(_mm256_sub_ps(some, shifts));
+        sums = _mm256_add_ps(sums, _mm256_and_ps(y, those));
+        if (out)
+            _mm256_maskstore_ps(out + i, mask, y);
+    }
+    _mm256_storeu_ps(lanes, sums);
+    double sum = 0;
+    for (int lane = 0; lane < 8; lane++)
+        sum += (double)lanes[lane];
+    return sum;
+}
+
 const struct kernels kernels_avx2_table = {
     .name = "avx2",
     .spmm = spmm,
     .bias_act_dropout = bias_act_dropout,
     .mask_scale = mask_scale,
+    .largest = largest,
+    .exp_sum = exp_sum,
 };

@@ -5,6 +5,7 @@
 #include "worker/kernels/share.h"
 
 #include <immintrin.h>
+#include <math.h>
 
 #include "common/rng.h"
 
@@ -71,7 +72,8 @@ typedef void row_function(const struct row *row, const float *x, size_t ldx, con
 ROW(1)
 ROW(2)
 ROW(3)
-ROW(4) ROW(5) ROW(6) ROW(7) ROW(8) ROW(9) ROW(10) ROW(11) ROW(12) ROW(13) ROW(14) ROW(15) ROW(16)
+ROW(4)
+ROW(5) ROW(6) ROW(7) ROW(8) ROW(9) ROW(10) ROW(11) ROW(12) ROW(13) ROW(14) ROW(15) ROW(16)
 #undef ROW
 
     static row_function *const row_functions[VECTORS_MAX] = {
@@ -204,9 +206,59 @@ static void mask_scale(size_t count, float *dx, const uint8_t *mask, float p) {
         dx[i] = mask[i] ? dx[i] * scale : 0;
 }
 
+static size_t largest(size_t n, const float *x) {
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 tops = least;
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        tops = _mm512_max_ps(tops, _mm512_mask_loadu_ps(least, mask, x + i));
+    }
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(tops));
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __mmask16 found =
+            _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, x + i), top, _CMP_EQ_OQ);
+        if (found)
+            return i + (size_t)__builtin_ctz(found);
+    }
+    return 0; /* numbers that are none */
+}
+
+/* As exp8 of exp_avx2.h. */
+static inline __m512 exp16(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-87), x);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)),
+                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693147182F), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-1.90465421e-9F), r);
+    __m512 y = _mm512_set1_ps(0.00138145397F);
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.00836874514F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.0416683908F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.166665204F));
+    y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.499999934F));
+    y = _mm512_fmadd_ps(y, _mm512_mul_ps(r, r), r);
+    return _mm512_scalef_ps(_mm512_add_ps(y, _mm512_set1_ps(1)), n);
+}
+
+static double exp_sum(size_t n, const float *x, float shift, float *out) {
+    const __m512 shifts = _mm512_set1_ps(shift);
+    __m512 sums = _mm512_setzero_ps();
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __m512 y = exp16(_mm512_sub_ps(_mm512_mask_loadu_ps(shifts, mask, x + i), shifts));
+        sums = _mm512_mask_add_ps(sums, mask, sums, y);
+        if (out)
+            _mm512_mask_storeu_ps(out + i, mask, y);
+    }
+    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(sums)),
+                                              _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums, 1))));
+}
+
 const struct kernels kernels_avx512_table = {
     .name = "avx512",
     .spmm = spmm,
     .bias_act_dropout = bias_act_dropout,
     .mask_scale = mask_scale,
+    .largest = largest,
+    .exp_sum = exp_sum,
 };

@@ -1,6 +1,7 @@
 /* The reference kernels: plain C for any processor, and the yardstick of the fast ones. */
 #include "worker/kernels/share.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "common/rng.h"
@@ -65,9 +66,30 @@ static void mask_scale(size_t count, float *dx, const uint8_t *mask, float p) {
         dx[i] = mask[i] ? dx[i] * scale : 0;
 }
 
+static size_t largest(size_t n, const float *x) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+static double exp_sum(size_t n, const float *x, float shift, float *out) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        float y = expf(x[i] - shift);
+        sum += (double)y;
+        if (out)
+            out[i] = y;
+    }
+    return sum;
+}
+
 const struct kernels kernels_ref = {
     .name = "ref",
     .spmm = spmm,
     .bias_act_dropout = bias_act_dropout,
     .mask_scale = mask_scale,
+    .largest = largest,
+    .exp_sum = exp_sum,
 };

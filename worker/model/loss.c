@@ -10,17 +10,10 @@
 #include <string.h>
 
 #include "worker/graph/snapshot.h"
+#include "worker/kernels/kernels.h"
 
 /* Rows are summed in a fixed number of pieces, so that sums do not depend on the threads. */
 #define PIECES 64
-
-static size_t largest(const float *z, size_t classes) {
-    size_t best = 0;
-    for (size_t c = 1; c < classes; c++)
-        if (z[c] > z[best])
-            best = c;
-    return best;
-}
 
 /* What smoothing adds to a row's loss. */
 static double smoothing_cost(const float *z, size_t classes, int32_t label, float smoothing) {
@@ -32,10 +25,8 @@ static double smoothing_cost(const float *z, size_t classes, int32_t label, floa
 
 static void row_forward(const float *z, size_t classes, int32_t label, uint8_t split,
                         float smoothing, struct model_result *sum) {
-    size_t best = largest(z, classes);
-    double total = 0;
-    for (size_t c = 0; c < classes; c++)
-        total += (double)expf(z[c] - z[best]);
+    size_t best = kernels()->largest(classes, z);
+    double total = kernels()->exp_sum(classes, z, z[best], NULL);
     sum->loss_sum[split] += log(total) + ((double)z[best] - (double)z[label]);
     if (smoothing > 0 && split == SPLIT_TRAIN)
         sum->loss_sum[split] += smoothing_cost(z, classes, label, smoothing);
@@ -73,10 +64,7 @@ void loss_backward(size_t n, size_t classes, const float *logits, const int32_t 
             memset(dz, 0, classes * sizeof *dz);
             continue;
         }
-        float top = z[largest(z, classes)];
-        double total = 0;
-        for (size_t c = 0; c < classes; c++)
-            total += (double)(dz[c] = expf(z[c] - top));
+        double total = kernels()->exp_sum(classes, z, z[kernels()->largest(classes, z)], dz);
         double share = (weights ? (double)weights[i] : 1) / train_count;
         float factor = (float)(share / total);
         float spread = (float)(share * (double)smoothing / (double)classes);
