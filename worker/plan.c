@@ -166,7 +166,9 @@ void plan_shard_rows(const struct config *config, uint64_t nodes, uint64_t pushe
     uint64_t row = (1 + state_floats + sets) * dim * sizeof(float) + 4 * sets + 16 + 8;
     uint64_t decoded = config->push_encoding == ENCODING_FP32 ? 0 : dim * sizeof(float);
     shard->rows_bytes = nodes / shards * row;
-    shard->pushes_bytes += pushed / shards * (pushed_row_bytes(config) + decoded);
+    /* Of each worker a push, and as much again: an answer to its pull, or an async second push. */
+    uint64_t answered = dim * sizeof(float);
+    shard->pushes_bytes += pushed / shards * (pushed_row_bytes(config) + decoded + answered);
 }
 
 /* --- time --- */

@@ -163,6 +163,15 @@ START_TEST(clusters) {
 }
 END_TEST
 
+/* Most of a shard is then rows, and what workers push and pull of them. */
+START_TEST(learned_rows) {
+    struct job job = make_job("large", "2", "2",
+                              "model: {kind: sage, hidden: 32, embedding: 64}\n"
+                              "train: {mode: sampled, epochs: 2, batch_size: 1000, threads: 1}\n");
+    check_plan(&job);
+}
+END_TEST
+
 /* Peak memory of both shards and the worker, after so many epochs. */
 static json_t *train_peaks(const struct job *job, const char *epochs) {
     const char *dir = test_path(test_tmpdir(), "run");
@@ -256,6 +265,7 @@ int main(void) {
     tcase_add_test(tcase, full_gcn);
     tcase_add_test(tcase, neighbours_of_two_workers);
     tcase_add_test(tcase, clusters);
+    tcase_add_test(tcase, learned_rows);
     if (MEASURES)
         tcase_add_test(tcase, memory_does_not_grow);
     tcase_add_test(tcase, too_large);

@@ -105,6 +105,22 @@ static const struct imports_case edges[] = {
     {.about = "set aside as an array",
      .files = {PAIRS, {"test_edges.npy", "<i8 [1, 2] 2 1"}},
      .test_edges = "2>1"},
+    {.about = "few set aside, with a number that alone would be an id",
+     .files = {PAIRS, {"test_edges.npy", "<i8 [1, 2] 2 1200"}},
+     .edges = "2>0 0>1 1>2",
+     .test_edges = "2>1200"},
+    {.about = "set aside, with a number that can be none",
+     .files = {PAIRS, {"valid_edges.npy", "<i8 [1, 2] 2 -1"}},
+     .code = ERR_RANGE,
+     .message = "valid_edges.npy[0]: target -1 is no node; nodes are 0 to 2"},
+    {.about = "a number that cannot be right, behind the edges",
+     .files = {PAIRS, {"labels.csv", "0,1\n2000000000,1\n"}},
+     .code = ERR_RANGE,
+     .message = "labels.csv:2:1: id 2000000000 is no node; nodes are 0 to 2"},
+    {.about = "ids beyond 63 bits, which would be one",
+     .files = {{"edges.npy", "<u8 [2, 2] 1 2 3 18446744073709551615"}},
+     .code = ERR_RANGE,
+     .message = "edges.npy[1]: the target is beyond the integers of 64 bits with a sign"},
 };
 
 static const struct imports_case columns[] = {

@@ -355,7 +355,7 @@ int array_targets(struct build *build, const char *path, struct error *reterr) {
         for (uint64_t k = 0; k < targets; k++)
             row[k] = (float)npy_double(&array.npy, i * targets + k);
         place.number = i;
-        r = build_target_row(build, &place, i, row, reterr);
+        r = build_target_row(build, &place, i, row, NULL, reterr);
     }
     array_done(&array);
     return r;
@@ -515,16 +515,25 @@ static int dense_edges(struct batch *batch, const struct array *array, struct er
         "integers of shape [edges, 2] or [2, edges]", reterr);
     uint64_t count = columns ? npy->shape[1] : npy->shape[0];
     columns ^= npy->fortran; /* edge_index.T, as it is saved, is edge_index */
-    if (r == 0 && batch->build->open && !batch->build->ids && ids_in(npy, count))
+    /* The graph's edges say it; those set aside come when nodes have their numbers. */
+    bool first = batch->kind == SPLIT_TRAIN && batch->build->open && !batch->build->ids;
+    if (r == 0 && first && ids_in(npy, count))
         batch->build->ids = ids_new();
     for (uint64_t e = 0; r == 0 && e < count; e++) {
         batch->build->rows = e;
         if (e % BATCH == 0)
             r = build_progress(batch->build, "edges", e * 2 * npy_item_bytes(npy->type),
                                count * 2 * npy_item_bytes(npy->type), reterr);
+        int64_t from = npy_int(npy, columns ? e : 2 * e);
+        int64_t to = npy_int(npy, columns ? count + e : 2 * e + 1);
+        if (r == 0 && npy->type == NPY_U8 && (from == INT64_MAX || to == INT64_MAX))
+            r = error_set(reterr, ERR_RANGE,
+                          "%s[%llu]: the %s is beyond the integers of 64 bits with a sign; write "
+                          "such ids as text",
+                          array->path, (unsigned long long)e,
+                          from == INT64_MAX ? "source" : "target");
         if (r == 0)
-            r = batch_add(batch, npy_int(npy, columns ? e : 2 * e),
-                          npy_int(npy, columns ? count + e : 2 * e + 1), 1, reterr);
+            r = batch_add(batch, from, to, 1, reterr);
     }
     return r;
 }

@@ -14,6 +14,10 @@
 
 #define LABEL_UNSEEN (-2) /* no row has named this node yet */
 
+/* Beside so many nodes, so many for each edge or other entry are believed. */
+#define NODES_FREE (1ull << 20)
+#define NODES_EACH 1024ull
+
 static volatile sig_atomic_t interrupted;
 
 void import_interrupt(void) {
@@ -101,14 +105,18 @@ int build_nodes(struct build *build, uint64_t nodes, struct error *reterr) {
 
 int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint64_t entries,
                      struct error *reterr) {
-    const uint64_t free = 1u << 20, each = 1024;
-    if (nodes > free && (nodes - free) / each > entries)
+    if (nodes > NODES_FREE && (nodes - NODES_FREE) / NODES_EACH > entries)
         return error_set(reterr, ERR_RANGE,
                          "%s: says there are %llu nodes, but has %llu entries; more than %llu "
                          "nodes for each of them cannot be right",
-                         path, (unsigned long long)nodes, (unsigned long long)entries,
-                         (unsigned long long)each);
+                         path, (unsigned long long)nodes, (unsigned long long)entries, NODES_EACH);
     return build_nodes(build, nodes, reterr);
+}
+
+void build_numbers_end(struct build *build) {
+    uint64_t end = NODES_FREE + NODES_EACH * edges_count(build->edges);
+    end = end > build->nodes ? end : build->nodes;
+    build->numbers_end = end < CSR_NODES_MAX ? end : CSR_NODES_MAX;
 }
 
 int build_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
@@ -122,7 +130,9 @@ int build_resolve(struct build *build, const struct id_key *keys, size_t n, int3
         ids_find(build->ids, keys, n, numbers);
         return 0;
     }
-    uint64_t nodes = build->open ? CSR_NODES_MAX : build->nodes, most = build->nodes;
+    uint64_t nodes = build->nodes, most = build->nodes;
+    if (build->open)
+        nodes = build->numbers_end ? build->numbers_end : CSR_NODES_MAX;
     for (size_t i = 0; i < n; i++) {
         bool there = !keys[i].text && keys[i].integer >= 0 && (uint64_t)keys[i].integer < nodes;
         numbers[i] = there ? (int32_t)keys[i].integer : -1;
@@ -260,7 +270,7 @@ int build_targets_begin(struct build *build, const struct place *place, uint64_t
 }
 
 int build_target_row(struct build *build, const struct place *place, uint64_t node,
-                     const float *values, struct error *reterr) {
+                     const float *values, const uint32_t *columns, struct error *reterr) {
     char name[96];
     if (build->labels[node] != LABEL_UNSEEN)
         return build_reject(place, ERR_FORMAT, reterr, "node %s has targets already",
@@ -268,8 +278,10 @@ int build_target_row(struct build *build, const struct place *place, uint64_t no
     bool missing = false;
     for (uint32_t k = 0; k < build->classes; k++) {
         missing |= isnan(values[k]);
+        struct place here = *place;
+        here.column = columns ? columns[k] : 0;
         if (isinf(values[k]))
-            return build_reject(place, ERR_NOT_FINITE, reterr,
+            return build_reject(&here, ERR_NOT_FINITE, reterr,
                                 "target %u of node %s is infinite; every target must be a finite "
                                 "number (32 bits: below 3.4e38), or nan or nothing where there is "
                                 "none",

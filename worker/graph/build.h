@@ -49,6 +49,7 @@ struct build {
     const char *nodes_path; /* the file that named them; NULL while open */
     bool arrived;           /* splits: nodes are numbered as edges and labels brought them */
     struct ids *ids;        /* NULL: the numbers themselves are the ids, 0 .. nodes-1 */
+    uint64_t numbers_end;   /* no ids, edges read: numbers from here on are no nodes; else 0 */
     uint64_t nodes, cap;
     int32_t *labels;     /* [cap], LABEL_UNSEEN before build_label */
     uint8_t *split;      /* [cap] */
@@ -90,6 +91,9 @@ int build_nodes(struct build *build, uint64_t nodes, struct error *reterr);
  * this must be wrong, so that the cost of a file is bounded by its size. */
 int build_nodes_said(struct build *build, const char *path, uint64_t nodes, uint64_t entries,
                      struct error *reterr);
+/* The graph's edges are read, and nodes are numbers: what comes after them may name further ones,
+ * but within the same bounds, lest one wrong number make a billion nodes. */
+void build_numbers_end(struct build *build);
 /* The nodes' numbers of keys [n]; new ids become nodes while open. -1: there is no such node. */
 int build_resolve(struct build *build, const struct id_key *keys, size_t n, int32_t *numbers,
                   struct error *reterr);
@@ -116,11 +120,11 @@ void build_labelled(struct build *build, uint64_t node);
 /* It has no labels after all: those beyond the first pairs were its. */
 void build_unlabelled(struct build *build, uint64_t node, uint64_t pairs);
 /* Regression: every node has so many target values, in place of labels. The nodes' rows follow, [n]
- * values each; a nan among them: the node has none. */
+ * values each, of a text in these columns (else NULL); a nan among them: the node has none. */
 int build_targets_begin(struct build *build, const struct place *place, uint64_t targets,
                         struct error *reterr);
 int build_target_row(struct build *build, const struct place *place, uint64_t node,
-                     const float *values, struct error *reterr);
+                     const float *values, const uint32_t *columns, struct error *reterr);
 int build_split(struct build *build, const struct place *place, uint64_t node, enum split split,
                 struct error *reterr);
 /* Labelled nodes to train, valid, test by options->ratio. ERR_USAGE when there are none. */

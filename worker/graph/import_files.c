@@ -297,6 +297,8 @@ static int read_files(struct build *build, const struct files *files, struct err
         r = begin_edges(build, files->edges, reterr);
     if (r == 0)
         r = read_edges(build, files->edges, SPLIT_TRAIN, reterr);
+    if (r == 0 && build->open && !build->ids)
+        build_numbers_end(build);
     if (r == 0 && files->valid_edges)
         r = read_edges(build, files->valid_edges, SPLIT_VALID, reterr);
     if (r == 0 && files->test_edges)

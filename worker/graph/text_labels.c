@@ -408,7 +408,8 @@ static int use_target(struct reading *reading, const struct parsed *parsed, cons
             return build_reject(&place, ERR_FORMAT, reterr, "\"%.60s\" is not a number", text);
         }
     }
-    return build_target_row(reading->build, &place, (uint64_t)node, reading->values, reterr);
+    return build_target_row(reading->build, &place, (uint64_t)node, reading->values,
+                            parsed->columns + item->first, reterr);
 }
 
 int text_targets(struct build *build, const char *path, struct error *reterr) {
