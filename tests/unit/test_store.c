@@ -16,12 +16,16 @@
 #include "worker/graph/stamp.h"
 
 enum { DIM = 5, EDGE_TYPES = 3 };
-static const char *dir;  /* of the snapshot */
-static const char *part; /* directory of its second part */
+static const char *dir; /* of the snapshot */
+static char *part;      /* directory of its second part */
 
 static void make_graph(void) {
     dir = graphs_partitioned(test_tmpdir(), "g", 80, 3, 6, DIM, 1, 2, 1);
     part = mem_strdup(test_path(dir, "partitions/2x1/part-1"));
+}
+
+static void forget_graph(void) {
+    mem_free(part);
 }
 
 static int open_part(bool verify, bool normalize, struct store **ret, struct error *reterr) {
@@ -253,7 +257,7 @@ int main(void) {
     Suite *suite = suite_create("store");
     TCase *tcase = tcase_create("store");
     tcase_set_timeout(tcase, 60);
-    tcase_add_checked_fixture(tcase, make_graph, NULL);
+    tcase_add_checked_fixture(tcase, make_graph, forget_graph);
     tcase_add_test(tcase, what_was_verified_is_remembered);
     tcase_add_test(tcase, features_may_be_missing);
     tcase_add_test(tcase, features_may_be_halves);
