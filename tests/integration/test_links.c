@@ -52,7 +52,7 @@ static const struct {
     {"mode: sampled, epochs: 8, batch_size: 256, fanout: [8, 8], sampler_threads: 2",
      "decoder: distmult, loss: bpr, negatives: in_batch", "bsp", true},
     {"mode: sampled, epochs: 8, batch_size: 256, fanout: [8, 8]",
-     "decoder: dot, loss: bpr, negatives: uniform", "async", false},
+     "decoder: dot, loss: bpr, negatives: uniform", "ssp", false},
 };
 
 static struct cluster *train(int i) {
