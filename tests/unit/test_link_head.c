@@ -3,10 +3,10 @@
 #include "tests/test.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "common/rng.h"
+#include "worker/kernels/kernels.h"
 #include "worker/model/decoder.h"
 #include "worker/model/link_head.h"
 
@@ -142,7 +142,7 @@ START_TEST(threads_do_not_matter) {
     struct link_pairs pairs = {LINKS, 1, s, t, r};
     struct link_head_spec spec = {_i, LINK_BPR, WIDTH, RELATIONS};
     for (int k = 0; k < 2; k++) {
-        omp_set_num_threads(k == 0 ? 1 : 3);
+        kernels_set_threads(k == 0 ? 1 : 3);
         struct link_head *head = link_head_new(&spec);
         sums[k] = link_head_forward(head, &pairs, z, v);
         link_head_backward(head, &pairs, NODES, z, v, dz[k], dv[k]);

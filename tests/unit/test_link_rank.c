@@ -3,7 +3,6 @@
 #include "tests/test.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +11,7 @@
 #include "common/rng.h"
 #include "common/vec.h"
 #include "worker/graph/negative.h"
+#include "worker/kernels/kernels.h"
 #include "worker/model/decoder.h"
 #include "worker/model/link_rank.h"
 
@@ -185,7 +185,7 @@ START_TEST(ranks_are_counted) {
     bool typed = _i & 1, related = _i & 2;
     int decoder = _i & 4 ? DECODER_DISTMULT : DECODER_DOT;
     make_store(typed, related);
-    omp_set_num_threads(3);
+    kernels_set_threads(3);
     Graphps__Eval eval = run(decoder, 0, 1), wanted = new_eval();
     reckon(decoder, &wanted);
     ck_assert_uint_eq(eval.valid_count, 2 * HELD);
