@@ -42,10 +42,10 @@ struct store {
     const float *edge_weights;   /* in the order of indices */
     /* [local] sums of the weights of the edges into each in the whole graph */
     const float *weighted_degree;
-    uint64_t train_nodes;        /* of the owned ones; labelled */
-    uint64_t train_nodes_max;    /* of the part that has most: the same on all workers */
-    uint64_t train_nodes_total;  /* of the snapshot */
-    uint64_t nodes_total;        /* the same */
+    uint64_t train_nodes;       /* of the owned ones; labelled */
+    uint64_t train_nodes_max;   /* of the part that has most: the same on all workers */
+    uint64_t train_nodes_total; /* of the snapshot */
+    uint64_t nodes_total;       /* the same */
     /* Edges into owned nodes, of the part that has most; 0: a part of an old release does not say.
      */
     uint64_t owned_edges_max;

@@ -73,12 +73,23 @@ ROW(1)
 ROW(2)
 ROW(3)
 ROW(4)
-ROW(5) ROW(6) ROW(7) ROW(8) ROW(9) ROW(10) ROW(11) ROW(12) ROW(13) ROW(14) ROW(15) ROW(16)
+ROW(5)
+ROW(6)
+ROW(7)
+ROW(8)
+ROW(9)
+ROW(10)
+ROW(11)
+ROW(12)
+ROW(13)
+ROW(14)
+ROW(15)
+ROW(16)
 #undef ROW
 
-    static row_function *const row_functions[VECTORS_MAX] = {
-        row_1, row_2,  row_3,  row_4,  row_5,  row_6,  row_7,  row_8,
-        row_9, row_10, row_11, row_12, row_13, row_14, row_15, row_16,
+static row_function *const row_functions[VECTORS_MAX] = {
+    row_1, row_2,  row_3,  row_4,  row_5,  row_6,  row_7,  row_8,
+    row_9, row_10, row_11, row_12, row_13, row_14, row_15, row_16,
 };
 
 /* The first rest columns of a vector, 0 to 15. */
